@@ -1,0 +1,30 @@
+# Compile options shared by every target, and mneme_folder(): one object library per folder of src/.
+add_library(mneme_options INTERFACE)
+target_compile_options(mneme_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -ffp-contract=off
+                       "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
+if(MNEME_WERROR)
+  target_compile_options(mneme_options INTERFACE -Werror)
+endif()
+if(MNEME_GLIBCXX_ASSERTIONS)
+  target_compile_definitions(mneme_options INTERFACE _GLIBCXX_ASSERTIONS)
+endif()
+if(MNEME_SANITIZE)
+  target_compile_options(mneme_options INTERFACE -fsanitize=${MNEME_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(mneme_options INTERFACE -fsanitize=${MNEME_SANITIZE})
+  target_compile_definitions(mneme_options INTERFACE MNEME_SANITIZED)
+endif()
+
+# mneme_folder(NAME DEPS folder... LIBS target...): compiles src/NAME/*.cpp. DEPS are folders lower in the house;
+# including a folder that is not among them fails tests/house_test.
+set(MNEME_FOLDERS "" CACHE INTERNAL "")
+function(mneme_folder name)
+  cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  add_library(mneme_${name} OBJECT ${sources})
+  target_include_directories(mneme_${name} PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
+  target_link_libraries(mneme_${name} PUBLIC mneme_options ${ARG_LIBS})
+  foreach(dep ${ARG_DEPS})
+    target_link_libraries(mneme_${name} PUBLIC mneme_${dep})
+  endforeach()
+  set(MNEME_FOLDERS ${MNEME_FOLDERS} ${name} CACHE INTERNAL "")
+endfunction()

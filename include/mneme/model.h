@@ -1,0 +1,77 @@
+// Model: config + weights in their run-time layout + chosen kernels. Immutable once loaded and shared by all
+// sessions.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mneme/model_config.h"
+#include "mneme/tokenizer.h"
+
+namespace mneme {
+
+struct LoadOptions {
+  int threads = 0;   // 0 = one per available core
+  bool mmap = true;  // false: read the file into memory first
+  std::string type;  // weights of a float checkpoint are quantized to this ("" = as stored)
+  Activation activation = Activation::automatic;                // overrides the config
+  std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights prepared; may be empty
+};
+
+struct TensorDescription {
+  std::string name;
+  std::string type;             // as stored in the file
+  std::string layout;           // as held in memory
+  std::vector<uint64_t> shape;  // outermost first: [rows, cols]
+  uint64_t bytes = 0;           // in the file
+};
+
+struct ModelBytes {
+  uint64_t resident = 0;  // weights copied into memory
+  uint64_t mapped = 0;    // weights used in place from a mapped file
+  uint64_t disk = 0;      // size of the files
+};
+
+class ModelImpl;
+
+/// Thread-safe. Loading throws mneme::Error: not_found, io, corrupt, unsupported, mismatch, out_of_memory.
+class Model {
+ public:
+  /// Opens a GGUF file (any of its split parts) or a Hugging Face folder.
+  static std::shared_ptr<const Model> load(const std::string& path, const LoadOptions& options = {});
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelConfig& config() const noexcept;
+  const Tokenizer& tokenizer() const;  // throws Error(not_found) if the file carries none
+  bool has_tokenizer() const noexcept;
+  const std::string& path() const noexcept;
+  int threads() const noexcept;
+  /// Instruction set of the chosen kernels, e.g. "avx512-vnni".
+  std::string_view isa() const noexcept;
+  ModelBytes bytes() const noexcept;
+  std::vector<TensorDescription> tensors() const;
+  /// Weight bytes that decoding one token reads.
+  uint64_t bytes_per_token() const noexcept;
+  /// Bytes of KV cache that one more token of context adds over all layers, with values of `kv_type_bytes`
+  /// bytes.
+  uint64_t kv_bytes_per_token(double kv_type_bytes = 2.0) const noexcept;
+  /// One line per fused stage of the decode (or prefill) plan.
+  std::string describe_plan(bool prefill = false) const;
+  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums. Computed on first use and cached on
+  /// disk by path, size and time; a first use reads the whole file.
+  const std::string& hash() const;
+
+  const ModelImpl& impl() const noexcept { return *impl_; }
+
+ private:
+  explicit Model(std::unique_ptr<ModelImpl> impl);
+  std::unique_ptr<ModelImpl> impl_;
+};
+
+}  // namespace mneme

@@ -1,0 +1,33 @@
+#include "core/json.h"
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/fail.h"
+
+namespace mneme {
+
+Json parse_json(std::string_view text, std::string_view what, int max_depth) {
+  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  const auto on_event = [&](int depth, Json::parse_event_t event, Json& value) {
+    require(depth <= max_depth, ErrorCode::corrupt, "{} is nested more than {} levels deep", what, max_depth);
+    if (event == Json::parse_event_t::object_start) {
+      keys.emplace_back();
+    } else if (event == Json::parse_event_t::object_end) {
+      keys.pop_back();
+    } else if (event == Json::parse_event_t::key) {
+      const auto& key = value.get_ref<const std::string&>();
+      require(keys.back().insert(key).second, ErrorCode::corrupt, "{} has the key \"{}\" twice in one object",
+              what, key);
+    }
+    return true;
+  };
+  try {
+    return Json::parse(text.begin(), text.end(), on_event);
+  } catch (const Json::exception& error) {
+    fail(ErrorCode::corrupt, "{} is not valid JSON: {}", what, error.what());
+  }
+}
+
+}  // namespace mneme
