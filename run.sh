@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# From a fresh Debian 12 to a conversation: installs what is missing, builds a release, fetches the default model, then
+# runs `mneme run` with all arguments.   ./run.sh            chat
+#                                        ./run.sh -p "text"  one answer
+#                                        ./run.sh --model FILE.gguf …   another model; nothing is downloaded
+#                                        ./run.sh --build-only          build/release/bin/mneme, and no more
+set -uo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/lib.sh"
+
+if [[ ${1-} == --build-only ]]; then
+  (($# == 1)) || { say "--build-only takes no other argument"; exit 2; }
+  ensure_packages "$MNEME_TOP/scripts/packages.run"
+  build_targets release mneme_cli
+  say "built $MNEME_TOP/build/release/bin/mneme"
+  exit 0
+fi
+
+# Is a model named? `--model X`, `--model=X`, a first argument that is no option, or -h.
+named=no
+[[ -n ${1-} && $1 != -* ]] && named=yes
+for argument in "$@"; do
+  case $argument in
+    --model | --model=* | -h | --help | --help-all) named=yes ;;
+    *.gguf) [[ -f $argument ]] && named=yes ;;
+  esac
+done
+
+ensure_packages "$MNEME_TOP/scripts/packages.run"
+build_targets release mneme_cli
+if [[ $named == no ]] && ! ensure_model "$MNEME_TOP/models/default.model" >/dev/null; then
+  die "the default model could not be fetched (see above); connect to the network and try again, or use a file of your own: ./run.sh --model FILE.gguf"
+fi
+exec "$MNEME_TOP/build/release/bin/mneme" run "$@"
