@@ -1,16 +1,17 @@
 // GGUF v2/v3 files: metadata (typed key-value pairs) and tensors.
 //
-//   "GGUF" | u32 version | u64 tensors | u64 pairs | pairs | tensor infos | padding to general.alignment |
-//   tensor data pair: string key, u32 type, value.   info: string name, u32 n_dims, u64 dims[] (innermost
-//   first), u32 type, u64 offset string: u64 length, bytes.           offsets count from the start of the
-//   tensor data
+//   file    "GGUF" | u32 version | u64 tensors | u64 pairs | pairs | tensor infos | padding | tensor data
+//   pair    string key, u32 type, value
+//   info    string name, u32 rank, u64 dims[rank] (innermost first), u32 type, u64 offset
+//   string  u64 length, bytes
 //
-// Every count and size is checked against the file before anything is allocated; see GgufFile::open for what
-// is refused.
+// Offsets count from the start of the tensor data; they and it are multiples of general.alignment (32 unless
+// the metadata says otherwise). Every count and size is checked against the file before anything is
+// allocated; see GgufFile::open for what is refused. Tests: tests/files/gguf_*_test.cpp,
+// tests/fuzz/gguf_fuzz.
 #pragma once
 #include <functional>
 #include <map>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -41,6 +42,8 @@ class GgufMetadata {
   double get_float(std::string_view key, double fallback) const;
   bool get_bool(std::string_view key, bool fallback) const;
   std::vector<std::string> get_strings(std::string_view key) const;  // empty if missing
+  /// The same without a copy (a vocabulary has 10^5 strings); nullptr if missing.
+  const std::vector<std::string>* find_strings(std::string_view key) const;
   std::vector<int64_t> get_ints(
       std::string_view key) const;  // empty if missing; also from bool and uint arrays
   std::vector<double> get_floats(std::string_view key) const;  // empty if missing
@@ -54,9 +57,13 @@ class GgufMetadata {
 
 class GgufFile : public TensorSource {
  public:
-  /// Opens a file, and its siblings if it is one part of a split ("NAME-00001-of-00003.gguf"). Throws Error:
-  /// corrupt (naming file, field and byte), unsupported (version, big-endian, a tensor type this version
-  /// cannot read, by name and type), not_found (a missing part).
+  /// Opens a file, and its siblings if it is one part of a split ("NAME-00001-of-00003.gguf"); the metadata
+  /// is then that of the first part. Throws Error:
+  ///   corrupt      truncated or contradictory, naming file, field and byte: counts, lengths, dimensions and
+  ///                offsets beyond the file or 64 bits; zero dimensions, more than four; alignment that is no
+  ///                power of two; empty, duplicate or NUL-carrying keys and names; overlapping tensors
+  ///   unsupported  version, big-endian, arrays of arrays, a tensor type this version cannot read, by name
+  ///   not_found    the file or a part of the split;  mismatch: parts of different splits;  io
   static std::unique_ptr<GgufFile> open(const fs::path& path, LoadMode mode = LoadMode::mmap);
   /// Parses a buffer that the caller keeps alive (tests, fuzzing).
   static std::unique_ptr<GgufFile> parse(Bytes bytes);
@@ -71,7 +78,9 @@ struct GgufTensorToWrite {
   std::function<void(AtomicFile&)> write;  // must write exactly info.bytes
 };
 
-/// Writes a GGUF v3 file atomically (32-byte alignment). Throws Error(io | invalid_argument).
+/// Writes a GGUF v3 file atomically (32-byte alignment). Integers are stored with 32 bits where they fit and
+/// floats as F32, the widths that other readers of model metadata expect. Throws Error(io |
+/// invalid_argument).
 void write_gguf(const fs::path& path, const GgufMetadata& metadata,
                 const std::vector<GgufTensorToWrite>& tensors,
                 const std::function<void(uint64_t done, uint64_t total)>& progress = {});
