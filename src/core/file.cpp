@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -47,7 +49,41 @@ void sync_folder(const fs::path& folder) {
   ::close(fd);
 }
 
+// Names of temporary files, for a signal handler: static storage, no locks. A slot is free, being filled, or
+// ready. A file beyond the last slot is only cleaned up by its destructor.
+enum SlotState : int { kFree, kFilling, kReady };
+struct UnfinishedFile {
+  std::atomic<int> state{kFree};
+  std::array<char, 4096> path{};
+};
+std::array<UnfinishedFile, 16> g_unfinished;
+static_assert(std::atomic<int>::is_always_lock_free);
+
+int remember_unfinished(const fs::path& path) {
+  const std::string& name = path.native();
+  if (name.size() >= g_unfinished[0].path.size()) return -1;
+  for (size_t i = 0; i < g_unfinished.size(); ++i) {
+    int expected = kFree;
+    if (!g_unfinished[i].state.compare_exchange_strong(expected, kFilling)) continue;
+    std::copy(name.begin(), name.end(), g_unfinished[i].path.begin());
+    g_unfinished[i].path[name.size()] = '\0';
+    g_unfinished[i].state.store(kReady);
+    return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void forget_unfinished(int& slot) {
+  if (slot >= 0) g_unfinished[static_cast<size_t>(slot)].state.store(kFree);
+  slot = -1;
+}
+
 }  // namespace
+
+void remove_unfinished_files() noexcept {
+  for (UnfinishedFile& file : g_unfinished)
+    if (file.state.load() == kReady) ::unlink(file.path.data());
+}
 
 MappedFile::MappedFile(const fs::path& path, LoadMode mode) : path_(path), mode_(mode) {
   fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -149,13 +185,16 @@ AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   temporary_ += fmt::format(".{}-{}.partial", ::getpid(), serial.fetch_add(1));
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_errno("create", temporary_);
+  slot_ = remember_unfinished(fs::absolute(temporary_));
   buffer_.reserve(kWriteBuffer);
 }
 
 AtomicFile::~AtomicFile() {
-  if (fd_ < 0) return;
-  ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (fd_ >= 0) {
+    ::close(fd_);
+    ::unlink(temporary_.c_str());
+  }
+  forget_unfinished(slot_);
 }
 
 void AtomicFile::write(Bytes data) {
@@ -190,6 +229,7 @@ void AtomicFile::commit() {
     errno = error;
     fail_errno("save", target_);
   }
+  forget_unfinished(slot_);
   sync_folder(target_.parent_path());
 }
 

@@ -72,10 +72,15 @@ class AtomicFile {
  private:
   fs::path target_, temporary_;
   int fd_ = -1;
+  int slot_ = -1;  // in the list that remove_unfinished_files() walks
   uint64_t position_ = 0;
   std::string buffer_;
   void flush();
 };
+
+/// Removes the temporary file of every AtomicFile that is not committed. Async-signal-safe: for handlers that
+/// are about to end the process.
+void remove_unfinished_files() noexcept;
 
 /// Reads a small text file. Throws Error(not_found | io), and Error(limit) if it is larger than `max_bytes`.
 std::string read_text_file(const fs::path& path, uint64_t max_bytes = uint64_t{256} << 20);

@@ -1,0 +1,93 @@
+#include "cli/options.h"
+
+#include "cli/verb.h"
+#include "core/dtype.h"
+#include "core/fail.h"
+
+namespace mneme::cli {
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("--threads", options.threads, "Threads; 0: one per available core")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1024).description(""))
+      ->group("Common");
+  app.add_flag("--json", options.json, "Print one JSON document on standard output")->group("Common");
+  app.add_flag("-q,--quiet", options.quiet, "No progress bars and notes on standard error")->group("Common");
+}
+
+void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
+  if (positional)
+    app.add_option("model", options.model, "A GGUF file, a Hugging Face folder, or a name of `mneme list`")
+        ->type_name("MODEL")
+        ->required();
+  app.add_option(
+         "--activation", options.activation,
+         "What the inputs of projections are rounded to; auto: int8 for quantized weights, else float")
+      ->check(CLI::IsMember({"auto", "float", "int8", "spike"}))
+      ->group("Model");
+  app.add_option(
+         "--type", options.type,
+         "Quantize the weights of a float checkpoint to this at load (q8_0, q4_0, f16, ...); default: "
+         "as stored")
+      ->type_name("TYPE")
+      ->group("Model");
+  app.add_option("--load", options.load,
+                 "How weights come into memory: mapped from the file, or read at once")
+      ->check(CLI::IsMember({"mmap", "read"}))
+      ->group("Model");
+  app.add_option("--memory", options.memory, "Engram memory pack (comes with a later version)")
+      ->type_name("FILE[:placement]")
+      ->allow_extra_args(false)
+      ->group("Model");
+  app.add_option("--memory-budget", options.memory_budget,
+                 "RAM for memory packs (comes with a later version)")
+      ->type_name("BYTES")
+      ->group("Model");
+}
+
+void add_session_options(CLI::App& app, SessionFlags& options, bool with_context) {
+  app.add_option("--kv", options.kv, "Number format of the KV cache")
+      ->check(CLI::IsMember({"f16", "int8", "f32"}))
+      ->group("Model");
+  if (with_context)
+    app.add_option("--ctx", options.context, "Longest context in tokens; 0: what the model was made for")
+        ->type_name("N")
+        ->group("Model");
+  app.add_option("--chunk", options.chunk, "Prompt tokens per pass")
+      ->type_name("N")
+      ->check(CLI::Range(1, 65536).description(""))
+      ->group("Model");
+}
+
+KvType kv_type(std::string_view name) {
+  if (name == "int8") return KvType::int8;
+  return name == "f32" ? KvType::f32 : KvType::f16;
+}
+
+SessionOptions session_options(const SessionFlags& flags) {
+  SessionOptions options;
+  options.kv = kv_type(flags.kv);
+  options.max_context = flags.context;
+  options.chunk = flags.chunk;
+  return options;
+}
+
+LoadOptions load_options(const ModelOptions& model, const CommonOptions& common) {
+  require(
+      model.memory.empty() && model.memory_budget.empty(), ErrorCode::unsupported,
+      "Engram memory packs (--memory, --memory-budget) come with a later version of Mneme; leave them out");
+  if (!model.type.empty() && !dtype_from_name(model.type))
+    throw UsageError("--type: \"" + model.type +
+                     "\" is no weight type; for example q8_0, q4_0, f16, bf16, f32");
+  LoadOptions options;
+  options.threads = common.threads;
+  options.mmap = model.load == "mmap";
+  options.type = model.type;
+  options.activation = model.activation == "float"   ? Activation::float_
+                       : model.activation == "int8"  ? Activation::int8
+                       : model.activation == "spike" ? Activation::spike
+                                                     : Activation::automatic;
+  return options;
+}
+
+}  // namespace mneme::cli

@@ -1,0 +1,55 @@
+// Options that many verbs share, and what they become.
+#pragma once
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mneme/model.h"
+#include "mneme/session.h"
+
+namespace mneme::cli {
+
+/// --threads, --json, --quiet: every verb.
+struct CommonOptions {
+  int threads = 0;
+  bool json = false;
+  bool quiet = false;
+};
+void add_common_options(CLI::App& app, CommonOptions& options);
+
+/// MODEL and how its weights are loaded: every verb that loads one.
+struct ModelOptions {
+  std::string model;
+  std::string activation = "auto";
+  std::string type;
+  std::string load = "mmap";
+  std::vector<std::string> memory;
+  std::string memory_budget;
+};
+/// `positional` false leaves MODEL to the verb.
+void add_model_options(CLI::App& app, ModelOptions& options, bool positional = true);
+
+/// --kv, --ctx, --chunk: verbs that run a session.
+struct SessionFlags {
+  std::string kv = "f16";
+  uint32_t context = 0;
+  uint32_t chunk = 512;
+};
+/// `with_context` false leaves --ctx to the verb.
+void add_session_options(CLI::App& app, SessionFlags& options, bool with_context = true);
+
+/// Throws Error(unsupported) for memory packs, UsageError for an unknown --type.
+LoadOptions load_options(const ModelOptions& model, const CommonOptions& common);
+SessionOptions session_options(const SessionFlags& flags);
+KvType kv_type(std::string_view name);
+
+/// Resolves and loads the model, with a bar on a terminal. Throws what Model::load throws.
+std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonOptions& common);
+/// "avx512-vnni, 2 threads, 12 MB resident, 79 MB mapped, 90 MB on disk, about 350 tokens/s by memory
+/// bandwidth (estimate)": the one line that a model prints at start.
+std::string describe_model(const Model& model);
+
+}  // namespace mneme::cli

@@ -1,0 +1,69 @@
+#include "cli/verb.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <memory>
+#include <tuple>
+#include <utility>
+
+namespace mneme::cli {
+namespace {
+
+std::vector<Verb>& registry() {
+  static std::vector<Verb> verbs;
+  return verbs;
+}
+
+// Options that say what to do now, not how the user likes it: a forgotten variable must not change them.
+constexpr std::array<std::string_view, 12> kInputs = {"help",  "version", "prompt", "ids", "text",  "all",
+                                                      "model", "stop",    "output", "gen", "depth", "force"};
+
+}  // namespace
+
+VerbRegistration::VerbRegistration(Verb verb) {
+  registry().push_back(std::move(verb));
+}
+
+const std::vector<Verb>& verbs() {
+  static const bool sorted = [] {
+    std::sort(registry().begin(), registry().end(), [](const Verb& a, const Verb& b) {
+      return std::tie(a.group, a.name) < std::tie(b.group, b.name);
+    });
+    return true;
+  }();
+  (void)sorted;
+  return registry();
+}
+
+const Verb* find_verb(std::string_view name) {
+  for (const Verb& verb : verbs())
+    if (verb.name == name) return &verb;
+  return nullptr;
+}
+
+Parser make_parser(const Verb& verb) {
+  Parser parser;
+  parser.app = std::make_unique<CLI::App>(verb.summary, "mneme " + verb.name);
+  CLI::App& app = *parser.app;
+  app.set_help_flag("-h", "Show the options in short");
+  app.set_help_all_flag("--help", "Show examples, defaults and environment variables");
+  app.option_defaults()->always_capture_default();
+  parser.action = verb.setup(app);
+  bind_environment(app);
+  return parser;
+}
+
+void bind_environment(CLI::App& app) {
+  for (CLI::Option* option : app.get_options()) {
+    if (!option->get_envname().empty() || option->get_lnames().empty()) continue;
+    const std::string& name = option->get_lnames().front();
+    if (std::find(kInputs.begin(), kInputs.end(), name) != kInputs.end()) continue;
+    std::string variable = "MNEME_";
+    for (const char c : name)
+      variable += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    option->envname(variable);
+  }
+}
+
+}  // namespace mneme::cli
