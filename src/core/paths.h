@@ -1,18 +1,26 @@
-// Where Mneme keeps what outlives a run: the user's model store and the cache of measured facts.
+// Where Mneme keeps things on this user's machine, by the XDG Base Directory specification.
 //
-//   MNEME_HOME set:  $MNEME_HOME/models      $MNEME_HOME/cache
-//   otherwise:       $XDG_DATA_HOME/mneme/models (~/.local/share/mneme/models)
-//                    $XDG_CACHE_HOME/mneme       (~/.cache/mneme)
+//   what                                  $MNEME_HOME set    otherwise
+//   data   models, memory packs           $MNEME_HOME        $XDG_DATA_HOME/mneme   or ~/.local/share/mneme
+//   cache  may be deleted at any time     $MNEME_HOME/cache  $XDG_CACHE_HOME/mneme  or ~/.cache/mneme
+//   state  history, last measurements     $MNEME_HOME/state  $XDG_STATE_HOME/mneme  or ~/.local/state/mneme
+//
+// A relative path in an XDG variable is ignored, as the specification asks; a relative MNEME_HOME is an
+// error. The environment is read at every call; nothing is created. Throws Error(invalid_argument) for a bad
+// MNEME_HOME and Error(not_found) if there is no home folder either.
 #pragma once
 #include <filesystem>
 
 namespace mneme {
 
-/// The folder of the store; its models lie in models_folder(). Neither is created. Throws Error(not_found) if
-/// neither MNEME_HOME, the XDG variable nor HOME is set.
 std::filesystem::path data_folder();
+/// Where the store keeps models: data_folder()/models.
 std::filesystem::path models_folder();
-/// Facts that can be measured or computed again; safe to delete. Not created. Throws as data_folder().
 std::filesystem::path cache_folder();
+std::filesystem::path state_folder();
+
+/// Creates a folder and its parents, readable by the user alone where it creates them, and returns it. Throws
+/// Error(io) with the system's reason.
+std::filesystem::path ensure_folder(std::filesystem::path folder);
 
 }  // namespace mneme
