@@ -5,9 +5,9 @@
 //   cache  may be deleted at any time     $MNEME_HOME/cache  $XDG_CACHE_HOME/mneme  or ~/.cache/mneme
 //   state  history, last measurements     $MNEME_HOME/state  $XDG_STATE_HOME/mneme  or ~/.local/state/mneme
 //
-// A relative path in an XDG variable is ignored, as the specification asks; a relative MNEME_HOME is an
-// error. The environment is read at every call; nothing is created. Throws Error(invalid_argument) for a bad
-// MNEME_HOME and Error(not_found) if there is no home folder either.
+// A relative path in an XDG variable is ignored, as the specification asks; a relative MNEME_HOME counts from
+// the working folder. The environment is read at every call; nothing is created. Throws Error(not_found) if
+// none of MNEME_HOME, the XDG variable, HOME and the user database names a folder.
 #pragma once
 #include <filesystem>
 

@@ -46,7 +46,7 @@ class Environment {
 };
 
 TEST(Paths, HomeIsTheFallback) {
-  const Environment environment({{"HOME", "/home/ada"}});
+  const Environment environment(std::map<std::string, std::string>{{"HOME", "/home/ada"}});
   EXPECT_EQ(data_folder(), "/home/ada/.local/share/mneme");
   EXPECT_EQ(cache_folder(), "/home/ada/.cache/mneme");
   EXPECT_EQ(state_folder(), "/home/ada/.local/state/mneme");
