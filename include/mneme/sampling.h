@@ -11,8 +11,11 @@
 namespace mneme {
 
 /// Applied in this order: logit bias, penalties, top-k, typical, top-p, min-p, temperature, draw.
+/// Probabilities of typical, top-p and min-p are those of the tokens left by the step before, at
+/// temperature 1. The draw takes one number of PCG64(seed) a token and walks the survivors by id. NaN counts
+/// as -inf.
 struct SamplingOptions {
-  double temperature = 0.8;  // 0 = greedy
+  double temperature = 0.8;  // 0 = greedy: largest logit after the penalties, lowest id among equals
   int top_k = 40;            // 0 = off
   double top_p = 0.95;       // 1 = off
   double min_p = 0.05;       // 0 = off
@@ -35,8 +38,9 @@ class Sampler {
   Sampler(Sampler&&) noexcept;
   Sampler& operator=(Sampler&&) noexcept;
 
-  /// Draws the next token. `logits`: [vocab]; `history`: tokens so far, prompt included. Throws
-  /// Error(corrupt) if every logit is NaN or -inf.
+  /// Draws the next token. `logits`: [vocab]; `history`: tokens so far, prompt included (read by the
+  /// penalties only). Throws Error: corrupt if every logit is NaN or -inf, invalid_argument if there are no
+  /// logits, or for an id in `history` or the logit bias that is not below vocab. Not thread-safe.
   TokenId sample(std::span<const float> logits, std::span<const TokenId> history);
 
  private:
