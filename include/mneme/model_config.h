@@ -24,15 +24,22 @@ struct NormConfig {
 };
 
 struct RopeScaling {
-  enum class Type { none, linear, llama3, yarn };
+  enum class Type {
+    none,
+    linear,  // every frequency / factor
+    llama3,  // low frequencies / factor, high ones as they are, a linear blend between
+    yarn,    // the same idea with ramps over the pair index, and a temperature on the scores
+    factors  // an explicit divisor for every frequency
+  };
   Type type = Type::none;
-  double factor = 1.0;
+  double factor = 1.0;            // linear, llama3, yarn: at least 1
   double original_context = 0;    // llama3, yarn: positions the model was trained on
   double low_freq_factor = 1.0;   // llama3
   double high_freq_factor = 4.0;  // llama3
   double beta_fast = 32.0;        // yarn
   double beta_slow = 1.0;         // yarn
   double attention_factor = 0.0;  // yarn: multiplies cos and sin; 0 = 0.1 ln(factor) + 1
+  std::vector<double> factors;    // factors: one divisor a pair, dims / 2 of them
   bool operator==(const RopeScaling&) const = default;
 };
 

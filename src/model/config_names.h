@@ -1,0 +1,42 @@
+// The words of the JSON schema for the enumerations of ModelConfig: one table each, used by the writer and
+// the reader.
+#pragma once
+#include <array>
+#include <string_view>
+#include <utility>
+
+#include "mneme/model_config.h"
+
+namespace mneme::config_names {
+
+template <class E, size_t N>
+using Table = std::array<std::pair<E, std::string_view>, N>;
+
+inline constexpr Table<Act, 3> kActs{
+    {{Act::silu, "silu"}, {Act::gelu_tanh, "gelu_tanh"}, {Act::gelu, "gelu"}}};
+inline constexpr Table<MixerType, 2> kMixers{{{MixerType::full, "full"}, {MixerType::window, "window"}}};
+inline constexpr Table<FfnType, 1> kFfns{{{FfnType::dense, "dense"}}};
+inline constexpr Table<Activation, 4> kActivations{{{Activation::automatic, "auto"},
+                                                    {Activation::float_, "float"},
+                                                    {Activation::int8, "int8"},
+                                                    {Activation::spike, "spike"}}};
+inline constexpr Table<RopeConfig::Style, 2> kStyles{
+    {{RopeConfig::Style::half, "half"}, {RopeConfig::Style::interleaved, "interleaved"}}};
+inline constexpr Table<RopeScaling::Type, 5> kScalings{{{RopeScaling::Type::none, "none"},
+                                                        {RopeScaling::Type::linear, "linear"},
+                                                        {RopeScaling::Type::llama3, "llama3"},
+                                                        {RopeScaling::Type::yarn, "yarn"},
+                                                        {RopeScaling::Type::factors, "factors"}}};
+
+/// Words that the schema reserves for what later versions will run.
+inline constexpr std::array<std::string_view, 4> kLaterMixers{"sparse", "gla", "delta", "parallel"};
+inline constexpr std::array<std::string_view, 1> kLaterFfns{"moe"};
+
+template <class E, size_t N>
+constexpr std::string_view word(const Table<E, N>& table, E value) {
+  for (const auto& [candidate, name] : table)
+    if (candidate == value) return name;
+  return "?";
+}
+
+}  // namespace mneme::config_names

@@ -1,0 +1,200 @@
+// ModelConfig::from_json(): the strict reader of the schema in docs/config.md.
+#include <algorithm>
+
+#include "core/fail.h"
+#include "mneme/model_config.h"
+#include "model/config_limits.h"
+#include "model/config_names.h"
+#include "model/json_fields.h"
+
+namespace mneme {
+namespace {
+
+using namespace config_limits;
+using namespace config_names;
+
+constexpr double kAny = 1e300;  // validate() knows the ranges of reals; here they must only be numbers
+
+template <size_t N>
+bool among(const std::array<std::string_view, N>& words, std::string_view word) {
+  return std::find(words.begin(), words.end(), word) != words.end();
+}
+
+/// Sets `out` to the value that the field's word stands for; leaves it alone if the field is absent.
+template <class E, size_t N>
+void read_word(JsonFields& fields, const char* name, const Table<E, N>& table, E& out) {
+  if (!fields.has(name)) return;
+  const std::string word = fields.string(name);
+  std::string allowed;
+  for (const auto& [value, candidate] : table) {
+    if (candidate == word) {
+      out = value;
+      return;
+    }
+    allowed += (allowed.empty() ? "" : ", ") + std::string(candidate);
+  }
+  fail(ErrorCode::invalid_argument, "{} is \"{}\", but must be one of: {}", fields.where(name),
+       word.substr(0, 64), allowed);
+}
+
+void read_u32(JsonFields& fields, const char* name, uint32_t most, uint32_t& out) {
+  out = fields.u32(name, 0, most, out);
+}
+
+void read_number(JsonFields& fields, const char* name, double& out) {
+  out = fields.number(name, -kAny, kAny, out);
+}
+
+RopeScaling read_scaling(JsonFields fields) {
+  RopeScaling out;
+  read_word(fields, "type", kScalings, out.type);
+  read_number(fields, "factor", out.factor);
+  read_number(fields, "original_context", out.original_context);
+  read_number(fields, "low_freq_factor", out.low_freq_factor);
+  read_number(fields, "high_freq_factor", out.high_freq_factor);
+  read_number(fields, "beta_fast", out.beta_fast);
+  read_number(fields, "beta_slow", out.beta_slow);
+  read_number(fields, "attention_factor", out.attention_factor);
+  if (fields.has("factors")) out.factors = fields.numbers("factors", -kAny, kAny, kMaxHeadDim / 2);
+  fields.finish();
+  return out;
+}
+
+RopeConfig read_rope(JsonFields fields) {
+  RopeConfig out;
+  read_number(fields, "base", out.base);
+  read_u32(fields, "dims", kMaxHeadDim, out.dims);
+  read_word(fields, "style", kStyles, out.style);
+  if (fields.has("scaling")) out.scaling = read_scaling(fields.object("scaling"));
+  fields.finish();
+  return out;
+}
+
+NormConfig read_norm(JsonFields fields) {
+  NormConfig out;
+  require(fields.string("type", "rms") == "rms", ErrorCode::invalid_argument,
+          "{} must be \"rms\", the only norm there is", fields.where("type"));
+  read_number(fields, "eps", out.eps);
+  read_number(fields, "weight_offset", out.weight_offset);
+  fields.finish();
+  return out;
+}
+
+/// Overwrites in `out` what the object has. `is_layer`: not the shared defaults.
+void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out) {
+  if (const Json* type = fields.find("type"); type && type->is_string())
+    require(!among(kLaterMixers, type->get<std::string>()), ErrorCode::unsupported,
+            "{} is \"{}\", which this version cannot run; it knows full and window", fields.where("type"),
+            type->get<std::string>());
+  read_word(fields, "type", kMixers, out.type);
+  if (is_layer && out.type == MixerType::full) {  // shared defaults for windows do not concern a full layer
+    out.window = 0;
+    out.sinks = 0;
+  }
+  read_u32(fields, "heads", kMaxHeads, out.heads);
+  read_u32(fields, "kv_heads", kMaxHeads, out.kv_heads);
+  read_u32(fields, "head_dim", kMaxHeadDim, out.head_dim);
+  read_u32(fields, "window", kMaxContext, out.window);
+  read_u32(fields, "sinks", kMaxContext, out.sinks);
+  out.sink_logits = fields.boolean("sink_logits", out.sink_logits);
+  out.qkv_bias = fields.boolean("qkv_bias", out.qkv_bias);
+  out.o_bias = fields.boolean("o_bias", out.o_bias);
+  out.qk_norm = fields.boolean("qk_norm", out.qk_norm);
+  read_number(fields, "scale", out.scale);
+  read_number(fields, "softcap", out.softcap);
+  if (const Json* rope = fields.find("rope")) {
+    if (rope->is_null())
+      out.rope.reset();  // the model's, although the defaults have one
+    else
+      out.rope = read_rope(fields.object("rope"));
+  }
+  fields.finish();
+}
+
+void read_ffn(JsonFields fields, FfnConfig& out) {
+  if (const Json* type = fields.find("type"); type && type->is_string())
+    require(!among(kLaterFfns, type->get<std::string>()), ErrorCode::unsupported,
+            "{} is \"{}\", which this version cannot run; it knows dense", fields.where("type"),
+            type->get<std::string>());
+  read_word(fields, "type", kFfns, out.type);
+  read_u32(fields, "hidden", kMaxHidden, out.hidden);
+  read_word(fields, "act", kActs, out.act);
+  out.bias = fields.boolean("bias", out.bias);
+  fields.finish();
+}
+
+/// The fields that "defaults" and the entries of "layers" share.
+void read_layer(JsonFields& fields, bool is_layer, LayerConfig& out) {
+  require(!fields.has("memory"), ErrorCode::unsupported, "{} is there, but this version has no memory tables",
+          fields.where("memory"));
+  if (fields.has("mixer")) read_mixer(fields.object("mixer"), is_layer, out.mixer);
+  if (fields.has("ffn")) read_ffn(fields.object("ffn"), out.ffn);
+  out.post_norm = fields.boolean("post_norm", out.post_norm);
+  if (const Json* activation = fields.find("activation")) {
+    require(!activation->is_object(), ErrorCode::unsupported,
+            "{} differs by projection, which this version cannot run; use auto, float or int8",
+            fields.where("activation"));
+    read_word(fields, "activation", kActivations, out.activation);
+    require(out.activation != Activation::spike, ErrorCode::unsupported,
+            "{} is \"spike\", which this version cannot run; use auto, float or int8",
+            fields.where("activation"));
+  }
+  // a layer of type full drops inherited window fields even if it has no "mixer" of its own
+  if (is_layer && !fields.has("mixer") && out.mixer.type == MixerType::full)
+    out.mixer.window = out.mixer.sinks = 0;
+}
+
+std::vector<LayerConfig> read_layers(JsonFields& fields, const LayerConfig& defaults) {
+  const Json* entries = fields.find("layers");
+  require(entries && entries->is_array() && !entries->empty(), ErrorCode::invalid_argument,
+          "layers must be an array of at least one layer");
+  std::vector<LayerConfig> out;
+  for (size_t i = 0; i < entries->size(); ++i) {
+    JsonFields entry((*entries)[i], fmt::format("layers[{}]", i), ErrorCode::invalid_argument);
+    const uint32_t repeat = entry.u32("repeat", 1, kMaxLayers, 1);
+    require(out.size() + repeat <= kMaxLayers, ErrorCode::invalid_argument,
+            "layers[{}].repeat makes {} layers, but a model may have at most {}", i, out.size() + repeat,
+            kMaxLayers);
+    LayerConfig layer = defaults;
+    read_layer(entry, true, layer);
+    entry.finish();
+    out.insert(out.end(), repeat, layer);
+  }
+  return out;
+}
+
+}  // namespace
+
+ModelConfig ModelConfig::from_json(std::string_view text) {
+  const Json json = parse_json(text, "model config", 16);
+  JsonFields fields(json, "", ErrorCode::invalid_argument);
+  const uint32_t version = fields.u32("mneme", 0, UINT32_MAX);
+  require(version == 1, ErrorCode::unsupported, "mneme is {}, but this version reads schema 1", version);
+  require(!fields.has("tables"), ErrorCode::unsupported,
+          "tables is there, but this version has no memory tables");
+
+  ModelConfig out;
+  out.name = fields.string("name", "");
+  out.d_model = fields.u32("d_model", 1, kMaxWidth);
+  out.vocab = fields.u32("vocab", 1, kMaxVocab);
+  out.context = fields.u32("context", 1, kMaxContext);
+  out.tied = fields.boolean("tied", out.tied);
+  read_number(fields, "embedding_scale", out.embedding_scale);
+  read_number(fields, "logit_softcap", out.logit_softcap);
+  read_number(fields, "logit_scale", out.logit_scale);
+  if (fields.has("norm")) out.norm = read_norm(fields.object("norm"));
+  if (fields.has("rope")) out.rope = read_rope(fields.object("rope"));
+
+  LayerConfig defaults;
+  if (fields.has("defaults")) {
+    JsonFields shared = fields.object("defaults");
+    read_layer(shared, false, defaults);
+    shared.finish();
+  }
+  out.layers = read_layers(fields, defaults);
+  fields.finish();
+  out.validate();
+  return out;
+}
+
+}  // namespace mneme

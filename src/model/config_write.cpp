@@ -1,0 +1,140 @@
+// ModelConfig::to_json(). Fields at their default are left out; what all layers share stands once, under
+// "defaults"; equal consecutive layers are folded by "repeat". Key order is fixed, so equal configs give
+// equal text.
+#include "core/json.h"
+#include "mneme/model_config.h"
+#include "model/config_names.h"
+
+namespace mneme {
+namespace {
+
+using Ordered = nlohmann::ordered_json;
+using namespace config_names;
+
+/// Sets object[name] unless the value is the schema's default.
+template <class T>
+void put(Ordered& object, const char* name, const T& value, const T& omitted) {
+  if (!(value == omitted)) object[name] = value;
+}
+
+Ordered scaling_json(const RopeScaling& scaling) {
+  const RopeScaling omitted;
+  Ordered out = {{"type", word(kScalings, scaling.type)}};
+  put(out, "factor", scaling.factor, omitted.factor);
+  put(out, "original_context", scaling.original_context, omitted.original_context);
+  put(out, "low_freq_factor", scaling.low_freq_factor, omitted.low_freq_factor);
+  put(out, "high_freq_factor", scaling.high_freq_factor, omitted.high_freq_factor);
+  put(out, "beta_fast", scaling.beta_fast, omitted.beta_fast);
+  put(out, "beta_slow", scaling.beta_slow, omitted.beta_slow);
+  put(out, "attention_factor", scaling.attention_factor, omitted.attention_factor);
+  put(out, "factors", scaling.factors, omitted.factors);
+  return out;
+}
+
+Ordered rope_json(const RopeConfig& rope) {
+  Ordered out = {{"base", rope.base}};
+  put(out, "dims", rope.dims, 0u);
+  if (rope.style != RopeConfig::Style::half) out["style"] = word(kStyles, rope.style);
+  if (!(rope.scaling == RopeScaling{})) out["scaling"] = scaling_json(rope.scaling);
+  return out;
+}
+
+Ordered mixer_json(const MixerConfig& mixer) {
+  Ordered out = {{"type", word(kMixers, mixer.type)},
+                 {"heads", mixer.heads},
+                 {"kv_heads", mixer.kv_heads},
+                 {"head_dim", mixer.head_dim}};
+  put(out, "window", mixer.window, 0u);
+  put(out, "sinks", mixer.sinks, 0u);
+  put(out, "sink_logits", mixer.sink_logits, false);
+  put(out, "qkv_bias", mixer.qkv_bias, false);
+  put(out, "o_bias", mixer.o_bias, false);
+  put(out, "qk_norm", mixer.qk_norm, false);
+  put(out, "scale", mixer.scale, 0.0);
+  put(out, "softcap", mixer.softcap, 0.0);
+  if (mixer.rope) out["rope"] = rope_json(*mixer.rope);
+  return out;
+}
+
+Ordered ffn_json(const FfnConfig& ffn) {
+  Ordered out = {{"type", word(kFfns, ffn.type)}, {"hidden", ffn.hidden}, {"act", word(kActs, ffn.act)}};
+  put(out, "bias", ffn.bias, false);
+  return out;
+}
+
+Ordered layer_json(const LayerConfig& layer) {
+  Ordered out = {{"mixer", mixer_json(layer.mixer)}, {"ffn", ffn_json(layer.ffn)}};
+  put(out, "post_norm", layer.post_norm, false);
+  if (layer.activation != Activation::automatic) out["activation"] = word(kActivations, layer.activation);
+  return out;
+}
+
+/// What is in both objects with the same value; "mixer" and "ffn" are compared field by field.
+Ordered common(const Ordered& a, const Ordered& b, int depth) {
+  Ordered out = Ordered::object();
+  for (const auto& [key, value] : a.items()) {
+    const auto it = b.find(key);
+    if (it == b.end()) continue;
+    if (depth > 0 && value.is_object()) {
+      Ordered inner = common(value, *it, depth - 1);
+      if (!inner.empty()) out[key] = std::move(inner);
+    } else if (value == *it) {
+      out[key] = value;
+    }
+  }
+  return out;
+}
+
+/// `layer` without what `defaults` says already.
+Ordered without(const Ordered& layer, const Ordered& defaults, int depth) {
+  Ordered out = Ordered::object();
+  for (const auto& [key, value] : layer.items()) {
+    const auto it = defaults.find(key);
+    if (it == defaults.end()) {
+      out[key] = value;
+    } else if (depth > 0 && value.is_object()) {
+      Ordered inner = without(value, *it, depth - 1);
+      if (!inner.empty()) out[key] = std::move(inner);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string ModelConfig::to_json() const {
+  Ordered out = {{"mneme", 1}};
+  put(out, "name", name, std::string());
+  out["d_model"] = d_model;
+  out["vocab"] = vocab;
+  out["context"] = context;
+  put(out, "tied", tied, false);
+  put(out, "embedding_scale", embedding_scale, 1.0);
+  put(out, "logit_softcap", logit_softcap, 0.0);
+  put(out, "logit_scale", logit_scale, 1.0);
+  out["norm"] = {{"type", "rms"}, {"eps", norm.eps}};
+  put(out["norm"], "weight_offset", norm.weight_offset, 0.0);
+  out["rope"] = rope_json(rope);
+
+  Ordered defaults;
+  std::vector<Ordered> all;
+  for (const LayerConfig& layer : layers) {
+    all.push_back(layer_json(layer));
+    defaults = all.size() == 1 ? all.front() : common(defaults, all.back(), 1);
+  }
+  if (!defaults.empty()) out["defaults"] = defaults;
+  out["layers"] = Ordered::array();
+  for (size_t i = 0; i < all.size();) {
+    size_t end = i + 1;
+    while (end < all.size() && all[end] == all[i]) ++end;
+    Ordered entry = Ordered::object();
+    if (end - i > 1) entry["repeat"] = end - i;
+    entry.update(without(all[i], defaults, 1));
+    out["layers"].push_back(std::move(entry));
+    i = end;
+  }
+  // a name from outside may hold bytes that are not UTF-8
+  return out.dump(-1, ' ', false, Ordered::error_handler_t::replace);
+}
+
+}  // namespace mneme

@@ -1,0 +1,172 @@
+#include "model/tensor_names.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <set>
+
+#include "core/fail.h"
+
+namespace mneme {
+namespace {
+
+struct NamePair {
+  std::string_view canonical;  // after "blk.N."
+  std::string_view hf;         // after "layers.N."
+};
+
+constexpr std::array<NamePair, 20> kLayerNames{{
+    {"attn_norm.weight", "input_layernorm.weight"},
+    {"attn_q.weight", "self_attn.q_proj.weight"},
+    {"attn_q.bias", "self_attn.q_proj.bias"},
+    {"attn_k.weight", "self_attn.k_proj.weight"},
+    {"attn_k.bias", "self_attn.k_proj.bias"},
+    {"attn_v.weight", "self_attn.v_proj.weight"},
+    {"attn_v.bias", "self_attn.v_proj.bias"},
+    {"attn_q_norm.weight", "self_attn.q_norm.weight"},
+    {"attn_k_norm.weight", "self_attn.k_norm.weight"},
+    {"attn_sinks.weight", "self_attn.sinks"},
+    {"attn_output.weight", "self_attn.o_proj.weight"},
+    {"attn_output.bias", "self_attn.o_proj.bias"},
+    {"post_attention_norm.weight", "post_attention_layernorm.weight"},
+    {"ffn_gate.weight", "mlp.gate_proj.weight"},
+    {"ffn_gate.bias", "mlp.gate_proj.bias"},
+    {"ffn_up.weight", "mlp.up_proj.weight"},
+    {"ffn_up.bias", "mlp.up_proj.bias"},
+    {"ffn_down.weight", "mlp.down_proj.weight"},
+    {"ffn_down.bias", "mlp.down_proj.bias"},
+    {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
+}};
+
+/// Where the text model may stand in a Hugging Face checkpoint.
+constexpr std::array<std::string_view, 4> kPrefixes{"model.", "language_model.model.",
+                                                    "model.language_model.", ""};
+
+/// Name of the output head beside a prefix: a multimodal file may nest it too.
+std::string head_name(std::string_view prefix) {
+  return prefix == "language_model.model." ? "language_model.lm_head.weight" : "lm_head.weight";
+}
+
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+/// Tensors that checkpoints carry beside the weights and that the config already accounts for.
+bool derived(std::string_view name) {
+  return name == "rope_freqs.weight" || name.ends_with("rotary_emb.inv_freq");
+}
+
+void append_mixer(const ModelConfig& config, const MixerConfig& mixer, const std::string& blk,
+                  std::vector<ExpectedTensor>& out) {
+  const uint64_t d = config.d_model;
+  const uint64_t q = uint64_t{mixer.heads} * mixer.head_dim;
+  const uint64_t kv = uint64_t{mixer.kv_heads} * mixer.head_dim;
+  out.push_back({blk + "attn_q.weight", {q, d}});
+  out.push_back({blk + "attn_k.weight", {kv, d}});
+  out.push_back({blk + "attn_v.weight", {kv, d}});
+  if (mixer.qkv_bias) {
+    out.push_back({blk + "attn_q.bias", {q}});
+    out.push_back({blk + "attn_k.bias", {kv}});
+    out.push_back({blk + "attn_v.bias", {kv}});
+  }
+  if (mixer.qk_norm) {
+    out.push_back({blk + "attn_q_norm.weight", {mixer.head_dim}});
+    out.push_back({blk + "attn_k_norm.weight", {mixer.head_dim}});
+  }
+  if (mixer.sink_logits) out.push_back({blk + "attn_sinks.weight", {mixer.heads}});
+  out.push_back({blk + "attn_output.weight", {d, q}});
+  if (mixer.o_bias) out.push_back({blk + "attn_output.bias", {d}});
+}
+
+void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::string& blk,
+                std::vector<ExpectedTensor>& out) {
+  const uint64_t d = config.d_model;
+  out.push_back({blk + "ffn_gate.weight", {ffn.hidden, d}});
+  out.push_back({blk + "ffn_up.weight", {ffn.hidden, d}});
+  out.push_back({blk + "ffn_down.weight", {d, ffn.hidden}});
+  if (ffn.bias) {
+    out.push_back({blk + "ffn_gate.bias", {ffn.hidden}});
+    out.push_back({blk + "ffn_up.bias", {ffn.hidden}});
+    out.push_back({blk + "ffn_down.bias", {d}});
+  }
+}
+
+}  // namespace
+
+std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config) {
+  const uint64_t d = config.d_model;
+  std::vector<ExpectedTensor> out;
+  out.push_back({"token_embd.weight", {config.vocab, d}});
+  for (size_t i = 0; i < config.layers.size(); ++i) {
+    const LayerConfig& layer = config.layers[i];
+    const std::string blk = fmt::format("blk.{}.", i);
+    out.push_back({blk + "attn_norm.weight", {d}});
+    append_mixer(config, layer.mixer, blk, out);
+    if (layer.post_norm) out.push_back({blk + "post_attention_norm.weight", {d}});
+    out.push_back({blk + "ffn_norm.weight", {d}});
+    append_ffn(config, layer.ffn, blk, out);
+    if (layer.post_norm) out.push_back({blk + "post_ffw_norm.weight", {d}});
+  }
+  out.push_back({"output_norm.weight", {d}});
+  if (!config.tied) out.push_back({"output.weight", {config.vocab, d}});
+  return out;
+}
+
+std::string hf_tensor_name(const ModelConfig& config, std::string_view canonical, std::string_view prefix) {
+  if (canonical == "token_embd.weight") return fmt::format("{}embed_tokens.weight", prefix);
+  if (canonical == "output_norm.weight") return fmt::format("{}norm.weight", prefix);
+  if (canonical == "output.weight") return head_name(prefix);
+  if (canonical.starts_with("blk.")) {
+    const char* begin = canonical.data() + 4;
+    const char* end = canonical.data() + canonical.size();
+    size_t layer = 0;
+    const auto [after, error] = std::from_chars(begin, end, layer);
+    if (error == std::errc() && after != end && *after == '.' && layer < config.layers.size()) {
+      const std::string_view part(after + 1, static_cast<size_t>(end - after - 1));
+      if (part == "ffn_norm.weight")
+        return fmt::format(
+            "{}layers.{}.{}.weight", prefix, layer,
+            config.layers[layer].post_norm ? "pre_feedforward_layernorm" : "post_attention_layernorm");
+      for (const NamePair& pair : kLayerNames)
+        if (pair.canonical == part) return fmt::format("{}layers.{}.{}", prefix, layer, pair.hf);
+    }
+  }
+  fail(ErrorCode::not_found, "tensor \"{}\" has no Hugging Face name", canonical);
+}
+
+std::map<std::string, std::string, std::less<>> hf_to_canonical(const ModelConfig& config,
+                                                                std::string_view prefix) {
+  std::map<std::string, std::string, std::less<>> out;
+  for (const ExpectedTensor& tensor : expected_tensors(config))
+    out.emplace(hf_tensor_name(config, tensor.name, prefix), tensor.name);
+  return out;
+}
+
+std::string hf_prefix(const TensorSource& tensors) {
+  for (const std::string_view prefix : kPrefixes)
+    if (tensors.find(fmt::format("{}embed_tokens.weight", prefix))) return std::string(prefix);
+  fail(ErrorCode::mismatch, "no tensor model.embed_tokens.weight: this is not a text model's checkpoint");
+}
+
+TensorMatch match_tensors(const ModelConfig& config, const TensorSource& tensors, NameStyle style) {
+  const bool hf = style == NameStyle::hugging_face;
+  const std::string prefix = hf ? hf_prefix(tensors) : std::string();
+  TensorMatch out;
+  std::set<const TensorInfo*> used;
+  for (const ExpectedTensor& expected : expected_tensors(config)) {
+    const std::string name = hf ? hf_tensor_name(config, expected.name, prefix) : expected.name;
+    const TensorInfo* found = tensors.find(name);
+    require(found != nullptr, ErrorCode::mismatch,
+            "tensor {} is missing; the config asks for it with shape {}", name, shape_text(expected.shape));
+    require(found->shape == expected.shape, ErrorCode::mismatch,
+            "tensor {} has shape {}, but the config asks for {}", name, shape_text(found->shape),
+            shape_text(expected.shape));
+    out.by_name.emplace(expected.name, found);
+    used.insert(found);
+  }
+  for (const TensorInfo& tensor : tensors.tensors())
+    if (!used.contains(&tensor) && !derived(tensor.name)) out.leftovers.push_back(tensor.name);
+  return out;
+}
+
+}  // namespace mneme

@@ -1,0 +1,69 @@
+// The names and shapes of a model's tensors. The canonical name of a tensor is its GGUF standard name;
+// Hugging Face checkpoints call the same tensors differently, and this file is the only one that knows how.
+//
+//   canonical (GGUF)                 Hugging Face                                    shape
+//   token_embd.weight                model.embed_tokens.weight                       [vocab, d_model]
+//   blk.N.attn_norm.weight           model.layers.N.input_layernorm.weight           [d_model]
+//   blk.N.attn_q.weight (.bias)      model.layers.N.self_attn.q_proj.weight          [heads * head_dim,
+//   d_model] blk.N.attn_k, attn_v             ... k_proj, v_proj                              [kv_heads *
+//   head_dim, d_model] blk.N.attn_q_norm, attn_k_norm   ... q_norm, k_norm [head_dim] blk.N.attn_sinks.weight
+//   ... sinks                                       [heads] blk.N.attn_output.weight         ...
+//   o_proj.weight                               [d_model, heads * head_dim] blk.N.post_attention_norm.weight
+//   model.layers.N.post_attention_layernorm.weight  [d_model]   with post_norm blk.N.ffn_norm.weight ...
+//   post_attention_layernorm, or with post_norm
+//                                        pre_feedforward_layernorm                   [d_model]
+//   blk.N.ffn_gate, ffn_up           model.layers.N.mlp.gate_proj, up_proj           [hidden, d_model]
+//   blk.N.ffn_down                   ... down_proj                                   [d_model, hidden]
+//   blk.N.post_ffw_norm.weight       ... post_feedforward_layernorm                  [d_model]   with
+//   post_norm output_norm.weight               model.norm.weight                               [d_model]
+//   output.weight                    lm_head.weight                                  [vocab, d_model] unless
+//   tied
+//
+// The rows of attn_q and attn_k are ordered for RopeConfig::style: converting between an `interleaved` and a
+// `half` checkpoint permutes them.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "files/tensor_source.h"
+#include "mneme/model_config.h"
+
+namespace mneme {
+
+enum class NameStyle { gguf, hugging_face };
+
+struct ExpectedTensor {
+  std::string name;             // canonical
+  std::vector<uint64_t> shape;  // outermost first
+};
+
+/// Every tensor that a checkpoint of this (valid) config holds, in the order of the forward pass.
+std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
+
+/// The Hugging Face name of a canonical one. `prefix` is what stands before "layers." and "embed_tokens."
+/// ("model." in text models). Throws Error(not_found) for a name that is not in the table above.
+std::string hf_tensor_name(const ModelConfig& config, std::string_view canonical,
+                           std::string_view prefix = "model.");
+
+/// The way back, for all tensors of a config at once: Hugging Face name -> canonical name.
+std::map<std::string, std::string, std::less<>> hf_to_canonical(const ModelConfig& config,
+                                                                std::string_view prefix = "model.");
+
+/// What stands before "embed_tokens.weight" in a Hugging Face checkpoint: "model.", or longer in the text
+/// part of a multimodal one. Throws Error(mismatch) if there is no such tensor.
+std::string hf_prefix(const TensorSource& tensors);
+
+/// A checkpoint seen through a config.
+struct TensorMatch {
+  std::map<std::string, const TensorInfo*, std::less<>> by_name;  // canonical name -> tensor of the source
+  std::vector<std::string> leftovers;  // tensors of the source (its names) that the config does not use
+};
+
+/// Finds every expected tensor. Throws Error(mismatch) naming the first one that is missing or has another
+/// shape than expected. The source must outlive the result.
+TensorMatch match_tensors(const ModelConfig& config, const TensorSource& tensors, NameStyle style);
+
+}  // namespace mneme

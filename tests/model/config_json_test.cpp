@@ -1,0 +1,284 @@
+// The schema of docs/config.md: what is written, what is read back, and what is refused with which words.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+#include "core/json.h"
+#include "mneme/error.h"
+#include "model/fake_tensors.h"
+#include "model/published_configs.h"
+
+namespace mneme {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing::error_of;
+
+constexpr const char* kSmall = R"({"mneme": 1, "d_model": 64, "vocab": 100, "context": 128, "layers": [
+  {"repeat": 2, "mixer": {"heads": 4, "kv_heads": 2, "head_dim": 16}, "ffn": {"hidden": 96}}]})";
+
+/// kSmall with one change.
+std::string changed(const std::string& pointer, const Json& value) {
+  Json json = Json::parse(kSmall);
+  json[Json::json_pointer(pointer)] = value;
+  return json.dump();
+}
+
+TEST(ConfigJson, WritesSmolLm2AsOneFoldedLayer) {
+  EXPECT_EQ(
+      testing::smollm2_135m().to_json(),
+      R"({"mneme":1,"d_model":576,"vocab":49152,"context":8192,"tied":true,"norm":{"type":"rms","eps":1e-05},)"
+      R"("rope":{"base":100000.0},"defaults":{"mixer":{"type":"full","heads":9,"kv_heads":3,"head_dim":64},)"
+      R"("ffn":{"type":"dense","hidden":1536,"act":"silu"}},"layers":[{"repeat":30}]})");
+}
+
+TEST(ConfigJson, FoldsGemmasFiveToOnePattern) {
+  const Json json = Json::parse(testing::gemma3_270m().to_json());
+  ASSERT_EQ(json["layers"].size(), 6u);  // 5 windows, 1 full, three times
+  EXPECT_EQ(json["layers"][0]["repeat"], 5);
+  EXPECT_EQ(json["layers"][0]["mixer"]["window"], 512);
+  EXPECT_EQ(json["layers"][1], Json::parse(R"({"mixer":{"type":"full"}})"));
+  EXPECT_EQ(json["defaults"]["mixer"]["qk_norm"], true);
+  EXPECT_EQ(json["defaults"]["mixer"].count("type"), 0u);
+}
+
+TEST(ConfigJson, RoundTripOfEveryPublishedConfigIsExact) {
+  for (const ModelConfig& config : testing::all_published()) {
+    const std::string text = config.to_json();
+    const ModelConfig again = ModelConfig::from_json(text);
+    EXPECT_EQ(again, config) << text;
+    EXPECT_EQ(again.to_json(), text);
+  }
+}
+
+/// A valid config with every field drawn at random.
+ModelConfig random_config(std::mt19937& rng) {
+  const auto pick = [&](uint32_t least, uint32_t most) {
+    return std::uniform_int_distribution<uint32_t>(least, most)(rng);
+  };
+  const auto real = [&](double most) { return std::uniform_real_distribution<double>(1e-9, most)(rng); };
+  const auto rope = [&](uint32_t head_dim) {
+    RopeConfig out;
+    out.base = 1 + real(1e6);
+    out.dims = pick(0, 1) ? 2 * pick(1, head_dim / 2) : 0;
+    out.style = pick(0, 1) ? RopeConfig::Style::half : RopeConfig::Style::interleaved;
+    out.scaling.type = static_cast<RopeScaling::Type>(pick(0, 4));
+    if (out.scaling.type == RopeScaling::Type::factors) {
+      for (uint32_t i = 0; i < (out.dims ? out.dims : head_dim) / 2; ++i) out.scaling.factors.push_back(real(9));
+    } else if (out.scaling.type != RopeScaling::Type::none) {
+      out.scaling.factor = 1 + real(40);
+      out.scaling.original_context = pick(1, 100000);
+      out.scaling.high_freq_factor = 1 + real(9);
+      out.scaling.beta_fast = 1 + real(50);
+      out.scaling.attention_factor = pick(0, 1) ? real(2) : 0;
+    }
+    return out;
+  };
+  ModelConfig model;
+  model.d_model = pick(1, 5000);
+  model.vocab = pick(1, 300000);
+  model.context = pick(1, 1u << 20);
+  model.tied = pick(0, 1);
+  model.embedding_scale = real(50);
+  model.logit_scale = real(2);
+  model.logit_softcap = pick(0, 1) ? real(60) : 0;
+  model.norm = {real(0.01), pick(0, 1) * 1.0};
+  model.name = "a \"name\"\n";
+  const uint32_t head_dim = 2 * pick(1, 64);
+  model.rope = rope(head_dim);
+  const uint32_t n = pick(1, 12);
+  for (uint32_t i = 0; i < n; ++i) {
+    if (i > 0 && pick(0, 1)) {
+      model.layers.push_back(model.layers.back());
+      continue;
+    }
+    LayerConfig layer;
+    layer.mixer.kv_heads = pick(1, 4);
+    layer.mixer.heads = layer.mixer.kv_heads * pick(1, 4);
+    layer.mixer.head_dim = head_dim;
+    if (pick(0, 1)) {
+      layer.mixer.type = MixerType::window;
+      layer.mixer.window = pick(1, 5000);
+      layer.mixer.sinks = pick(0, 4);
+    }
+    layer.mixer.sink_logits = pick(0, 1);
+    layer.mixer.qkv_bias = pick(0, 1);
+    layer.mixer.o_bias = pick(0, 1);
+    layer.mixer.qk_norm = pick(0, 1);
+    layer.mixer.scale = pick(0, 1) ? real(1) : 0;
+    layer.mixer.softcap = pick(0, 1) ? real(60) : 0;
+    if (pick(0, 1)) layer.mixer.rope = rope(head_dim);
+    layer.ffn = {FfnType::dense, pick(1, 9999), static_cast<Act>(pick(0, 2)), pick(0, 1) == 1};
+    layer.post_norm = pick(0, 1);
+    layer.activation = static_cast<Activation>(pick(0, 2));
+    model.layers.push_back(layer);
+  }
+  return model;
+}
+
+TEST(ConfigJson, RoundTripOfRandomConfigsIsExact) {
+  std::mt19937 rng(1);
+  for (int i = 0; i < 300; ++i) {
+    const ModelConfig config = random_config(rng);
+    ASSERT_NO_THROW(config.validate()) << config.to_json();
+    const ModelConfig again = ModelConfig::from_json(config.to_json());
+    ASSERT_EQ(again, config) << config.to_json();
+    ASSERT_EQ(again.to_json(), config.to_json());
+  }
+}
+
+TEST(ConfigJson, LayersTakeWhatTheyOmitFromDefaults) {
+  const ModelConfig config = ModelConfig::from_json(R"({"mneme": 1, "d_model": 64, "vocab": 9, "context": 8,
+    "defaults": {"mixer": {"type": "window", "window": 32, "sinks": 4, "heads": 4, "kv_heads": 2, "head_dim": 16,
+                           "rope": {"base": 500.0}}, "ffn": {"hidden": 7, "act": "gelu"}, "post_norm": true},
+    "layers": [{}, {"mixer": {"type": "full", "rope": null}, "ffn": {"hidden": 8}, "post_norm": false}]})");
+  ASSERT_EQ(config.layers.size(), 2u);
+  EXPECT_EQ(config.layers[0].mixer.window, 32u);
+  EXPECT_EQ(config.layers[0].mixer.rope->base, 500.0);
+  EXPECT_TRUE(config.layers[0].post_norm);
+  EXPECT_EQ(config.layers[1].mixer.window, 0u);  // not a field of a full layer
+  EXPECT_EQ(config.layers[1].mixer.heads, 4u);
+  EXPECT_FALSE(config.layers[1].mixer.rope.has_value());
+  EXPECT_EQ(config.layers[1].ffn.hidden, 8u);
+  EXPECT_EQ(config.layers[1].ffn.act, Act::gelu);
+  EXPECT_FALSE(config.layers[1].post_norm);
+}
+
+struct Refusal {
+  std::string pointer;
+  Json value;
+  ErrorCode code;
+  std::string says;  // part of the message
+};
+
+class RefusedConfig : public ::testing::TestWithParam<Refusal> {};
+
+TEST_P(RefusedConfig, NamesTheField) {
+  const Refusal& r = GetParam();
+  const Error error = error_of([&] { ModelConfig::from_json(changed(r.pointer, r.value)); });
+  EXPECT_EQ(error.code(), r.code) << error.what();
+  EXPECT_THAT(error.what(), HasSubstr(r.says));
+}
+
+constexpr auto kBad = ErrorCode::invalid_argument;
+constexpr auto kLater = ErrorCode::unsupported;
+
+INSTANTIATE_TEST_SUITE_P(
+    ConfigJson, RefusedConfig,
+    ::testing::Values(
+        Refusal{"/d_modle", 64, kBad, "d_modle is not a known field; did you mean \"d_model\"?"},
+        Refusal{"/layers/0/mixer/kv_head", 2, kBad, "layers[0].mixer.kv_head is not a known field; did you mean "},
+        Refusal{"/layers/0/ffn/zzzzzzzzzz", 2, kBad, "layers[0].ffn.zzzzzzzzzz is not a known field"},
+        Refusal{"/d_model", -64, kBad, "d_model is -64, but must be a whole number from 1"},
+        Refusal{"/d_model", 0, kBad, "d_model is 0"}, Refusal{"/d_model", 64.5, kBad, "d_model is 64.5"},
+        Refusal{"/d_model", "64", kBad, "d_model is \"64\""}, Refusal{"/d_model", nullptr, kBad, "d_model is null"},
+        Refusal{"/vocab", uint64_t{1} << 63, kBad, "vocab is 9223372036854775808"},
+        Refusal{"/vocab", 1e300, kBad, "vocab is 1e+300"}, Refusal{"/context", 0, kBad, "context is 0"},
+        Refusal{"/layers", Json::array(), kBad, "layers must be an array of at least one"},
+        Refusal{"/layers", 30, kBad, "layers must be an array"},
+        Refusal{"/layers/0/repeat", 5000, kBad, "layers[0].repeat is 5000"},
+        Refusal{"/layers/0/repeat", 0, kBad, "layers[0].repeat is 0"},
+        Refusal{"/layers/0/mixer/kv_heads", 3, kBad, "layers[0].mixer.kv_heads is 3, but must divide heads"},
+        Refusal{"/layers/0/mixer/window", 3, kBad, "layers[0].mixer.window is 3, but the type is \"full\""},
+        Refusal{"/layers/0/mixer/sinks", 3, kBad, "layers[0].mixer.sinks is 3, but the type is \"full\""},
+        Refusal{"/layers/0/mixer/type", "window", kBad, "layers[0].mixer.window is 0"},
+        Refusal{"/layers/0/mixer/type", "fulll", kBad, "layers[0].mixer.type is \"fulll\", but must be one of"},
+        Refusal{"/layers/0/mixer/type", 3, kBad, "layers[0].mixer.type is 3"},
+        Refusal{"/layers/0/mixer/type", "gla", kLater, "layers[0].mixer.type is \"gla\""},
+        Refusal{"/layers/0/mixer/type", "delta", kLater, "\"delta\""},
+        Refusal{"/layers/0/mixer/type", "sparse", kLater, "\"sparse\""},
+        Refusal{"/layers/0/mixer/type", "parallel", kLater, "\"parallel\""},
+        Refusal{"/layers/0/ffn/type", "moe", kLater, "layers[0].ffn.type is \"moe\""},
+        Refusal{"/layers/0/memory", Json::object(), kLater, "layers[0].memory"},
+        Refusal{"/tables", Json::object(), kLater, "tables"},
+        Refusal{"/layers/0/activation", "spike", kLater, "layers[0].activation is \"spike\""},
+        Refusal{"/layers/0/activation", Json::object(), kLater, "layers[0].activation differs by projection"},
+        Refusal{"/layers/0/ffn/act", "relu", kBad, "layers[0].ffn.act is \"relu\""},
+        Refusal{"/layers/0/ffn/hidden", 0, kBad, "layers[0].ffn.hidden is 0"},
+        Refusal{"/layers/0/mixer/head_dim", 15, kBad, "rope.dims is 15, but must be even"},
+        Refusal{"/rope", {{"dims", 18}}, kBad, "rope.dims is 18"},
+        Refusal{"/rope", {{"base", 0.5}}, kBad, "rope.base is 0.5"},
+        Refusal{"/rope", {{"scaling", {{"type", "ntk"}}}}, kBad, "rope.scaling.type is \"ntk\""},
+        Refusal{"/rope", {{"scaling", {{"factor", 2.0}}}}, kBad, "rope.scaling has parameters, but its type"},
+        Refusal{"/rope", {{"scaling", {{"type", "yarn"}, {"factor", 2.0}}}}, kBad, "rope.scaling.original_context is 0"},
+        Refusal{"/rope", {{"scaling", {{"type", "factors"}, {"factors", {1.0, 2.0}}}}}, kBad,
+                "rope.scaling.factors has 2 numbers, but there are 8 pairs"},
+        Refusal{"/norm", {{"eps", 0.0}}, kBad, "norm.eps is 0"},
+        Refusal{"/norm", {{"type", "layer"}}, kBad, "norm.type must be \"rms\""},
+        Refusal{"/logit_softcap", -1, kBad, "logit_softcap is -1"},
+        Refusal{"/embedding_scale", 0, kBad, "embedding_scale is 0"},
+        Refusal{"/mneme", 2, kLater, "mneme is 2"},
+        Refusal{"/defaults", {{"mixer", {{"head", 3}}}}, kBad, "defaults.mixer.head is not a known field"}));
+
+TEST(ConfigJson, RefusesTextThatIsNotTheSchemaAtAll) {
+  for (const char* text : {"", "{", "[]", "null", "1", "{\"mneme\": 1}", "{\"mneme\": 1, \"mneme\": 1}",
+                           "{\"mneme\": 1, \"d_model\": 1e999}", "\xff\xfe"})
+    EXPECT_THROW(ModelConfig::from_json(text), Error) << text;
+  EXPECT_THAT(error_of([] { ModelConfig::from_json(R"({"mneme": 1, "vocab": 3, "vocab": 4})"); }).what(),
+              HasSubstr("\"vocab\" twice"));
+  EXPECT_THAT(error_of([] { ModelConfig::from_json(std::string(100000, '[')); }).what(), HasSubstr("nested"));
+}
+
+TEST(ConfigJson, RepeatBombsAreBounded) {
+  Json json = Json::parse(kSmall);
+  const Json entry = json["layers"][0];
+  json["layers"] = Json::array();
+  for (int i = 0; i < 3; ++i) {
+    json["layers"].push_back(entry);
+    json["layers"].back()["repeat"] = 2000;
+  }
+  EXPECT_THAT(error_of([&] { ModelConfig::from_json(json.dump()); }).what(),
+              HasSubstr("layers[2].repeat makes 6000 layers, but a model may have at most 4096"));
+}
+
+TEST(ConfigValidate, RefusesNumbersThatAreNot) {
+  const double nan = std::nan(""), inf = HUGE_VAL;
+  const auto refused = [](auto&& change) {
+    ModelConfig config = testing::llama32_1b();
+    change(config);
+    return error_of([&] { config.validate(); });
+  };
+  EXPECT_THAT(refused([&](auto& c) { c.norm.eps = nan; }).what(), HasSubstr("norm.eps is nan"));
+  EXPECT_THAT(refused([&](auto& c) { c.rope.base = inf; }).what(), HasSubstr("rope.base is inf"));
+  EXPECT_THAT(refused([&](auto& c) { c.embedding_scale = nan; }).what(), HasSubstr("embedding_scale"));
+  EXPECT_THAT(refused([&](auto& c) { c.logit_softcap = inf; }).what(), HasSubstr("logit_softcap"));
+  EXPECT_THAT(refused([&](auto& c) { c.layers[3].mixer.scale = nan; }).what(), HasSubstr("layers[3].mixer.scale"));
+  EXPECT_THAT(refused([&](auto& c) { c.rope.scaling.factor = nan; }).what(), HasSubstr("rope.scaling.factor"));
+  EXPECT_THAT(refused([&](auto& c) { c.layers.clear(); }).what(), HasSubstr("layers is empty"));
+  EXPECT_EQ(refused([&](auto& c) { c.layers[0].activation = Activation::spike; }).code(), ErrorCode::unsupported);
+}
+
+TEST(ConfigJson, MutatedTextNeverCrashesAndOnlyValidConfigsCome) {
+  std::mt19937 rng(7);
+  const auto published = testing::all_published();
+  const std::string alphabet = "{}[]\",:0123456789.-+eEtrufalsn \\\x80";
+  int accepted = 0, refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    std::string text = published[i % published.size()].to_json();
+    for (int n = 1 + static_cast<int>(rng() % 3); n > 0; --n) {
+      const size_t at = rng() % text.size();
+      if (rng() % 3 == 0)
+        text.erase(at, 1 + rng() % 9);
+      else if (rng() % 2)
+        text[at] = alphabet[rng() % alphabet.size()];
+      else
+        text.insert(at, text.substr(rng() % text.size(), rng() % 12));
+    }
+    try {
+      ModelConfig::from_json(text).validate();
+      ++accepted;
+    } catch (const Error& error) {
+      ASSERT_STRNE(error.what(), "");
+      ASSERT_NE(error.code(), ErrorCode::internal);
+      ++refused;
+    }
+  }
+  EXPECT_GT(accepted, 50);
+  EXPECT_GT(refused, 1000);
+}
+
+}  // namespace
+}  // namespace mneme
