@@ -1,8 +1,8 @@
 #include "model/import_gguf.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <algorithm>
 #include <cstring>
 #include <optional>
 

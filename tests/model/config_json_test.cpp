@@ -14,8 +14,8 @@ namespace mneme {
 namespace {
 
 using ::testing::AllOf;
-using ::testing::HasSubstr;
 using testing::error_of;
+using ::testing::HasSubstr;
 
 constexpr const char* kSmall = R"({"mneme": 1, "d_model": 64, "vocab": 100, "context": 128, "layers": [
   {"repeat": 2, "mixer": {"heads": 4, "kv_heads": 2, "head_dim": 16}, "ffn": {"hidden": 96}}]})";
@@ -67,7 +67,8 @@ ModelConfig random_config(std::mt19937& rng) {
     out.style = pick(0, 1) ? RopeConfig::Style::half : RopeConfig::Style::interleaved;
     out.scaling.type = static_cast<RopeScaling::Type>(pick(0, 4));
     if (out.scaling.type == RopeScaling::Type::factors) {
-      for (uint32_t i = 0; i < (out.dims ? out.dims : head_dim) / 2; ++i) out.scaling.factors.push_back(real(9));
+      for (uint32_t i = 0; i < (out.dims ? out.dims : head_dim) / 2; ++i)
+        out.scaling.factors.push_back(real(9));
     } else if (out.scaling.type != RopeScaling::Type::none) {
       out.scaling.factor = 1 + real(40);
       out.scaling.original_context = pick(1, 100000);
@@ -170,11 +171,13 @@ INSTANTIATE_TEST_SUITE_P(
     ConfigJson, RefusedConfig,
     ::testing::Values(
         Refusal{"/d_modle", 64, kBad, "d_modle is not a known field; did you mean \"d_model\"?"},
-        Refusal{"/layers/0/mixer/kv_head", 2, kBad, "layers[0].mixer.kv_head is not a known field; did you mean "},
+        Refusal{"/layers/0/mixer/kv_head", 2, kBad,
+                "layers[0].mixer.kv_head is not a known field; did you mean "},
         Refusal{"/layers/0/ffn/zzzzzzzzzz", 2, kBad, "layers[0].ffn.zzzzzzzzzz is not a known field"},
         Refusal{"/d_model", -64, kBad, "d_model is -64, but must be a whole number from 1"},
         Refusal{"/d_model", 0, kBad, "d_model is 0"}, Refusal{"/d_model", 64.5, kBad, "d_model is 64.5"},
-        Refusal{"/d_model", "64", kBad, "d_model is \"64\""}, Refusal{"/d_model", nullptr, kBad, "d_model is null"},
+        Refusal{"/d_model", "64", kBad, "d_model is \"64\""},
+        Refusal{"/d_model", nullptr, kBad, "d_model is null"},
         Refusal{"/vocab", uint64_t{1} << 63, kBad, "vocab is 9223372036854775808"},
         Refusal{"/vocab", 1e300, kBad, "vocab is 1e+300"}, Refusal{"/context", 0, kBad, "context is 0"},
         Refusal{"/layers", Json::array(), kBad, "layers must be an array of at least one"},
@@ -185,7 +188,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/layers/0/mixer/window", 3, kBad, "layers[0].mixer.window is 3, but the type is \"full\""},
         Refusal{"/layers/0/mixer/sinks", 3, kBad, "layers[0].mixer.sinks is 3, but the type is \"full\""},
         Refusal{"/layers/0/mixer/type", "window", kBad, "layers[0].mixer.window is 0"},
-        Refusal{"/layers/0/mixer/type", "fulll", kBad, "layers[0].mixer.type is \"fulll\", but must be one of"},
+        Refusal{"/layers/0/mixer/type", "fulll", kBad,
+                "layers[0].mixer.type is \"fulll\", but must be one of"},
         Refusal{"/layers/0/mixer/type", 3, kBad, "layers[0].mixer.type is 3"},
         Refusal{"/layers/0/mixer/type", "gla", kLater, "layers[0].mixer.type is \"gla\""},
         Refusal{"/layers/0/mixer/type", "delta", kLater, "\"delta\""},
@@ -203,8 +207,13 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/rope", {{"base", 0.5}}, kBad, "rope.base is 0.5"},
         Refusal{"/rope", {{"scaling", {{"type", "ntk"}}}}, kBad, "rope.scaling.type is \"ntk\""},
         Refusal{"/rope", {{"scaling", {{"factor", 2.0}}}}, kBad, "rope.scaling has parameters, but its type"},
-        Refusal{"/rope", {{"scaling", {{"type", "yarn"}, {"factor", 2.0}}}}, kBad, "rope.scaling.original_context is 0"},
-        Refusal{"/rope", {{"scaling", {{"type", "factors"}, {"factors", {1.0, 2.0}}}}}, kBad,
+        Refusal{"/rope",
+                {{"scaling", {{"type", "yarn"}, {"factor", 2.0}}}},
+                kBad,
+                "rope.scaling.original_context is 0"},
+        Refusal{"/rope",
+                {{"scaling", {{"type", "factors"}, {"factors", {1.0, 2.0}}}}},
+                kBad,
                 "rope.scaling.factors has 2 numbers, but there are 8 pairs"},
         Refusal{"/norm", {{"eps", 0.0}}, kBad, "norm.eps is 0"},
         Refusal{"/norm", {{"type", "layer"}}, kBad, "norm.type must be \"rms\""},
@@ -245,10 +254,13 @@ TEST(ConfigValidate, RefusesNumbersThatAreNot) {
   EXPECT_THAT(refused([&](auto& c) { c.rope.base = inf; }).what(), HasSubstr("rope.base is inf"));
   EXPECT_THAT(refused([&](auto& c) { c.embedding_scale = nan; }).what(), HasSubstr("embedding_scale"));
   EXPECT_THAT(refused([&](auto& c) { c.logit_softcap = inf; }).what(), HasSubstr("logit_softcap"));
-  EXPECT_THAT(refused([&](auto& c) { c.layers[3].mixer.scale = nan; }).what(), HasSubstr("layers[3].mixer.scale"));
-  EXPECT_THAT(refused([&](auto& c) { c.rope.scaling.factor = nan; }).what(), HasSubstr("rope.scaling.factor"));
+  EXPECT_THAT(refused([&](auto& c) { c.layers[3].mixer.scale = nan; }).what(),
+              HasSubstr("layers[3].mixer.scale"));
+  EXPECT_THAT(refused([&](auto& c) { c.rope.scaling.factor = nan; }).what(),
+              HasSubstr("rope.scaling.factor"));
   EXPECT_THAT(refused([&](auto& c) { c.layers.clear(); }).what(), HasSubstr("layers is empty"));
-  EXPECT_EQ(refused([&](auto& c) { c.layers[0].activation = Activation::spike; }).code(), ErrorCode::unsupported);
+  EXPECT_EQ(refused([&](auto& c) { c.layers[0].activation = Activation::spike; }).code(),
+            ErrorCode::unsupported);
 }
 
 TEST(ConfigJson, MutatedTextNeverCrashesAndOnlyValidConfigsCome) {

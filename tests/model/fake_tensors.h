@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "files/tensor_source.h"
+#include "mneme/error.h"
 #include "mneme/model_config.h"
 #include "model/tensor_names.h"
 

@@ -11,9 +11,9 @@
 namespace mneme {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::error_of;
 using testing::FakeTensors;
+using ::testing::HasSubstr;
 
 /// The keys that every family has. Reals are f32 in files.
 GgufMetadata metadata_for(const ModelConfig& config, const std::string& arch) {
@@ -88,7 +88,8 @@ TEST(ImportGguf, Qwen2HasBiasesAndQwen3HasNorms) {
   for (const auto& [arch, golden] :
        {std::pair{"qwen2", testing::qwen25_05b()}, std::pair{"qwen3", testing::qwen3_06b()}}) {
     GgufMetadata metadata = metadata_for(golden, arch);
-    metadata.set(std::string(arch) + ".attention.sliding_window", uint64_t{32768});  // not used without a pattern
+    metadata.set(std::string(arch) + ".attention.sliding_window",
+                 uint64_t{32768});  // not used without a pattern
     EXPECT_EQ(config_from_gguf(metadata, FakeTensors(golden, NameStyle::gguf)), golden);
   }
 }
@@ -172,9 +173,11 @@ TEST(ImportGguf, ArraysGiveEachLayerItsOwnNumbers) {
   const FakeTensors tensors(golden, NameStyle::gguf);
   EXPECT_EQ(config_from_gguf(metadata, tensors), golden);
   metadata.set("llama.attention.head_count_kv", std::vector<int64_t>{3});
-  EXPECT_THAT(error_of([&] { config_from_gguf(metadata, tensors); }).what(), HasSubstr("head_count_kv has 1 numbers"));
+  EXPECT_THAT(error_of([&] { config_from_gguf(metadata, tensors); }).what(),
+              HasSubstr("head_count_kv has 1 numbers"));
   metadata.set("llama.attention.head_count_kv", std::vector<int64_t>{3, -1});
-  EXPECT_THAT(error_of([&] { config_from_gguf(metadata, tensors); }).what(), HasSubstr("head_count_kv is -1"));
+  EXPECT_THAT(error_of([&] { config_from_gguf(metadata, tensors); }).what(),
+              HasSubstr("head_count_kv is -1"));
 }
 
 TEST(ImportGguf, TheEmbeddedConfigWins) {
@@ -194,7 +197,8 @@ TEST(ImportGguf, UnknownArchitecturesAreListedAgainstTheKnown) {
   metadata.set("general.architecture", std::string("mamba"));
   const Error error = error_of([&] { config_from_gguf(metadata, FakeTensors()); });
   EXPECT_EQ(error.code(), ErrorCode::unsupported);
-  EXPECT_THAT(error.what(), HasSubstr("\"mamba\" is not supported; this version runs llama, qwen2, qwen3, gemma2"));
+  EXPECT_THAT(error.what(),
+              HasSubstr("\"mamba\" is not supported; this version runs llama, qwen2, qwen3, gemma2"));
   EXPECT_THROW(config_from_gguf(GgufMetadata(), FakeTensors()), Error);
 }
 
@@ -202,9 +206,9 @@ TEST(ImportGguf, EveryRequiredKeyIsNamedWhenMissingOrAbsurd) {
   const ModelConfig golden = interleaved(testing::smollm2_135m());
   const FakeTensors tensors(golden, NameStyle::gguf);
   const GgufMetadata good = metadata_for(golden, "llama");
-  for (const char* key : {"llama.block_count", "llama.embedding_length", "llama.context_length",
-                          "llama.feed_forward_length", "llama.attention.head_count",
-                          "llama.attention.layer_norm_rms_epsilon"}) {
+  for (const char* key :
+       {"llama.block_count", "llama.embedding_length", "llama.context_length", "llama.feed_forward_length",
+        "llama.attention.head_count", "llama.attention.layer_norm_rms_epsilon"}) {
     GgufMetadata without;
     for (const auto& [name, value] : good.values())
       if (name != key) without.set(name, value);
@@ -215,9 +219,7 @@ TEST(ImportGguf, EveryRequiredKeyIsNamedWhenMissingOrAbsurd) {
       changed.set(key, bad);
       const Error error = error_of([&] { config_from_gguf(changed, tensors); });
       EXPECT_NE(error.code(), ErrorCode::internal) << key << " " << bad.index();
-      EXPECT_TRUE(HasSubstr(key).impl().MatchAndExplain(error.what(), nullptr) ||
-                  std::string(error.what()).find("norm.eps") != std::string::npos)
-          << error.what();
+      EXPECT_THAT(error.what(), ::testing::AnyOf(HasSubstr(key), HasSubstr("norm.eps")));
     }
   }
 }
@@ -237,7 +239,8 @@ TEST(ImportGguf, WhatCannotRunIsRefused) {
   EXPECT_EQ(refused("tokenizer.ggml.tokens", std::vector<std::string>(50000)).code(), ErrorCode::mismatch);
   EXPECT_EQ(refused("llama.attention.head_count_kv", uint64_t{2}).code(), ErrorCode::corrupt);
   tensors.erase("token_embd.weight");
-  EXPECT_EQ(error_of([&] { config_from_gguf(metadata_for(golden, "llama"), tensors); }).code(), ErrorCode::mismatch);
+  EXPECT_EQ(error_of([&] { config_from_gguf(metadata_for(golden, "llama"), tensors); }).code(),
+            ErrorCode::mismatch);
 }
 
 }  // namespace

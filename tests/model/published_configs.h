@@ -7,8 +7,9 @@
 
 namespace mneme::testing {
 
-inline ModelConfig uniform(uint32_t layers, uint32_t d_model, uint32_t heads, uint32_t kv_heads, uint32_t head_dim,
-                           uint32_t hidden, uint32_t vocab, uint32_t context, double rope_base, bool tied) {
+inline ModelConfig uniform(uint32_t layers, uint32_t d_model, uint32_t heads, uint32_t kv_heads,
+                           uint32_t head_dim, uint32_t hidden, uint32_t vocab, uint32_t context,
+                           double rope_base, bool tied) {
   ModelConfig model;
   model.d_model = d_model;
   model.vocab = vocab;
@@ -63,8 +64,8 @@ inline ModelConfig mistral_7b_v01() {
 }
 
 /// Norm weights as GGUF files store them; Hugging Face's have weight_offset = 1.
-inline ModelConfig gemma3(uint32_t layers, uint32_t d_model, uint32_t heads, uint32_t kv_heads, uint32_t hidden,
-                          uint32_t window) {
+inline ModelConfig gemma3(uint32_t layers, uint32_t d_model, uint32_t heads, uint32_t kv_heads,
+                          uint32_t hidden, uint32_t window) {
   ModelConfig model = uniform(layers, d_model, heads, kv_heads, 256, hidden, 262144, 32768, 1000000, true);
   model.norm.eps = 1e-6;
   model.embedding_scale = std::sqrt(static_cast<double>(d_model));
@@ -83,8 +84,12 @@ inline ModelConfig gemma3(uint32_t layers, uint32_t d_model, uint32_t heads, uin
   return model;
 }
 
-inline ModelConfig gemma3_270m() { return gemma3(18, 640, 4, 1, 2048, 512); }
-inline ModelConfig gemma3_1b() { return gemma3(26, 1152, 4, 1, 6912, 512); }
+inline ModelConfig gemma3_270m() {
+  return gemma3(18, 640, 4, 1, 2048, 512);
+}
+inline ModelConfig gemma3_1b() {
+  return gemma3(26, 1152, 4, 1, 6912, 512);
+}
 
 inline std::vector<ModelConfig> all_published() {
   return {smollm2_135m(), llama32_1b(),     qwen25_05b(), qwen3_06b(),
