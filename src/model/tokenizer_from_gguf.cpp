@@ -44,8 +44,8 @@ constexpr std::array kPreTokenizers = {
 
 // Files older than tokenizer.ggml.pre, and those that say "default", are cut by the four patterns that such
 // files have always been read with.
-constexpr std::array<std::string_view, 4> kDefaultPatterns = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern, R"(\p{N}+)",
-                                                              R"([0-9][0-9][0-9])"};
+constexpr std::array<std::string_view, 4> kDefaultPatterns = {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern,
+                                                              R"(\p{N}+)", R"([0-9][0-9][0-9])"};
 
 PreTokenizerStep split_step(std::string_view pattern) {
   PreTokenizerStep step;
@@ -89,7 +89,8 @@ void read_vocabulary(const GgufMetadata& metadata, TokenizerSpec& spec) {
     }
     const bool fresh = spec.vocab.add(tokens[id]);
     require(fresh || spec.types[id] == TokenType::unused, ErrorCode::corrupt,
-            "tokenizer.ggml.tokens has \"{}\" twice, at {} and {}", tokens[id], spec.vocab.find(tokens[id]), id);
+            "tokenizer.ggml.tokens has \"{}\" twice, at {} and {}", tokens[id], spec.vocab.find(tokens[id]),
+            id);
     if (tokens[id].empty()) continue;
     if (spec.types[id] == TokenType::control || spec.types[id] == TokenType::user_defined) {
       AddedToken added;
@@ -109,15 +110,15 @@ void read_merges(const GgufMetadata& metadata, TokenizerSpec& spec) {
   for (const std::string& text : merges) {
     // The parts are apart by a space; a part may begin with one, never contain one elsewhere.
     const size_t space = text.empty() ? std::string::npos : text.find(' ', 1);
-    require(space != std::string::npos, ErrorCode::corrupt, "merge {} of the tokenizer, \"{}\", is not two pieces",
-            spec.merges.size(), text);
+    require(space != std::string::npos, ErrorCode::corrupt,
+            "merge {} of the tokenizer, \"{}\", is not two pieces", spec.merges.size(), text);
     const std::string_view left = std::string_view(text).substr(0, space),
                            right = std::string_view(text).substr(space + 1);
     whole.assign(left).append(right);
     const Merge merge{spec.vocab.find(left), spec.vocab.find(right), spec.vocab.find(whole)};
     require(merge.left >= 0 && merge.right >= 0 && merge.result >= 0, ErrorCode::corrupt,
-            "merge {} of the tokenizer, \"{}\", names a piece that is not in the vocabulary", spec.merges.size(),
-            text);
+            "merge {} of the tokenizer, \"{}\", names a piece that is not in the vocabulary",
+            spec.merges.size(), text);
     spec.merges.push_back(merge);
   }
 }
@@ -151,10 +152,11 @@ void read_byte_level(const GgufMetadata& metadata, TokenizerSpec& spec) {
   } else {
     const auto known = std::find_if(kPreTokenizers.begin(), kPreTokenizers.end(),
                                     [&](const PreTokenizerName& entry) { return entry.name == pre; });
-    require(known != kPreTokenizers.end(), ErrorCode::unsupported,
-            "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not supported; known are default, gpt-2, smollm, "
-            "llama-bpe, qwen2 and their variants",
-            pre);
+    require(
+        known != kPreTokenizers.end(), ErrorCode::unsupported,
+        "the pre-tokenizer \"{}\" (tokenizer.ggml.pre) is not supported; known are default, gpt-2, smollm, "
+        "llama-bpe, qwen2 and their variants",
+        pre);
     if (known->single_digits) {
       PreTokenizerStep digits;
       digits.kind = Cut::digits;

@@ -40,8 +40,7 @@ void AddedTokenMatcher::split(std::string_view text, bool parse_special, std::ve
   size_t done = 0;
   for (size_t at = 0; at < text.size() && !patterns_.empty();) {
     const auto byte = static_cast<uint8_t>(text[at]);
-    const Pattern* found =
-        first_byte_[byte] == first_byte_[byte + 1] ? nullptr : longest_at(text.substr(at));
+    const Pattern* found = first_byte_[byte] == first_byte_[byte + 1] ? nullptr : longest_at(text.substr(at));
     if (!found) {
       ++at;
       continue;

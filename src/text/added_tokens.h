@@ -30,8 +30,8 @@ class AddedTokenMatcher {
     std::string spelling;
     AddedToken token;
   };
-  std::vector<Pattern> patterns_;             // sorted by spelling
-  std::array<uint32_t, 257> first_byte_{};    // where the patterns of each first byte begin
+  std::vector<Pattern> patterns_;           // sorted by spelling
+  std::array<uint32_t, 257> first_byte_{};  // where the patterns of each first byte begin
   const Pattern* longest_at(std::string_view text) const noexcept;
 };
 

@@ -112,8 +112,8 @@ class Bpe final : public WordModel {
   MergeTable merges_;
   bool byte_level_, byte_fallback_, fuse_unk_, ignore_merges_;
   TokenId unk_;
-  std::array<TokenId, 256> bytes_{};   // of the byte alphabet
-  std::array<TokenId, 128> ascii_{};   // of plain characters
+  std::array<TokenId, 256> bytes_{};  // of the byte alphabet
+  std::array<TokenId, 128> ascii_{};  // of plain characters
   std::vector<TokenId> byte_pieces_;  // "<0x00>" and on
 
   bool whole(std::string_view word, WordScratch& scratch, std::vector<TokenId>& out) const {
@@ -177,7 +177,10 @@ class Bpe final : public WordModel {
 class SpmBpe final : public WordModel {
  public:
   SpmBpe(const TokenizerSpec& spec, const Vocabulary& vocab)
-      : vocab_(vocab), byte_fallback_(spec.byte_fallback), unk_(spec.unk), byte_pieces_(find_byte_pieces(vocab)) {
+      : vocab_(vocab),
+        byte_fallback_(spec.byte_fallback),
+        unk_(spec.unk),
+        byte_pieces_(find_byte_pieces(vocab)) {
     // Control, unknown and byte pieces are never the result of a merge.
     ranks_.resize(vocab.size(), kNever);
     for (size_t id = 0; id < spec.scores.size(); ++id) {
@@ -207,8 +210,8 @@ class SpmBpe final : public WordModel {
       const bool known = symbol.id >= 0 && ranks_[static_cast<size_t>(symbol.id)] != kNever;
       if (known)
         out.push_back(symbol.id);
-      else if (!(byte_fallback_ && append_bytes(word.substr(symbol.begin, symbol.length), out)) && unk_ >= 0 &&
-               !after_unknown)
+      else if (!(byte_fallback_ && append_bytes(word.substr(symbol.begin, symbol.length), out)) &&
+               unk_ >= 0 && !after_unknown)
         out.push_back(unk_);
       after_unknown = !known && !out.empty() && out.back() == unk_;
     }

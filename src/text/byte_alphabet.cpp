@@ -16,8 +16,7 @@ struct Alphabet {
     for (auto& entry : backward) entry = -1;
     char32_t next = 0x100;
     for (uint32_t byte = 0; byte < 256; ++byte) {
-      const bool printable =
-          (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+      const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
       forward[byte] = printable ? byte : next++;
       backward[forward[byte]] = static_cast<int16_t>(byte);
     }
@@ -27,7 +26,9 @@ constexpr Alphabet kAlphabet;
 
 }  // namespace
 
-char32_t byte_to_alphabet(uint8_t byte) noexcept { return kAlphabet.forward[byte]; }
+char32_t byte_to_alphabet(uint8_t byte) noexcept {
+  return kAlphabet.forward[byte];
+}
 
 int alphabet_to_byte(char32_t code) noexcept {
   return code < kAlphabet.backward.size() ? kAlphabet.backward[code] : -1;

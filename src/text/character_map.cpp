@@ -60,7 +60,9 @@ struct CharacterMap {
 
 }  // namespace
 
-void check_character_map(std::string_view blob) { CharacterMap{blob}; }
+void check_character_map(std::string_view blob) {
+  CharacterMap{blob};
+}
 
 std::string apply_character_map(std::string_view blob, std::string_view text) {
   const CharacterMap map(blob);
@@ -75,8 +77,7 @@ std::string apply_character_map(std::string_view blob, std::string_view text) {
     breaks->setText(&input, status);
     int32_t begin = breaks->first();
     for (int32_t end = breaks->next(); end != icu::BreakIterator::DONE; begin = end, end = breaks->next()) {
-      std::string_view grapheme =
-          text.substr(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+      std::string_view grapheme = text.substr(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
       if (grapheme.size() < 6) {
         if (const auto mapped = map.find(grapheme)) {
           out.append(*mapped);

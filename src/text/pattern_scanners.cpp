@@ -68,7 +68,9 @@ class Cursor {
   std::string_view text_;
 };
 
-char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; }
+char lower(char c) {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
+}
 
 // 's|'t|'re|'ve|'m|'ll|'d at a position that holds an apostrophe: the end of the match, or `at` for none.
 size_t contraction(const Cursor& text, size_t at, bool any_case) {

@@ -27,11 +27,10 @@ Regex::Regex(std::string_view pattern) : impl_(std::make_unique<Impl>()) {
   impl_->source = pattern;
   UParseError place{};
   UErrorCode status = U_ZERO_ERROR;
-  const auto text = icu::UnicodeString::fromUTF8(
-      icu::StringPiece(pattern.data(), static_cast<int32_t>(pattern.size())));
+  const auto text =
+      icu::UnicodeString::fromUTF8(icu::StringPiece(pattern.data(), static_cast<int32_t>(pattern.size())));
   // Oniguruma, the engine of the reference, takes only \n for a line end and lets ^ and $ match at lines.
-  impl_->pattern.reset(
-      icu::RegexPattern::compile(text, UREGEX_UNIX_LINES | UREGEX_MULTILINE, place, status));
+  impl_->pattern.reset(icu::RegexPattern::compile(text, UREGEX_UNIX_LINES | UREGEX_MULTILINE, place, status));
   require(U_SUCCESS(status) && impl_->pattern, ErrorCode::unsupported,
           "the regular expression \"{}\" is not supported: {} at character {}", pattern, u_errorName(status),
           place.offset);
@@ -41,8 +40,7 @@ Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 
-void Regex::for_each_match(std::string_view text,
-                           const std::function<void(size_t, size_t)>& on_match) const {
+void Regex::for_each_match(std::string_view text, const std::function<void(size_t, size_t)>& on_match) const {
   UErrorCode status = U_ZERO_ERROR;
   UText input = UTEXT_INITIALIZER;
   utext_openUTF8(&input, text.data(), static_cast<int64_t>(text.size()), &status);

@@ -72,8 +72,8 @@ class StagedTokenizer final : public Tokenizer {
   StagedTokenizer& operator=(const StagedTokenizer&) = delete;
 
   std::vector<TokenId> encode(std::string_view text, const EncodeOptions& options) const override {
-    require(text.size() < kMaxTextBytes, ErrorCode::limit, "a text of {} bytes is longer than the limit of {}",
-            text.size(), kMaxTextBytes);
+    require(text.size() < kMaxTextBytes, ErrorCode::limit,
+            "a text of {} bytes is longer than the limit of {}", text.size(), kMaxTextBytes);
     std::string repaired;
     if (!is_valid_utf8(text)) text = repaired = repair_utf8(text);
     std::vector<TokenId> out;
@@ -85,8 +85,8 @@ class StagedTokenizer final : public Tokenizer {
       if (segment.id >= 0)
         out.push_back(segment.id);
       else
-        encode_raw(text.substr(segment.begin, segment.end - segment.begin), segment.begin == 0, options, state,
-                   out);
+        encode_raw(text.substr(segment.begin, segment.end - segment.begin), segment.begin == 0, options,
+                   state, out);
     }
     if (options.add_special) out.insert(out.end(), suffix_.begin(), suffix_.end());
     return out;

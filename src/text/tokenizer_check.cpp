@@ -27,13 +27,14 @@ void check_merges(const TokenizerSpec& spec) {
   for (const Merge& merge : spec.merges) {
     const bool inside =
         vocab.contains(merge.left) && vocab.contains(merge.right) && vocab.contains(merge.result);
-    require(inside, ErrorCode::corrupt, "merge {} of the tokenizer ({} + {} -> {}) names an id outside its {} pieces",
-            index, merge.left, merge.right, merge.result, vocab.size());
+    require(inside, ErrorCode::corrupt,
+            "merge {} of the tokenizer ({} + {} -> {}) names an id outside its {} pieces", index, merge.left,
+            merge.right, merge.result, vocab.size());
     const std::string_view left = vocab[merge.left], right = vocab[merge.right], whole = vocab[merge.result];
-    const bool fits = whole.size() == left.size() + right.size() && whole.starts_with(left) &&
-                      whole.ends_with(right);
-    require(fits, ErrorCode::corrupt, "merge {} of the tokenizer makes \"{}\" of \"{}\" and \"{}\"", index, whole,
-            left, right);
+    const bool fits =
+        whole.size() == left.size() + right.size() && whole.starts_with(left) && whole.ends_with(right);
+    require(fits, ErrorCode::corrupt, "merge {} of the tokenizer makes \"{}\" of \"{}\" and \"{}\"", index,
+            whole, left, right);
     ++index;
   }
 }
@@ -84,7 +85,8 @@ void check_tokenizer_spec(const TokenizerSpec& spec) {
   else
     check_scores(spec);
   if (spec.model == TokenizerModel::unigram)
-    require(spec.unk >= 0, ErrorCode::corrupt, "a unigram tokenizer needs an unknown token, and this has none");
+    require(spec.unk >= 0, ErrorCode::corrupt,
+            "a unigram tokenizer needs an unknown token, and this has none");
   check_added(spec);
   check_decoder(spec.decoder);
   for (const NormalizerStep& step : spec.normalizer)
@@ -100,9 +102,18 @@ void check_tokenizer_spec(const TokenizerSpec& spec) {
 }
 
 void add_known_stop_tokens(TokenizerSpec& spec) {
-  constexpr std::array<std::string_view, 12> kNames = {
-      "<|im_end|>",    "<|eot_id|>",        "<|eom_id|>",      "<end_of_turn>", "<|end|>", "<|endoftext|>",
-      "<|end_of_text|>", "<|eot|>", "<|return|>", "<EOT>",           "<|END_OF_TURN_TOKEN|>", "<turn|>"};
+  constexpr std::array<std::string_view, 12> kNames = {"<|im_end|>",
+                                                       "<|eot_id|>",
+                                                       "<|eom_id|>",
+                                                       "<end_of_turn>",
+                                                       "<|end|>",
+                                                       "<|endoftext|>",
+                                                       "<|end_of_text|>",
+                                                       "<|eot|>",
+                                                       "<|return|>",
+                                                       "<EOT>",
+                                                       "<|END_OF_TURN_TOKEN|>",
+                                                       "<turn|>"};
   for (const AddedToken& token : spec.added)
     for (const std::string_view name : kNames)
       if (token.content == name) spec.stop.push_back(token.id);

@@ -88,9 +88,9 @@ struct PreTokenizerStep {
   Kind kind;
   std::string pattern;
   SplitBehavior behavior = SplitBehavior::isolated;
-  bool invert = false;            // the matches are the text and what lies between them the separators
+  bool invert = false;      // the matches are the text and what lies between them the separators
   bool individual = false;  // digits
-  bool cut = true;                // metaspace: cut words apart
+  bool cut = true;          // metaspace: cut words apart
   Prepend prepend = Prepend::always;
 };
 
@@ -111,9 +111,9 @@ struct TokenizerSpec {
       scores;  // per id; spm_bpe and unigram. Ids beyond the end are added tokens without a score
   std::vector<TokenType> types;  // per id, or empty: everything that is not added is normal
   std::vector<Merge> merges;     // bpe, best first
-  bool byte_fallback = false;  // an unknown character becomes its bytes "<0x..>"
-  bool fuse_unk = false;       // neighbouring unknown characters become one unknown token
-  bool ignore_merges = false;  // a word that is a piece is taken whole
+  bool byte_fallback = false;    // an unknown character becomes its bytes "<0x..>"
+  bool fuse_unk = false;         // neighbouring unknown characters become one unknown token
+  bool ignore_merges = false;    // a word that is a piece is taken whole
   TokenId unk = -1;
 
   std::vector<AddedToken> added;

@@ -83,7 +83,9 @@ bool starts_with_word(std::string_view text) noexcept {
   return !text.empty() && is_word(decode_utf8(text).code);
 }
 
-bool ends_with_word(std::string_view text) noexcept { return !text.empty() && is_word(last_char(text).code); }
+bool ends_with_word(std::string_view text) noexcept {
+  return !text.empty() && is_word(last_char(text).code);
+}
 
 size_t leading_space(std::string_view text) noexcept {
   size_t used = 0;

@@ -20,8 +20,12 @@ inline CharClass char_class(char32_t code) noexcept {
   return CharClass::other;
 }
 
-inline bool is_space(char32_t code) noexcept { return char_class(code) == CharClass::space; }
-inline bool is_number(char32_t code) noexcept { return char_class(code) == CharClass::number; }
+inline bool is_space(char32_t code) noexcept {
+  return char_class(code) == CharClass::space;
+}
+inline bool is_number(char32_t code) noexcept {
+  return char_class(code) == CharClass::number;
+}
 inline bool is_mark(char32_t code) noexcept {
   return (U_GET_GC_MASK(static_cast<UChar32>(code)) & U_GC_M_MASK) != 0;
 }

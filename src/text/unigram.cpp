@@ -128,8 +128,8 @@ class Unigram final : public WordModel {
     const TokenId whole = vocab_.find(text);
     if (whole >= 0) return out.push_back(whole);
     const bool bytes = byte_fallback_ && std::all_of(text.begin(), text.end(), [&](char c) {
-      return byte_pieces_[static_cast<uint8_t>(c)] >= 0;
-    });
+                         return byte_pieces_[static_cast<uint8_t>(c)] >= 0;
+                       });
     if (!bytes) return out.push_back(unk_);
     for (auto c = text.rbegin(); c != text.rend(); ++c) out.push_back(byte_pieces_[static_cast<uint8_t>(*c)]);
   }

@@ -14,8 +14,8 @@ namespace mneme {
 /// A symbol of a word that is being merged: a doubly linked list over a vector.
 struct Symbol {
   TokenId id;
-  int32_t previous, next;   // indices, -1 at the ends
-  uint32_t begin, length;   // bytes of the word; length 0: merged away
+  int32_t previous, next;  // indices, -1 at the ends
+  uint32_t begin, length;  // bytes of the word; length 0: merged away
 };
 
 /// A candidate merge. The queue yields the smallest (rank, left); rank grows as quality falls.

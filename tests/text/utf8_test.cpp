@@ -49,8 +49,9 @@ TEST(Utf8Stream, NeverCutsACharacterWhereverTheBytesAreCut) {
 TEST(Utf8Stream, ReplacesWhatCannotBeCompleted) {
   Utf8Stream stream;
   EXPECT_EQ(stream.push("\xF0\x9F"), "");
-  EXPECT_EQ(stream.push("A"), "\uFFFD"
-                              "A");
+  EXPECT_EQ(stream.push("A"),
+            "\uFFFD"
+            "A");
   EXPECT_EQ(stream.push("\xE2\x82"), "");
   EXPECT_EQ(stream.finish(), "\uFFFD");
   EXPECT_EQ(stream.finish(), "");
