@@ -26,7 +26,8 @@ Json parse_json(std::string_view text, std::string_view what, int max_depth) {
   try {
     return Json::parse(text.begin(), text.end(), on_event);
   } catch (const Json::exception& error) {
-    fail(ErrorCode::corrupt, "{} is not valid JSON: {}", what, error.what());
+    constexpr size_t kMost = 300;  // the parser quotes what it read last, which may be megabytes
+    fail(ErrorCode::corrupt, "{} is not valid JSON: {:.{}}", what, error.what(), kMost);
   }
 }
 

@@ -7,12 +7,9 @@
 
 #include "core/fail.h"
 #include "core/file.h"
+#include "files/printable.h"
 
 namespace mneme {
-
-/// Text from a file, made safe for a one-line message: at most 80 characters, others than printable ASCII as
-/// \xNN.
-std::string printable(std::string_view text);
 
 class GgufCursor {
  public:

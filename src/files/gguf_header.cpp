@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <unordered_set>
 
 #include "core/checked.h"
 #include "files/gguf_cursor.h"
@@ -34,7 +33,8 @@ uint64_t read_count(GgufCursor& in, const char* what, uint64_t smallest) {
   const uint64_t byte = in.at();
   const auto count = in.number<uint64_t>(what);
   if (count > in.remaining() / smallest)
-    in.fail_here(ErrorCode::corrupt, byte, "{} is {}, but the {} bytes that follow hold at most {}", what,
+    in.fail_here(ErrorCode::corrupt, byte,
+                 "{} is {}, but the {} bytes that follow hold at most {}; the file may be incomplete", what,
                  count, in.remaining(), in.remaining() / smallest);
   return count;
 }
@@ -110,13 +110,6 @@ GgufTensor read_tensor(GgufCursor& in, uint64_t alignment) {
   return tensor;
 }
 
-void check_names(const GgufHeader& header, const std::string& file) {
-  std::unordered_set<std::string_view> names;
-  for (const auto& tensor : header.tensors)
-    require(names.insert(tensor.info.name).second, ErrorCode::corrupt, "{}: two tensors are named \"{}\"",
-            file, printable(tensor.info.name));
-}
-
 // Offsets become absolute; every tensor must lie inside the file and on no other.
 void place_tensors(GgufHeader& header, uint64_t size, const std::string& file) {
   std::vector<const GgufTensor*> order;
@@ -154,7 +147,6 @@ GgufHeader parse_gguf_header(Bytes bytes, const std::string& file) {
   header.tensors.reserve(tensors);
   for (uint64_t i = 0; i < tensors; ++i) header.tensors.push_back(read_tensor(in, header.alignment));
   header.data_begin = checked_align(in.at(), header.alignment, "start of the tensor data");
-  check_names(header, file);
   place_tensors(header, bytes.size(), file);
   return header;
 }

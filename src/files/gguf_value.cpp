@@ -1,7 +1,5 @@
 #include "files/gguf_value.h"
 
-#include <fmt/format.h>
-
 namespace mneme {
 namespace {
 
@@ -103,19 +101,6 @@ GgufValue read_array(GgufCursor& in, std::string_view key) {
 }
 
 }  // namespace
-
-std::string printable(std::string_view text) {
-  constexpr size_t kMost = 80;
-  std::string out;
-  for (const char c : text.substr(0, kMost)) {
-    if (c >= 0x20 && c < 0x7f && c != '\\')
-      out += c;
-    else
-      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-  }
-  if (text.size() > kMost) out += "...";
-  return out;
-}
 
 void GgufCursor::fail_end(uint64_t size, std::string_view what) const {
   fail_here(ErrorCode::corrupt, at_,

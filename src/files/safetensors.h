@@ -25,9 +25,11 @@ struct SafetensorToWrite {
   std::function<void(AtomicFile&)> write;  // must write exactly info.bytes
 };
 
-/// Writes one safetensors file atomically. Throws Error(io | unsupported) (quantized types have no
-/// safetensors dtype).
+/// Writes one safetensors file atomically, tensors of wide types first (in the order given within a type).
+/// Other programs expect {"format": "pt"} in the metadata. Throws Error(io | unsupported | invalid_argument):
+/// quantized types have no safetensors dtype.
 void write_safetensors(const fs::path& path, const std::vector<SafetensorToWrite>& tensors,
-                       const std::map<std::string, std::string>& metadata = {});
+                       const std::map<std::string, std::string>& metadata = {},
+                       const std::function<void(uint64_t done, uint64_t total)>& progress = {});
 
 }  // namespace mneme
