@@ -16,6 +16,13 @@ if(MNEME_SANITIZE)
   target_compile_definitions(mneme_options INTERFACE MNEME_SANITIZED)
 endif()
 
+if(MNEME_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "MNEME_FUZZ needs clang for libFuzzer; use: cmake --preset fuzz")
+  endif()
+  target_compile_options(mneme_options INTERFACE -fsanitize=fuzzer-no-link)  # coverage in the library, main() in the target
+endif()
+
 # mneme_folder(NAME DEPS folder... LIBS target...): compiles src/NAME/*.cpp. DEPS are folders lower in the house;
 # including a folder that is not among them fails tests/house_test.
 set(MNEME_FOLDERS "" CACHE INTERNAL "")
