@@ -7,14 +7,26 @@
 
 #include "core/fail.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace mneme {
 namespace {
+
+#if defined(__x86_64__)
+// By CPUID, because clang's __builtin_cpu_supports does not know "f16c" before version 17.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
 
 std::vector<Isa> detect() {
   std::vector<Isa> isas{Isa::portable};
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")))
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()))
     return isas;
   isas.push_back(Isa::avx2);
   if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
