@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Writes a llama-architecture GGUF file of a chosen shape whose weights are random.
+
+Speed does not depend on what the weights say, only on how many bytes there are and how they are laid out. So a
+file of a real model's shape, filled with random quantization blocks, times an engine as the real model would,
+and nobody has to download gigabytes. The blocks are drawn directly (random codes, one scale a block), which is
+as fast as the disk. Weights have a standard deviation of about 0.02, so activations stay finite and logits are of the
+order of one.
+
+The vocabulary is borrowed from a real GGUF file (its first `vocab` tokens, and the merges that only use those), because
+engines refuse files without a usable tokenizer.
+
+    make_random_gguf.py --shape 1b  --type q4_0 --vocab-from SmolLM2.gguf build/models/1b-q4_0.gguf
+    make_random_gguf.py --shape 1.7b --type q8_0 --vocab-from SmolLM2.gguf build/models/1.7b-q8_0.gguf
+    make_random_gguf.py --requantize SmolLM2-Q4_1.gguf --type q8_0 build/models/smollm2-135m-q8_0.gguf
+
+Needs: pip install numpy gguf.
+"""
+import argparse
+import pathlib
+import sys
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, TokenType
+from gguf.quants import dequantize, quantize
+
+# layers, d_model, heads, kv_heads, head_dim, ffn hidden, vocabulary, rope base
+SHAPES = {
+    "tiny": (2, 256, 4, 2, 64, 512, 2048, 10000.0),
+    "135m": (30, 576, 9, 3, 64, 1536, 49152, 100000.0),
+    "1b": (16, 2048, 32, 8, 64, 8192, 32000, 500000.0),
+    "1.7b": (24, 2048, 32, 32, 64, 8192, 49152, 130000.0),
+    "3b": (28, 3072, 24, 8, 128, 8192, 49152, 500000.0),
+}
+TYPES = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16,
+         "q8_0": GGMLQuantizationType.Q8_0, "q4_0": GGMLQuantizationType.Q4_0,
+         "q4_1": GGMLQuantizationType.Q4_1}
+FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7}  # general.file_type of the GGUF documentation
+SIGMA = 0.02
+
+
+def random_blocks(rng, rows, cols, kind):
+    """[rows, bytes of a row] of valid random blocks (32 weights each), or a float array for F32/F16."""
+    if kind in ("f32", "f16"):
+        values = rng.standard_normal((rows, cols), dtype=np.float32) * SIGMA
+        return values if kind == "f32" else values.astype(np.float16)
+    blocks = rows * cols // 32
+    spread = (0.75 + 0.5 * rng.random(blocks, dtype=np.float32))  # no two blocks share a scale
+    if kind == "q8_0":  # f16 scale, 32 int8 in -127..127 (standard deviation 73.6)
+        out = np.empty((blocks, 34), np.uint8)
+        out[:, :2] = (spread * (SIGMA / 73.6)).astype(np.float16).view(np.uint8).reshape(blocks, 2)
+        codes = np.frombuffer(rng.bytes(blocks * 32), np.int8).reshape(blocks, 32)
+        out[:, 2:] = np.maximum(codes, -127).view(np.uint8)
+    elif kind == "q4_0":  # f16 scale, 32 codes 0..15 that mean code - 8 (standard deviation 4.6)
+        out = np.empty((blocks, 18), np.uint8)
+        out[:, :2] = (spread * (SIGMA / 4.61)).astype(np.float16).view(np.uint8).reshape(blocks, 2)
+        out[:, 2:] = np.frombuffer(rng.bytes(blocks * 16), np.uint8).reshape(blocks, 16)
+    else:  # q4_1: f16 scale, f16 minimum, 32 codes 0..15
+        out = np.empty((blocks, 20), np.uint8)
+        scale = spread * (SIGMA / 4.61)
+        out[:, :2] = scale.astype(np.float16).view(np.uint8).reshape(blocks, 2)
+        out[:, 2:4] = (-7.5 * scale).astype(np.float16).view(np.uint8).reshape(blocks, 2)
+        out[:, 4:] = np.frombuffer(rng.bytes(blocks * 16), np.uint8).reshape(blocks, 16)
+    return out.reshape(rows, -1)
+
+
+def copy_vocabulary(writer, source, vocab):
+    """The first `vocab` tokens of another file's tokenizer, with the merges and special ids that stay inside."""
+    fields = source.fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()[:vocab]
+    if len(tokens) < vocab:
+        tokens += [f"<unused{i}>" for i in range(len(tokens), vocab)]
+    types = fields["tokenizer.ggml.token_type"].contents()[:vocab]
+    types += [int(TokenType.UNUSED)] * (vocab - len(types))
+    known = set(tokens)
+    merges = [m for m in fields["tokenizer.ggml.merges"].contents()
+              if (pair := m.split(" "))[0] in known and pair[1] in known and "".join(pair) in known]
+    writer.add_tokenizer_model(fields["tokenizer.ggml.model"].contents())
+    if "tokenizer.ggml.pre" in fields:
+        writer.add_tokenizer_pre(fields["tokenizer.ggml.pre"].contents())
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges(merges)
+    for key, add in (("bos_token_id", writer.add_bos_token_id), ("eos_token_id", writer.add_eos_token_id)):
+        field = fields.get(f"tokenizer.ggml.{key}")
+        if field is not None and field.contents() < vocab:
+            add(field.contents())
+    writer.add_add_bos_token(False)
+
+
+def make_random(path, shape, kind, vocab_from, seed, context):
+    layers, d, heads, kv_heads, head_dim, hidden, vocab, base = SHAPES[shape]
+    rng = np.random.default_rng(seed)
+    writer = GGUFWriter(path, "llama")
+    writer.add_name(f"random {shape}")
+    writer.add_file_type(FILE_TYPES[kind])
+    writer.add_quantization_version(2)
+    writer.add_context_length(context)
+    writer.add_embedding_length(d)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(base)
+    writer.add_rope_dimension_count(head_dim)
+    writer.add_vocab_size(vocab)
+    copy_vocabulary(writer, GGUFReader(vocab_from), vocab)
+
+    def matrix(name, rows, cols):
+        raw = None if kind in ("f32", "f16") else TYPES[kind]
+        writer.add_tensor(name, random_blocks(rng, rows, cols, kind), raw_dtype=raw)
+
+    ones = np.ones(d, np.float32)
+    matrix("token_embd.weight", vocab, d)
+    for i in range(layers):
+        p = f"blk.{i}."
+        writer.add_tensor(p + "attn_norm.weight", ones)
+        matrix(p + "attn_q.weight", heads * head_dim, d)
+        matrix(p + "attn_k.weight", kv_heads * head_dim, d)
+        matrix(p + "attn_v.weight", kv_heads * head_dim, d)
+        matrix(p + "attn_output.weight", d, heads * head_dim)
+        writer.add_tensor(p + "ffn_norm.weight", ones)
+        matrix(p + "ffn_gate.weight", hidden, d)
+        matrix(p + "ffn_up.weight", hidden, d)
+        matrix(p + "ffn_down.weight", d, hidden)
+    writer.add_tensor("output_norm.weight", ones)
+    close(writer)
+
+
+def requantize(path, source_path, kind):
+    """Copies a GGUF file with every quantized or float matrix written as `kind`; vectors stay F32."""
+    source = GGUFReader(source_path)
+    arch = source.fields["general.architecture"].contents()
+    writer = GGUFWriter(path, arch)
+    for key, field in source.fields.items():
+        if key.startswith("GGUF.") or key in ("general.architecture", "general.file_type"):
+            continue
+        kinds = field.types
+        writer.add_key_value(key, field.contents(), kinds[0], kinds[1] if len(kinds) > 1 else None)
+    writer.add_file_type(FILE_TYPES[kind])
+    for tensor in source.tensors:
+        values = dequantize(tensor.data, tensor.tensor_type)
+        if values.ndim < 2:
+            writer.add_tensor(tensor.name, values.astype(np.float32))
+        elif kind in ("f32", "f16"):
+            writer.add_tensor(tensor.name, values.astype(np.float32 if kind == "f32" else np.float16))
+        else:
+            writer.add_tensor(tensor.name, quantize(values, TYPES[kind]), raw_dtype=TYPES[kind])
+    close(writer)
+
+
+def close(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("--shape", choices=SHAPES, default="1b")
+    parser.add_argument("--type", choices=TYPES, default="q8_0")
+    parser.add_argument("--vocab-from", help="GGUF file whose tokenizer is borrowed")
+    parser.add_argument("--requantize", metavar="GGUF", help="convert this file instead of drawing weights")
+    parser.add_argument("--context", type=int, default=32768)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    if not args.requantize and not args.vocab_from:
+        parser.error("--vocab-from is needed unless --requantize is given")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = args.out.with_name(args.out.name + ".partial")
+    if args.requantize:
+        requantize(partial, args.requantize, args.type)
+    else:
+        make_random(partial, args.shape, args.type, args.vocab_from, args.seed, args.context)
+    partial.rename(args.out)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
