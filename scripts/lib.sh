@@ -97,11 +97,13 @@ build_targets() {
   exec {lock}>&-
 }
 
-# store_dir: where models are kept; the same rule as src/cli/store.cpp.
+# store_dir: where models are kept; the same rule as src/core/paths.h.
 store_dir() {
+  local home=${HOME-}
+  [[ -n $home ]] || home=~  # from the user database
   if [[ -n ${MNEME_HOME-} ]]; then printf '%s\n' "$MNEME_HOME"
-  elif [[ -n ${XDG_DATA_HOME-} ]]; then printf '%s\n' "$XDG_DATA_HOME/mneme"
-  else printf '%s\n' "${HOME:?is not set; set MNEME_HOME to a folder for models}/.local/share/mneme"; fi
+  elif [[ ${XDG_DATA_HOME-} == /* ]]; then printf '%s\n' "$XDG_DATA_HOME/mneme"
+  else printf '%s\n' "$home/.local/share/mneme"; fi
 }
 
 # model_path DESCRIPTION: the path of a described model in the store; fails if it is not there in full.

@@ -13,7 +13,8 @@ namespace {
 
 constexpr auto kDelay = std::chrono::milliseconds(300);  // work shorter than this shows no bar
 constexpr auto kFrame = std::chrono::milliseconds(100);
-constexpr size_t kBar = 24;
+constexpr size_t kBar = 24;      // cells, where there is room
+constexpr size_t kLeastBar = 8;  // a shorter one says nothing
 
 std::string amount(Progress::Unit unit, double value) {
   if (unit == Progress::Unit::bytes) return human_bytes(value);
@@ -24,21 +25,30 @@ std::string amount(Progress::Unit unit, double value) {
 
 std::string progress_line(const std::string& title, Progress::Unit unit, uint64_t done, uint64_t total,
                           double per_second, int width) {
-  std::string line = title;
-  if (total > 0) {
-    const double part = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
-    const auto filled = static_cast<size_t>(part * kBar);
-    if (width >= 70) line += fmt::format(" [{:#<{}}{:.<{}}]", "", filled, "", kBar - filled);
-    line += fmt::format(" {:3.0f}%", part * 100);
-  }
-  line += " " + amount(unit, static_cast<double>(done));
-  if (total > 0) line += " / " + amount(unit, static_cast<double>(total));
-  if (unit == Progress::Unit::tokens) line += " tokens";
+  std::string numbers;
+  if (total > 0)
+    numbers +=
+        fmt::format(" {:3.0f}%", 100 * std::min(1.0, static_cast<double>(done) / static_cast<double>(total)));
+  numbers += " " + amount(unit, static_cast<double>(done));
+  if (total > 0) numbers += " / " + amount(unit, static_cast<double>(total));
+  if (unit == Progress::Unit::tokens) numbers += " tokens";
   if (per_second > 0) {
-    line += ", " + amount(unit, per_second) + "/s";
-    if (total > done) line += ", " + human_seconds(static_cast<double>(total - done) / per_second) + " left";
+    numbers += ", " + amount(unit, per_second) + "/s";
+    if (total > done)
+      numbers += ", " + human_seconds(static_cast<double>(total - done) / per_second) + " left";
   }
-  if (width > 0 && line.size() > static_cast<size_t>(width)) line.resize(static_cast<size_t>(width));
+  // The numbers are what people wait for: in a narrow terminal the bar gives way, then the title.
+  const size_t room = width > 0 ? static_cast<size_t>(width) : SIZE_MAX;
+  std::string line = title.substr(0, room - std::min(room, numbers.size()));
+  const size_t left = room - std::min(room, line.size() + numbers.size());
+  if (total > 0 && left >= kLeastBar + 3) {
+    const size_t cells = std::min<size_t>(kBar, left - 3);
+    const double part = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
+    const auto filled = static_cast<size_t>(part * static_cast<double>(cells));
+    line += fmt::format(" [{:#<{}}{:.<{}}]", "", filled, "", cells - filled);
+  }
+  line += numbers;
+  if (line.size() > room) line.resize(room);
   return line;
 }
 

@@ -1,0 +1,209 @@
+#include "cli/hub_files.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <map>
+#include <regex>
+
+#include "cli/verb.h"
+#include "core/fail.h"
+#include "core/json.h"
+
+namespace mneme::cli {
+namespace {
+
+std::string upper(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  return out;
+}
+
+bool is_name(std::string_view text) {
+  return !text.empty() && text.size() <= 128 && text.front() != '.' && text.front() != '-' &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) {
+           return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+         });
+}
+
+bool is_hex64(std::string_view text) {
+  return text.size() == 64 &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return std::isxdigit(c) != 0; });
+}
+
+bool is_gguf_model(const HubFile& file) {
+  const std::string name = upper(file.name);
+  return file.name.ends_with(".gguf") && name.find("MMPROJ") == std::string::npos &&
+         name.find("IMATRIX") == std::string::npos;
+}
+
+// "dir/model-00002-of-00003.gguf" -> "dir/model.gguf": the parts of a split file share a key.
+std::string without_part(const std::string& name) {
+  static const std::regex part(R"(-\d{5}-of-\d{5}(\.gguf)$)", std::regex::icase);
+  return std::regex_replace(name, part, "$1");
+}
+
+using Models = std::map<std::string, std::vector<HubFile>>;  // key without part -> its files in order
+
+Models gguf_models(const std::vector<HubFile>& files) {
+  Models models;
+  for (const HubFile& file : files)
+    if (is_gguf_model(file)) models[without_part(file.name)].push_back(file);
+  for (auto& [key, parts] : models)
+    std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
+  return models;
+}
+
+std::string names_of(const Models& models) {
+  std::string names;
+  for (const auto& [key, parts] : models) names += (names.empty() ? "" : ", ") + key;
+  return names;
+}
+
+// Fits most machines first; then what is nearest in quality.
+const std::vector<HubFile>* preferred(const Models& models) {
+  static constexpr std::array order{"Q4_K_M", "Q4_K_S", "Q4_K_L", "Q4_0", "Q4_1",   "Q5_K_M", "Q5_K_S",
+                                    "Q5_0",   "Q5_1",   "Q6_K",   "Q8_0", "Q3_K_L", "Q3_K_M", "Q3_K_S",
+                                    "Q2_K",   "BF16",   "F16",    "FP16", "F32"};
+  for (const char* type : order)
+    for (const auto& [key, parts] : models)
+      if (upper(key).find(type) != std::string::npos) return &parts;
+  return models.empty() ? nullptr : &models.begin()->second;
+}
+
+bool belongs_to_folder(std::string_view name) {
+  static constexpr std::array wanted{"tokenizer.json",         "tokenizer_config.json",
+                                     "generation_config.json", "special_tokens_map.json",
+                                     "chat_template.jinja",    "model.safetensors.index.json"};
+  return std::find(wanted.begin(), wanted.end(), name) != wanted.end();
+}
+
+std::vector<HubFile> folder_model(const std::vector<HubFile>& files, const std::string& repository) {
+  std::vector<HubFile> weights, texts, config;
+  for (const HubFile& file : files) {
+    if (file.name == "config.json") {
+      config.push_back(file);
+    } else if (belongs_to_folder(file.name)) {
+      texts.push_back(file);
+    } else if (file.name.ends_with(".safetensors") && file.name.find('/') == std::string::npos) {
+      weights.push_back(file);
+    }
+  }
+  require(!weights.empty() && !config.empty(), ErrorCode::not_found,
+          "{} holds no model that Mneme reads: neither a .gguf file nor config.json with .safetensors files",
+          repository);
+  // Some repositories carry the same weights again in one file beside the shards.
+  const bool sharded = std::any_of(weights.begin(), weights.end(), [](const HubFile& file) {
+    return file.name.starts_with("model-") && file.name.find("-of-") != std::string::npos;
+  });
+  std::erase_if(weights, [&](const HubFile& file) {
+    return sharded ? !(file.name.starts_with("model-") && file.name.find("-of-") != std::string::npos)
+                   : file.name != "model.safetensors";
+  });
+  require(!weights.empty(), ErrorCode::not_found,
+          "{} has .safetensors files, but no model.safetensors; only whole models can be fetched",
+          repository);
+  weights.insert(weights.end(), texts.begin(), texts.end());
+  weights.insert(weights.end(), config.begin(), config.end());
+  return weights;
+}
+
+}  // namespace
+
+HubReference parse_hub_reference(std::string_view text) {
+  const std::string shape = "; a model is named hf:USER/REPO or hf:USER/REPO:FILE";
+  if (!text.starts_with("hf:"))
+    throw UsageError(fmt::format("\"{}\" does not begin with hf:{}", text, shape));
+  std::string_view rest = text.substr(3);
+  HubReference reference;
+  if (const size_t colon = rest.find(':'); colon != std::string_view::npos) {
+    reference.file = rest.substr(colon + 1);
+    rest = rest.substr(0, colon);
+    if (reference.file.empty())
+      throw UsageError(fmt::format("\"{}\" names no file after the colon{}", text, shape));
+  }
+  const size_t slash = rest.find('/');
+  reference.user = rest.substr(0, slash);
+  reference.repo = slash == std::string_view::npos ? "" : rest.substr(slash + 1);
+  if (!is_name(reference.user) || !is_name(reference.repo))
+    throw UsageError(fmt::format("\"{}\" is not the name of a repository{}", text, shape));
+  return reference;
+}
+
+void check_hub_file_name(std::string_view name) {
+  const auto refuse = [&](const char* why) {
+    std::string shown(name.substr(0, 80));
+    std::replace_if(
+        shown.begin(), shown.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; }, '?');
+    fail(ErrorCode::corrupt, "the host lists a file named \"{}\", which {}; it is refused", shown, why);
+  };
+  if (name.empty() || name.size() > 512) refuse("is empty or too long");
+  if (name.front() == '/') refuse("is an absolute path");
+  for (const unsigned char c : name)
+    if (c < 0x20 || c == 0x7f || c == '\\' || c == ':') refuse("has a character that paths must not have");
+  size_t start = 0;
+  while (start <= name.size()) {
+    const size_t end = std::min(name.find('/', start), name.size());
+    const std::string_view part = name.substr(start, end - start);
+    if (part.empty()) refuse("has an empty folder name");
+    if (part.front() == '.') refuse("has a part that begins with a dot");
+    if (part.size() > 200) refuse("has a part that is too long");
+    start = end + 1;
+  }
+}
+
+std::vector<HubFile> parse_hub_listing(std::string_view json, const std::string& repository) {
+  const Json document = parse_json(json, "the host's description of " + repository);
+  const auto siblings = document.is_object() ? document.find("siblings") : document.end();
+  require(document.is_object() && siblings != document.end() && siblings->is_array(), ErrorCode::corrupt,
+          "the host's description of {} has no list \"siblings\"; is the endpoint a Hub?", repository);
+  std::vector<HubFile> files;
+  for (const Json& entry : *siblings) {
+    const auto name = entry.is_object() ? entry.find("rfilename") : entry.end();
+    if (!entry.is_object() || name == entry.end() || !name->is_string()) continue;
+    HubFile file;
+    file.name = name->get<std::string>();
+    if (const auto size = entry.find("size"); size != entry.end() && size->is_number_unsigned())
+      file.bytes = size->get<uint64_t>();
+    if (const auto lfs = entry.find("lfs"); lfs != entry.end() && lfs->is_object())
+      for (const char* key : {"sha256", "oid"})
+        if (const auto hash = lfs->find(key);
+            hash != lfs->end() && hash->is_string() && is_hex64(hash->get<std::string>()))
+          file.sha256 = hash->get<std::string>();
+    files.push_back(std::move(file));
+  }
+  return files;
+}
+
+std::vector<HubFile> choose_hub_files(const std::vector<HubFile>& files, const std::string& wanted,
+                                      const std::string& repository) {
+  const Models models = gguf_models(files);
+  std::vector<HubFile> chosen;
+  if (wanted.empty()) {
+    const std::vector<HubFile>* best = preferred(models);
+    chosen = best != nullptr ? *best : folder_model(files, repository);
+  } else {
+    std::vector<const std::vector<HubFile>*> matches;
+    for (const auto& [key, parts] : models) {
+      const bool exact = key == wanted || without_part(wanted) == key;  // also by the name of any one part
+      if (exact) {
+        matches = {&parts};
+        break;
+      }
+      if (upper(key).find(upper(wanted)) != std::string::npos) matches.push_back(&parts);
+    }
+    if (matches.empty()) {
+      const auto same = [&](const HubFile& file) { return file.name == wanted; };
+      if (std::any_of(files.begin(), files.end(), same)) check_hub_file_name(wanted);
+      fail(ErrorCode::not_found, "{} has no GGUF file \"{}\"; it has {}", repository, wanted,
+           models.empty() ? "none" : names_of(models));
+    }
+    require(matches.size() == 1, ErrorCode::invalid_argument,
+            "\"{}\" fits more than one file of {}; give one of {}", wanted, repository, names_of(models));
+    chosen = *matches.front();
+  }
+  for (const HubFile& file : chosen) check_hub_file_name(file.name);
+  return chosen;
+}
+
+}  // namespace mneme::cli
