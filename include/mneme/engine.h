@@ -18,17 +18,17 @@ enum class StopReason {
   end,       // the model produced one of its stop tokens
   stop,      // a stop string appeared (it is not part of the text)
   context,   // the context is full
-  cancelled  // the cancel token or on_text asked to stop
+  cancelled  // the cancel token or on_text asked to stop, or the engine went away
 };
 std::string_view to_string(StopReason reason) noexcept;
 
 struct GenerateRequest {
   std::vector<TokenId> prompt;  // appended to the session first; at least one id
-  uint32_t max_tokens = 256;
+  uint32_t max_tokens = 256;    // 0: only process the prompt
   SamplingOptions sampling;
-  std::vector<std::string> stop;  // found also across token borders
-  bool ignore_eos = false;
-  const CancelToken* cancel = nullptr;
+  std::vector<std::string> stop;        // UTF-8, not empty; found also across token borders
+  bool ignore_eos = false;              // stop tokens count as any other token
+  const CancelToken* cancel = nullptr;  // must live until the result is there
   /// Whole UTF-8 characters as they become final (text that could still become a stop string is held back).
   /// Return false to stop.
   std::function<bool(std::string_view text)> on_text;
@@ -36,7 +36,7 @@ struct GenerateRequest {
 };
 
 struct GenerateResult {
-  std::string text;             // always valid UTF-8
+  std::string text;             // valid UTF-8: what on_text received; empty without a tokenizer
   std::vector<TokenId> tokens;  // sampled ids, a final stop token included
   uint64_t prompt_tokens = 0;
   uint64_t generated_tokens = 0;
@@ -46,8 +46,10 @@ struct GenerateResult {
 };
 
 /// Appends the prompt and samples until a stop. Afterwards the session holds prompt and generated tokens
-/// (without the last sampled one, which has not been processed). Throws what Session::append and Sampler
-/// throw.
+/// (without the last sampled one, which has not been processed); a request cancelled during the prompt leaves
+/// it as it was. Throws Error: limit if the prompt does not fit the context, invalid_argument for an empty
+/// prompt, bad sampling options, an empty or malformed stop string, or stop strings for a model without
+/// tokenizer; and what Session::append and Sampler throw. What a callback throws passes through.
 GenerateResult generate(Session& session, const GenerateRequest& request);
 
 struct EngineOptions {
@@ -56,11 +58,13 @@ struct EngineOptions {
 };
 
 /// Runs many requests in one batch on its own thread. Thread-safe. Every request has its own cancel token; an
-/// error of one request (bad sampling options, context full) ends that request only.
+/// error of one request (bad sampling options, context full, a callback that throws) ends that request only.
+/// Prompts are processed in order of arrival, one chunk at a time between the decoding steps of the others.
 class Engine {
  public:
   Engine(std::shared_ptr<const Model> model, const EngineOptions& options = {});
-  ~Engine();  // cancels what is still running
+  /// Cancels what is queued or running; those results arrive with StopReason::cancelled. Not from a callback.
+  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 

@@ -22,15 +22,22 @@ struct SessionOptions {
   uint32_t chunk = 512;        // tokens per prefill pass
 };
 
-/// Ask a running append() to stop; safe to use from any thread and from a signal handler.
+/// Ask a running append() to stop; safe to use from any thread and from a signal handler. A token with a
+/// parent is cancelled by its own flag or with the parent, which must outlive it.
 class CancelToken {
  public:
+  CancelToken() = default;
+  explicit CancelToken(const CancelToken* parent) noexcept : parent_(parent) {}
+
   void cancel() noexcept { flag_.store(true, std::memory_order_relaxed); }
   void reset() noexcept { flag_.store(false, std::memory_order_relaxed); }
-  bool cancelled() const noexcept { return flag_.load(std::memory_order_relaxed); }
+  bool cancelled() const noexcept {
+    return flag_.load(std::memory_order_relaxed) || (parent_ != nullptr && parent_->cancelled());
+  }
 
  private:
   std::atomic<bool> flag_{false};
+  const CancelToken* parent_ = nullptr;
 };
 
 /// The exact state of a session at one position. Cheap to copy (shared, immutable).
