@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""Times Mneme and llama.cpp on the same files, alternating, each at its best settings. Called by bench/vs_llamacpp.sh.
+
+For every model both programs first try their settings (threads 1..cores; the peer also flash attention on and off) and
+keep the fastest for each test. Then rounds follow: peer, Mneme; Mneme, peer; ... so that slow drift of the machine hits
+both. A ratio is taken within each round; its interval is Student's t on the logarithms of those ratios.
+
+tests: ppN = prefill of N tokens, tgN = decoding N tokens one by one, tgN@D = the same after D positions (f16 KV cache).
+"""
+import argparse
+import json
+import math
+import os
+import pathlib
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+
+SMALL = ["tg128", "pp512", "pp2048"]
+PLAN = {  # model: tests
+    "smollm2-135m-q4_1": SMALL, "smollm2-135m-q8_0": SMALL,
+    "1b-q4_0": SMALL + ["tg32@4096", "tg32@16384"], "1b-q8_0": SMALL, "big-q8_0": ["tg64"],
+}
+T95 = [0, 12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23]  # two-sided, by degrees of freedom
+
+
+def run(command, prefix):
+    done = subprocess.run(prefix + [str(part) for part in command], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit {done.returncode}: {done.stderr.strip()[-400:]}")
+    return done.stdout
+
+
+def parse_test(test):
+    head, _, depth = test.partition("@")
+    return head[:2] == "tg", int(head[2:]), int(depth or 0)
+
+
+class Peer:
+    """llama.cpp through llamacpp_peer."""
+    name = "llama.cpp"
+
+    def __init__(self, folder, prefix):
+        libraries = folder / "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64"
+        self.program, self.prefix, self.state = folder / "llamacpp_peer", prefix, folder / "state"
+        self.state.mkdir(exist_ok=True)
+        os.environ.setdefault("PEER_BACKENDS", str(libraries))
+
+    def settings(self):
+        return [{"threads": t, "flash": f} for t in range(1, os.cpu_count() + 1) for f in ("on", "off")]
+
+    def rate(self, model, test, setting, repeat=1):
+        depth = parse_test(test)[2]
+        extra = ["--state", self.state] if depth else []
+        if depth:  # filling is slow: in steps that other work on the machine can get between
+            for step in range(1024, depth + 1, 1024):
+                self.fill(model, step, setting)
+        out = run([self.program, "bench", model, "--tests", test, "--repeat", repeat, "--threads", setting["threads"],
+                   "--flash", setting["flash"], *extra], self.prefix)
+        return json.loads(out)["tokens_per_second"]
+
+    def fill(self, model, depth, setting):
+        file = self.state / f"{model.name}-{depth}-{setting['flash']}-f16.state"
+        full = [self.state / f"{model.name}-{d}-{setting['flash']}-f16.state" for d in range(depth, 65536, 1024)]
+        if any(path.exists() for path in full):
+            return
+        run([self.program, "fill", model, "--depth", depth, "--state", self.state, "--threads", os.cpu_count(),
+             "--flash", setting["flash"]], [])
+        before = self.state / file.name.replace(f"-{depth}-", f"-{depth - 1024}-")
+        if depth - 1024 not in (4096, 16384):
+            before.unlink(missing_ok=True)
+
+
+class Mneme:
+    name = "Mneme"
+
+    def __init__(self, program, prefix):
+        self.program, self.prefix = program, prefix
+        self.last = {}
+
+    def settings(self):
+        return [{"threads": t} for t in range(1, os.cpu_count() + 1)]
+
+    def rate(self, model, test, setting, repeat=1):
+        decode, count, depth = parse_test(test)
+        what = ["--gen", count, "--prompt", 0] if decode else ["--prompt", count, "--gen", 0]
+        out = run([self.program, "bench", model, "--json", "--threads", setting["threads"], "--repeat", repeat,
+                   "--depth", depth, *what], self.prefix)
+        rows = [row for row in json.loads(out) if row["tokens_per_second"]]
+        if len(rows) != 1:
+            raise RuntimeError(f"mneme bench printed {len(rows)} rows for {test}: {out[:300]}")
+        self.last = rows[0]
+        return [rows[0]["tokens_per_second"]]
+
+
+def best_setting(program, model, test):
+    """Quick trial of every setting; decode trials are 32 tokens, prefill trials 256, at depth 0 (4096 if deeper)."""
+    decode, count, depth = parse_test(test)
+    trial = f"tg{min(count, 32)}" if decode else f"pp{min(count, 256)}"
+    if depth:
+        trial += "@4096"
+    rates = [(max(program.rate(model, trial, setting)), setting) for setting in program.settings()]
+    return max(rates, key=lambda pair: pair[0])[1]
+
+
+def interval(ratios):
+    """Geometric mean and 95 % interval of paired ratios."""
+    logs = [math.log(r) for r in ratios]
+    mean = statistics.fmean(logs)
+    if len(logs) < 2:
+        return math.exp(mean), None
+    half = T95[min(len(logs) - 1, 10)] * statistics.stdev(logs) / math.sqrt(len(logs))
+    return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
+
+
+def compare(model, test, peer, mneme, rounds, repeat):
+    settings = {program: best_setting(program, model, test) for program in (peer, mneme)}
+    rates = {peer: [], mneme: []}
+    for number in range(rounds):
+        for program in ((peer, mneme), (mneme, peer))[number % 2]:
+            rates[program].append(statistics.median(program.rate(model, test, settings[program], repeat)))
+    ratios = [m / p for m, p in zip(rates[mneme], rates[peer])]
+    mean, ci = interval(ratios)
+    return {"model": model.stem, "test": test, "peer": rates[peer], "mneme": rates[mneme],
+            "peer_setting": settings[peer], "mneme_setting": settings[mneme], "ratio": mean, "ratio_ci95": ci,
+            "bytes_per_token": mneme.last.get("bytes_per_token"), "rss_bytes": mneme.last.get("rss_bytes")}
+
+
+def bandwidth(model, mneme, rounds, prefix):
+    """Share of the measured memory bandwidth at decode: `mneme doctor` and `mneme bench` in turn."""
+    setting = best_setting(mneme, model, "tg64")
+    shares, rates, gbps = [], [], []
+    for _ in range(rounds):
+        read = json.loads(run([mneme.program, "doctor", "--json"], prefix))["read_gbps"]
+        rate = mneme.rate(model, "tg64", setting)[0]
+        gbps.append(read)
+        rates.append(rate)
+        shares.append(rate * mneme.last["bytes_per_token"] / (read * 1e9))
+    return {"model": model.stem, "test": "bandwidth", "share": shares, "read_gbps": gbps, "mneme": rates,
+            "mneme_setting": setting, "bytes_per_token": mneme.last["bytes_per_token"]}
+
+
+def spread(values):
+    return f"{statistics.median(values):.1f} [{min(values):.1f}–{max(values):.1f}]"
+
+
+def setting_text(setting):
+    flash = f", flash {setting['flash']}" if "flash" in setting else ""
+    return f"{setting['threads']} thr{flash}"
+
+
+def row_text(row):
+    if row["test"] == "bandwidth":
+        return (f"| {row['model']} | share of bandwidth | {spread(row['read_gbps'])} GB/s | {spread(row['mneme'])} "
+                f"({setting_text(row['mneme_setting'])}) | {100 * statistics.median(row['share']):.0f} % "
+                f"[{100 * min(row['share']):.0f}–{100 * max(row['share']):.0f}] |")
+    ci = row["ratio_ci95"]
+    ratio = f"**{row['ratio']:.2f}×**" + (f" [{ci[0]:.2f}–{ci[1]:.2f}]" if ci else "")
+    return (f"| {row['model']} | {row['test']} | {spread(row['peer'])} ({setting_text(row['peer_setting'])}) | "
+            f"{spread(row['mneme'])} ({setting_text(row['mneme_setting'])}) | {ratio} |")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mneme", type=pathlib.Path, required=True)
+    parser.add_argument("--peer", type=pathlib.Path, required=True, help="folder made by bench/setup_peer.sh")
+    parser.add_argument("--models-dir", type=pathlib.Path, help="default: PEER/models")
+    parser.add_argument("--models", default=",".join(PLAN), help="names without .gguf, separated by commas")
+    parser.add_argument("--tests", help="default: " + " ".join(f"{m}: {','.join(t)};" for m, t in PLAN.items()))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bandwidth", default="big-q8_0", help="model of the bandwidth row ('' = none)")
+    parser.add_argument("--json", type=pathlib.Path, help="default: PEER/vs_llamacpp.json")
+    parser.add_argument("--prefix", default="", help="command put before every measured run")
+    args = parser.parse_args()
+    prefix = shlex.split(args.prefix)
+    models_dir = args.models_dir or args.peer / "models"
+    json_path = args.json or args.peer / "vs_llamacpp.json"
+    peer, mneme = Peer(args.peer.resolve(), prefix), Mneme(args.mneme.resolve(), prefix)
+
+    rows, failures = [], 0
+    print("| model | test | llama.cpp, tokens/s | Mneme, tokens/s | ratio [95 %] |\n|---|---|---|---|---|")
+
+    def record(make):
+        nonlocal failures
+        try:
+            rows.append(make())
+        except (RuntimeError, KeyError, ValueError) as error:
+            failures += 1
+            print(f"vs_llamacpp: {error}", file=sys.stderr)
+            return
+        print(row_text(rows[-1]), flush=True)
+        json_path.write_text(json.dumps({"when": time.strftime("%F %T"), "rows": rows}, indent=1))
+
+    for name in filter(None, args.models.split(",")):
+        model = (models_dir / f"{name}.gguf").resolve()
+        for test in args.tests.split(",") if args.tests else PLAN.get(name, SMALL):
+            repeat = 3 if "@" in test else 1
+            record(lambda: compare(model, test, peer, mneme, args.rounds, repeat))
+    if args.bandwidth:
+        model = (models_dir / f"{args.bandwidth}.gguf").resolve()
+        record(lambda: bandwidth(model, mneme, 2 * args.rounds, prefix))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
