@@ -23,12 +23,13 @@ if(MNEME_FUZZ)
   target_compile_options(mneme_options INTERFACE -fsanitize=fuzzer-no-link)  # coverage in the library, main() in the target
 endif()
 
-# mneme_folder(NAME DEPS folder... LIBS target...): compiles src/NAME/*.cpp. DEPS are folders lower in the house;
+# mneme_folder(NAME DEPS folder... LIBS target...): compiles src/NAME/*.cpp and src/NAME/*/*.cpp. DEPS are folders lower in the house;
 # including a folder that is not among them fails tests/house_test.
 set(MNEME_FOLDERS "" CACHE INTERNAL "")
 function(mneme_folder name)
   cmake_parse_arguments(ARG "" "" "DEPS;LIBS" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*.cpp
+       ${CMAKE_CURRENT_SOURCE_DIR}/${name}/*/*.cpp)
   add_library(mneme_${name} OBJECT ${sources})
   target_include_directories(mneme_${name} PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
   target_link_libraries(mneme_${name} PUBLIC mneme_options ${ARG_LIBS})
