@@ -154,15 +154,18 @@ Value indent(Evaluator& evaluator, const Value& input, const Arguments& argument
 template <class Number>
 bool parse_number(std::string_view text, Number& out, int base = 10) {
   text = strip(text, nullptr, true, true);
-  const bool plus = text.starts_with('+');
-  if (plus) text.remove_prefix(1);
   std::string digits;
+  const bool sign = text.starts_with('+') || text.starts_with('-');
+  if (text.starts_with('-')) digits = '-';
+  if (sign) text.remove_prefix(1);
+  const char prefix = base == 16 ? 'x' : base == 8 ? 'o' : base == 2 ? 'b' : '\0';
+  if (prefix && text.size() > 2 && text[0] == '0' && (text[1] | 0x20) == prefix) text.remove_prefix(2);
   for (size_t i = 0; i < text.size(); ++i) {
     const bool between = i > 0 && i + 1 < text.size() && text[i - 1] != '_' && text[i + 1] != '_';
     if (text[i] == '_' && !between) return false;
     if (text[i] != '_') digits += text[i];
   }
-  if (digits.empty() || (plus && digits[0] == '-')) return false;
+  if (digits.empty() || text.empty() || text[0] == '-') return false;
   const char* end = digits.data() + digits.size();
   std::from_chars_result result{};
   if constexpr (std::is_same_v<Number, double>)

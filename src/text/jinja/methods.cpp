@@ -96,7 +96,7 @@ std::vector<Value> split_spaces(std::string_view text, int64_t limit) {
       end = text.size();
     else
       while (end < text.size() && !is_space(code_point(text, end))) end += code_point_bytes(text, end);
-    out.emplace_back(limit == 0 ? strip(text, nullptr, false, true) : text.substr(0, end));
+    out.emplace_back(text.substr(0, end));
     text = strip(text.substr(end), nullptr, true, false);
   }
   return out;

@@ -171,7 +171,13 @@ Value python_attribute(const Value& object, std::string_view name) {
   }
   if (has_method(object, name)) return method_of(object, name);
   if (const auto* loop = object.get<std::shared_ptr<Loop>>()) return loop_attribute(*loop, name);
-  require(!name.starts_with("__"), ErrorCode::unsupported, "the attribute '{}'", name);
+  // What Python's numbers and objects carry besides is outside the subset.
+  static constexpr std::string_view kNumbers[] = {"real",       "imag",      "numerator",  "denominator",
+                                                  "bit_length", "conjugate", "is_integer", "as_integer_ratio",
+                                                  "hex",        "bit_count", "to_bytes"};
+  const bool of_number =
+      object.is_number() && std::find(std::begin(kNumbers), std::end(kNumbers), name) != std::end(kNumbers);
+  require(!of_number && !name.starts_with("__"), ErrorCode::unsupported, "the attribute '{}'", name);
   return Value();
 }
 
