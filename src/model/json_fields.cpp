@@ -60,10 +60,14 @@ std::string JsonFields::where(std::string_view name) const {
 }
 
 const Json* JsonFields::find(std::string_view name) {
+  const Json* value = raw(name);
+  return value && nulls_ == Nulls::absent && value->is_null() ? nullptr : value;
+}
+
+const Json* JsonFields::raw(std::string_view name) {
   known_.emplace(name);
   const auto it = object_->find(name);
-  if (it == object_->end() || (nulls_ == Nulls::absent && it->is_null())) return nullptr;
-  return &*it;
+  return it == object_->end() ? nullptr : &*it;
 }
 
 bool JsonFields::has(std::string_view name) {

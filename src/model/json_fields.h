@@ -33,6 +33,8 @@ class JsonFields {
   bool has(std::string_view name);
   /// The raw value, or nullptr if absent.
   const Json* find(std::string_view name);
+  /// As find(), but a null is a value also under Nulls::absent.
+  const Json* raw(std::string_view name);
 
   // Typed look-ups. Without a fallback the field must be there.
   uint32_t u32(std::string_view name, uint32_t least, uint32_t most, std::optional<uint32_t> fallback = {});

@@ -155,6 +155,10 @@ struct Refusal {
   std::string says;  // part of the message
 };
 
+void PrintTo(const Refusal& refusal, std::ostream* out) {
+  *out << refusal.pointer << " = " << refusal.value.dump();
+}
+
 class RefusedConfig : public ::testing::TestWithParam<Refusal> {};
 
 TEST_P(RefusedConfig, NamesTheField) {

@@ -1,0 +1,55 @@
+// A checkpoint on disk, opened and understood: a GGUF file or a Hugging Face folder, its ModelConfig, and its
+// tensors under their canonical names. The loader needs nothing else and never asks which of the two it was.
+#pragma once
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/file.h"
+#include "files/gguf.h"
+#include "files/tensor_source.h"
+#include "mneme/model_config.h"
+#include "model/tensor_names.h"
+
+namespace mneme {
+
+/// Movable; immutable and thread-safe once open.
+class Checkpoint {
+ public:
+  const fs::path& path() const { return path_; }
+  const ModelConfig& config() const { return config_; }
+  const TensorSource& tensors() const { return *tensors_; }
+  /// How the source names its tensors; `gguf` for a GGUF file.
+  NameStyle style() const { return style_; }
+  /// The GGUF metadata, or nullptr for a folder.
+  const GgufMetadata* metadata() const { return metadata_; }
+
+  /// The tensor with this canonical name, or nullptr if the config has none such. Its `name` is the file's
+  /// own.
+  const TensorInfo* find(std::string_view canonical) const;
+  /// As find(), but throws Error(not_found).
+  const TensorInfo& at(std::string_view canonical) const;
+  /// Tensors that the file holds and the config does not use (a vision tower, say), by the file's names.
+  const std::vector<std::string>& leftovers() const { return match_.leftovers; }
+  /// Text of a small file beside config.json ("tokenizer.json"), or "" if there is none or this is a GGUF
+  /// file.
+  std::string folder_file(std::string_view name) const;
+
+ private:
+  friend Checkpoint open_checkpoint(const fs::path& path, LoadMode mode);
+
+  fs::path path_;
+  ModelConfig config_;
+  std::unique_ptr<TensorSource> tensors_;
+  NameStyle style_ = NameStyle::gguf;
+  const GgufMetadata* metadata_ = nullptr;  // inside tensors_
+  TensorMatch match_;                       // points into tensors_
+};
+
+/// Opens a GGUF file (any part of a split one) or a Hugging Face folder, imports its config and checks every
+/// tensor against it. Throws Error: not_found (with the nearest name in the same folder), unsupported (a kind
+/// of file or model that this version does not know), corrupt, mismatch, io.
+Checkpoint open_checkpoint(const fs::path& path, LoadMode mode = LoadMode::mmap);
+
+}  // namespace mneme

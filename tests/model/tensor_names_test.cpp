@@ -1,0 +1,102 @@
+// Names in both worlds, and the check of a checkpoint's tensors against its config.
+#include "model/tensor_names.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "model/fake_tensors.h"
+#include "model/published_configs.h"
+
+namespace mneme {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::error_of;
+using testing::FakeTensors;
+using ::testing::HasSubstr;
+
+TEST(TensorNames, HuggingFaceNamesOfAPlainAndAPostNormLayer) {
+  const ModelConfig llama = testing::smollm2_135m(), gemma = testing::gemma3_270m();
+  EXPECT_EQ(hf_tensor_name(llama, "token_embd.weight"), "model.embed_tokens.weight");
+  EXPECT_EQ(hf_tensor_name(llama, "output_norm.weight"), "model.norm.weight");
+  EXPECT_EQ(hf_tensor_name(llama, "output.weight"), "lm_head.weight");
+  EXPECT_EQ(hf_tensor_name(llama, "blk.29.attn_q.bias"), "model.layers.29.self_attn.q_proj.bias");
+  EXPECT_EQ(hf_tensor_name(llama, "blk.0.ffn_norm.weight"), "model.layers.0.post_attention_layernorm.weight");
+  EXPECT_EQ(hf_tensor_name(gemma, "blk.0.ffn_norm.weight"),
+            "model.layers.0.pre_feedforward_layernorm.weight");
+  EXPECT_EQ(hf_tensor_name(gemma, "blk.0.post_attention_norm.weight"),
+            "model.layers.0.post_attention_layernorm.weight");
+  EXPECT_EQ(hf_tensor_name(gemma, "blk.7.post_ffw_norm.weight"),
+            "model.layers.7.post_feedforward_layernorm.weight");
+  EXPECT_EQ(hf_tensor_name(gemma, "blk.7.ffn_down.weight", "language_model.model."),
+            "language_model.model.layers.7.mlp.down_proj.weight");
+  for (const char* name : {"blk.30.attn_q.weight", "blk.x.attn_q.weight", "blk.1.attn_qq.weight", "blk.",
+                           "blk.1", "blk.1.", "", "model.norm.weight"})
+    EXPECT_EQ(error_of([&] { hf_tensor_name(llama, name); }).code(), ErrorCode::not_found) << name;
+}
+
+TEST(TensorNames, TheMapIsOneToOne) {
+  std::vector<ModelConfig> configs = testing::all_published();
+  configs.push_back(testing::gemma3_1b());
+  for (LayerConfig& layer : configs.back().layers) {
+    layer.ffn.bias = true;
+    layer.mixer.sink_logits = layer.mixer.qkv_bias = layer.mixer.o_bias = true;
+  }
+  for (const ModelConfig& config : configs) {
+    const auto expected = expected_tensors(config);
+    const auto back = hf_to_canonical(config);
+    EXPECT_EQ(back.size(), expected.size());
+    for (const ExpectedTensor& tensor : expected)
+      EXPECT_EQ(back.at(hf_tensor_name(config, tensor.name)), tensor.name);
+  }
+}
+
+TEST(TensorNames, SmolLm2HasItsPublishedTensorsAndParameters) {
+  const auto expected = expected_tensors(testing::smollm2_135m());
+  EXPECT_EQ(expected.size(), 272u);  // 9 a layer, embedding, last norm
+  uint64_t parameters = 0;
+  for (const ExpectedTensor& tensor : expected) {
+    uint64_t n = 1;
+    for (const uint64_t d : tensor.shape) n *= d;
+    parameters += n;
+  }
+  EXPECT_EQ(parameters, 134515008u);  // the model card's 134.5M
+}
+
+TEST(TensorNames, MatchFindsEveryTensorOfEitherNaming) {
+  for (const ModelConfig& config : testing::all_published())
+    for (const auto& [style, prefix] :
+         {std::pair{NameStyle::gguf, ""}, std::pair{NameStyle::hugging_face, "model."},
+          std::pair{NameStyle::hugging_face, "language_model.model."},
+          std::pair{NameStyle::hugging_face, "model.language_model."},
+          std::pair{NameStyle::hugging_face, ""}}) {
+      FakeTensors tensors(config, style, prefix);
+      tensors.add("vision_tower.patch.weight", {2, 2});
+      tensors.add("rope_freqs.weight", {32});
+      const TensorMatch match = match_tensors(config, tensors, style);
+      EXPECT_EQ(match.by_name.size(), expected_tensors(config).size());
+      EXPECT_THAT(match.leftovers, ElementsAre("vision_tower.patch.weight"));
+    }
+}
+
+TEST(TensorNames, MatchNamesTheFirstMissingOrOddTensor) {
+  const ModelConfig config = testing::smollm2_135m();
+  FakeTensors missing(config, NameStyle::gguf);
+  missing.erase("blk.3.attn_k.weight").erase("blk.4.attn_k.weight");
+  const Error error = error_of([&] { match_tensors(config, missing, NameStyle::gguf); });
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_THAT(error.what(),
+              HasSubstr("blk.3.attn_k.weight is missing; the config asks for it with shape [192, 576]"));
+
+  FakeTensors odd(config, NameStyle::hugging_face);
+  odd.add("model.layers.2.mlp.down_proj.weight", {1536, 576});
+  EXPECT_THAT(
+      error_of([&] { match_tensors(config, odd, NameStyle::hugging_face); }).what(),
+      HasSubstr(
+          "model.layers.2.mlp.down_proj.weight has shape [1536, 576], but the config asks for [576, 1536]"));
+  EXPECT_THAT(error_of([&] { match_tensors(config, FakeTensors(), NameStyle::hugging_face); }).what(),
+              HasSubstr("model.embed_tokens.weight"));
+}
+
+}  // namespace
+}  // namespace mneme
