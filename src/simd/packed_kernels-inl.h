@@ -1,0 +1,279 @@
+// The product kernels, written once over a vector vocabulary `V` (see packed_portable.cpp for the plainest one):
+//
+//   V::kLanes            8 or 16: rows of a tile that one vector holds (a tile of 16 is 16/kLanes passes)
+//   V::kMaxN             rows of X computed together, as many as the registers bear
+//   V::F, V::I           kLanes floats, kLanes int32;  V::B: kLanes dwords of 4 codes;  V::A: 4 activations, repeated
+//   V::dot<wide>(i,b,a)  i + sum of 4 products u8 * s8 per lane; `wide` if codes exceed 63
+//
+// Included inside a target region of each packed_<isa>.cpp: everything is in an unnamed namespace, so that no function
+// compiled for one instruction set can be picked by the linker for another.
+
+namespace mneme {
+namespace {
+
+template <int CodeBits, int SubBlock, bool KScales, bool HasMin, int Offset>
+struct Format {
+  static constexpr int code_bits = CodeBits, sub_block = SubBlock, offset = Offset;
+  static constexpr bool k_scales = KScales, has_min = HasMin;
+  static constexpr int subs = 256 / SubBlock;                                    // sub-blocks of a K super-block
+  static constexpr int super_bytes = (32 + subs * 16) * (HasMin ? 2 : 1);        // its scales
+  static constexpr int block_bytes = CodeBits * 64;                              // codes of 32 columns
+  static constexpr bool wide = Offset == 128;
+};
+
+// scale (and min) of the sub-block that holds column 32 b + 16 half, for the lanes from `lane` on
+template <class V, class T>
+inline __attribute__((always_inline)) void load_scales(const std::byte* scales, int64_t b, int half, int lane,
+                                                       typename V::F& scale, typename V::F& min) {
+  if constexpr (!T::k_scales) {
+    const std::byte* at = scales + b * (T::has_min ? 64 : 32) + 2 * lane;
+    scale = V::load_f16(at);
+    if constexpr (T::has_min) min = V::load_f16(at + 32);
+  } else {
+    const std::byte* super = scales + (b >> 3) * T::super_bytes;
+    const std::byte* sub = super + (T::has_min ? 64 : 32) + lane;
+    const int64_t index = (b & 7) * (32 / T::sub_block) + half;
+    scale = V::mul(V::load_f16(super + 2 * lane), V::load_i8(sub + index * 16));
+    if constexpr (T::has_min)
+      min = V::negate(V::mul(V::load_f16(super + 32 + 2 * lane), V::load_i8(sub + (T::subs + index) * 16)));
+  }
+}
+
+// Codes of columns 4j..4j+3 (j in 0..7) of a block, for the lanes from `lane` on.
+template <class V, class T>
+inline __attribute__((always_inline)) typename V::B load_codes(const std::byte* codes, int j, int lane) {
+  if constexpr (T::code_bits == 8) {
+    return V::load_b(codes + 64 * j + 4 * lane);
+  } else {
+    const typename V::B both = V::load_b(codes + 64 * (j & 3) + 4 * lane);
+    return j < 4 ? V::low_nibbles(both) : V::high_nibbles(both);
+  }
+}
+
+template <class T>
+inline __attribute__((always_inline)) int32_t offset_term(const ProductArgs& args, int64_t at) {
+  if constexpr (T::offset == 8) return args.minus8[at];
+  if constexpr (T::offset == 128) return args.minus128[at];
+  if constexpr (T::offset != 0 && T::offset != 8 && T::offset != 128) return args.minus8[at] / 8 * T::offset;
+  return 0;
+}
+
+// N rows of X against kLanes rows of W; integer dot products. acc: [N] vectors.
+template <class V, class T, int N>
+inline __attribute__((always_inline)) void integer_rows(const ProductArgs& args, const std::byte* scales,
+                                                        const std::byte* codes, int lane, int64_t n0,
+                                                        typename V::F (&acc)[N]) {
+  const int64_t blocks = args.cols / 32;
+  const int8_t* q = args.q + n0 * args.cols;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const std::byte* block = codes + b * T::block_bytes;
+    V::prefetch(block + V::kPrefetch);
+    typename V::I dot[N];
+    typename V::F scale, min;
+    if constexpr (T::sub_block == 32) {
+      load_scales<V, T>(scales, b, 0, lane, scale, min);
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) dot[n] = V::set_i(offset_term<T>(args, (n0 + n) * blocks + b));
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; ++j) {
+        const typename V::B code = load_codes<V, T>(block, j, lane);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n)
+          dot[n] = V::template dot<T::wide>(dot[n], code, V::repeat4(q + n * args.cols + b * 32 + 4 * j));
+      }
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) {
+        const int64_t at = (n0 + n) * blocks + b;
+        acc[n] = V::fma(V::to_f(dot[n]), V::mul(scale, V::set_f(args.d[at])), acc[n]);
+        if constexpr (T::has_min) acc[n] = V::fma(min, V::set_f(args.d_sum[at]), acc[n]);
+      }
+    } else {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        load_scales<V, T>(scales, b, half, lane, scale, min);
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n)
+          dot[n] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.half_sums[2 * ((n0 + n) * blocks + b) + half]);
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          const typename V::B code = load_codes<V, T>(block, 4 * half + j, lane);
+#pragma GCC unroll 16
+          for (int n = 0; n < N; ++n)
+            dot[n] = V::template dot<T::wide>(dot[n], code,
+                                              V::repeat4(q + n * args.cols + b * 32 + 16 * half + 4 * j));
+        }
+#pragma GCC unroll 16
+        for (int n = 0; n < N; ++n) {
+          const int64_t at = (n0 + n) * blocks + b;
+          acc[n] = V::fma(V::to_f(dot[n]), V::mul(scale, V::set_f(args.d[at])), acc[n]);
+          if constexpr (T::has_min)
+            acc[n] = V::fma(min, V::set_f(args.d[at] * static_cast<float>(args.half_sums[2 * at + half])), acc[n]);
+        }
+      }
+    }
+  }
+}
+
+// N rows of float X against kLanes quantized rows of W: weights become floats four columns at a time.
+template <class V, class T, int N>
+inline __attribute__((always_inline)) void float_quantized_rows(const ProductArgs& args, const std::byte* scales,
+                                                                const std::byte* codes, int lane, int64_t n0,
+                                                                typename V::F (&acc)[N]) {
+  const float* x = args.x + n0 * args.x_stride;
+  for (int64_t b = 0; b < args.cols / 32; ++b) {
+    for (int half = 0; half < 2; ++half) {
+      typename V::F scale, min;
+      load_scales<V, T>(scales, b, T::sub_block == 16 ? half : 0, lane, scale, min);
+      for (int j = 0; j < 4; ++j) {
+        const typename V::B code = load_codes<V, T>(codes + b * T::block_bytes, 4 * half + j, lane);
+        for (int i = 0; i < 4; ++i) {
+          const typename V::I c = V::sub_i(V::byte_of(code, i), V::set_i(T::offset));
+          typename V::F w = V::mul(V::to_f(c), scale);
+          if constexpr (T::has_min) w = V::add(w, min);
+          const int64_t column = b * 32 + 16 * half + 4 * j + i;
+#pragma GCC unroll 16
+          for (int n = 0; n < N; ++n) acc[n] = V::fma(w, V::set_f(x[n * args.x_stride + column]), acc[n]);
+        }
+      }
+    }
+  }
+}
+
+enum class FloatCode { f32, f16, bf16 };
+
+template <class V, FloatCode C>
+inline __attribute__((always_inline)) typename V::F load_float(const std::byte* column) {
+  if constexpr (C == FloatCode::f32) return V::load_f(reinterpret_cast<const float*>(column));
+  if constexpr (C == FloatCode::f16) return V::load_f16(column);
+  if constexpr (C == FloatCode::bf16) return V::load_bf16(column);
+}
+
+template <class V, FloatCode C, int N>
+inline __attribute__((always_inline)) void float_rows(const ProductArgs& args, const std::byte* codes, int lane,
+                                                      int64_t n0, typename V::F (&acc)[N]) {
+  constexpr int64_t size = C == FloatCode::f32 ? 4 : 2;
+  const float* x = args.x + n0 * args.x_stride;
+  const std::byte* column = codes + lane * size;
+  for (int64_t c = 0; c < args.cols; ++c, column += 16 * size) {
+    const typename V::F w = load_float<V, C>(column);
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) acc[n] = V::fma(w, V::set_f(x[n * args.x_stride + c]), acc[n]);
+  }
+}
+
+// Which of the three inner loops a kernel runs.
+template <class T>
+struct IntegerLoop {
+  template <class V, int N>
+  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte* s, const std::byte* c,
+                                                        int lane, int64_t n0, typename V::F (&acc)[N]) {
+    integer_rows<V, T, N>(a, s, c, lane, n0, acc);
+  }
+};
+template <class T>
+struct FloatQuantizedLoop {
+  template <class V, int N>
+  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte* s, const std::byte* c,
+                                                        int lane, int64_t n0, typename V::F (&acc)[N]) {
+    float_quantized_rows<V, T, N>(a, s, c, lane, n0, acc);
+  }
+};
+template <FloatCode C>
+struct FloatLoop {
+  template <class V, int N>
+  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte*, const std::byte* c,
+                                                        int lane, int64_t n0, typename V::F (&acc)[N]) {
+    float_rows<V, C, N>(a, c, lane, n0, acc);
+  }
+};
+
+// N rows of X against the rows of one tile.
+template <class V, class Loop, int N>
+__attribute__((noinline)) void tile_rows(const ProductArgs& args, int64_t tile, int64_t n0) {
+  const std::byte* scales = args.tiles + tile * args.tile_bytes;
+  for (int lane = 0; lane < 16; lane += V::kLanes) {
+    typename V::F acc[N];
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) acc[n] = V::set_f(0.0f);
+    Loop::template run<V, N>(args, scales, scales + args.scale_bytes, lane, n0, acc);
+    const int64_t row = tile * 16 + lane;
+    const int64_t valid = args.rows - row < V::kLanes ? args.rows - row : V::kLanes;
+#pragma GCC unroll 16
+    for (int n = 0; n < N; ++n) {
+      float* y = args.y + (n0 + n) * args.stride + row;
+      if (valid == V::kLanes) {
+        V::store_f(y, acc[n]);
+      } else {
+        float lanes[V::kLanes];
+        V::store_f(lanes, acc[n]);
+        for (int64_t i = 0; i < valid; ++i) y[i] = lanes[i];
+      }
+    }
+  }
+}
+
+template <class V, class Loop>
+void product(const ProductArgs& args) {
+  // Rows of X that stay in the second-level cache while the tiles of this task pass by.
+  const int64_t row_bytes = args.q != nullptr ? args.cols : args.cols * 4;
+  int64_t panel = (int64_t{768} << 10) / row_bytes / V::kMaxN * V::kMaxN;
+  if (panel < V::kMaxN) panel = V::kMaxN;
+  for (int64_t p = args.n_begin; p < args.n_end; p += panel) {
+    const int64_t end = p + panel < args.n_end ? p + panel : args.n_end;
+    for (int64_t tile = args.tile_begin; tile < args.tile_end; ++tile) {
+      int64_t n = p;
+      for (; n + V::kMaxN <= end; n += V::kMaxN) tile_rows<V, Loop, V::kMaxN>(args, tile, n);
+      if constexpr (V::kMaxN > 8)
+        for (; n + 8 <= end; n += 8) tile_rows<V, Loop, 8>(args, tile, n);
+      if constexpr (V::kMaxN > 4)
+        for (; n + 4 <= end; n += 4) tile_rows<V, Loop, 4>(args, tile, n);
+      for (; n + 2 <= end; n += 2) tile_rows<V, Loop, 2>(args, tile, n);
+      for (; n < end; ++n) tile_rows<V, Loop, 1>(args, tile, n);
+    }
+  }
+}
+
+using Q4_0 = Format<4, 32, false, false, 8>;
+using Q4_1 = Format<4, 32, false, true, 0>;
+using Q5_0 = Format<8, 32, false, false, 16>;
+using Q5_1 = Format<8, 32, false, true, 0>;
+using Q8_0 = Format<8, 32, false, false, 128>;
+using Q2_K = Format<4, 16, true, true, 0>;
+using Q3_K = Format<4, 16, true, false, 4>;
+using Q4_K = Format<4, 32, true, true, 0>;
+using Q5_K = Format<8, 32, true, true, 0>;
+using Q6_K = Format<8, 16, true, false, 32>;
+
+template <class V>
+float quantize32(const float* x, int8_t* q, int32_t* half_sums) {
+  constexpr uint32_t kInfinity = 0x7f800000u, kTiny = 0x01000000u;  // 2^-125: 127 / kTiny is still finite
+  const uint32_t bits = V::max_abs_bits32(x);
+  if (bits < kTiny || bits >= kInfinity) {
+    for (int i = 0; i < 32; ++i) q[i] = 0;
+    half_sums[0] = half_sums[1] = 0;
+    return bits < kTiny ? 0.0f : __builtin_nanf("");
+  }
+  const float max = __builtin_bit_cast(float, bits);
+  V::round32(x, 127.0f / max, q, half_sums);
+  return max / 127.0f;
+}
+
+// The order is that of PackedType.
+template <class V>
+constexpr PackedKernels make_kernels() {
+  return {{nullptr, nullptr, nullptr, product<V, IntegerLoop<Q4_0>>, product<V, IntegerLoop<Q4_1>>,
+           product<V, IntegerLoop<Q5_0>>, product<V, IntegerLoop<Q5_1>>, product<V, IntegerLoop<Q8_0>>,
+           product<V, IntegerLoop<Q2_K>>, product<V, IntegerLoop<Q3_K>>, product<V, IntegerLoop<Q4_K>>,
+           product<V, IntegerLoop<Q5_K>>, product<V, IntegerLoop<Q6_K>>},
+          {product<V, FloatLoop<FloatCode::f32>>, product<V, FloatLoop<FloatCode::f16>>,
+           product<V, FloatLoop<FloatCode::bf16>>, product<V, FloatQuantizedLoop<Q4_0>>,
+           product<V, FloatQuantizedLoop<Q4_1>>, product<V, FloatQuantizedLoop<Q5_0>>,
+           product<V, FloatQuantizedLoop<Q5_1>>, product<V, FloatQuantizedLoop<Q8_0>>,
+           product<V, FloatQuantizedLoop<Q2_K>>, product<V, FloatQuantizedLoop<Q3_K>>,
+           product<V, FloatQuantizedLoop<Q4_K>>, product<V, FloatQuantizedLoop<Q5_K>>,
+           product<V, FloatQuantizedLoop<Q6_K>>},
+          quantize32<V>};
+}
+
+}  // namespace
+}  // namespace mneme
