@@ -15,7 +15,8 @@ HugeBuffer::HugeBuffer(uint64_t bytes) : size_(bytes) {
   map_ = ::mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (map_ == MAP_FAILED) {
     map_ = nullptr;
-    fail(ErrorCode::out_of_memory, "cannot allocate {:.1f} MB; close other programs or use a smaller model or context",
+    fail(ErrorCode::out_of_memory,
+         "cannot allocate {:.1f} MB; close other programs or use a smaller model or context",
          static_cast<double>(bytes) / 1e6);
   }
   auto address = reinterpret_cast<uintptr_t>(map_);

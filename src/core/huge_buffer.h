@@ -1,5 +1,5 @@
-// HugeBuffer: zeroed memory for weights and caches, on huge pages where the system gives them (a 2 MB page needs one
-// TLB entry where 4 KB pages need 512, which is worth some 5-10 % of read bandwidth).
+// HugeBuffer: zeroed memory for weights and caches, on huge pages where the system gives them (a 2 MB page
+// needs one TLB entry where 4 KB pages need 512, which is worth some 5-10 % of read bandwidth).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,7 +10,8 @@ namespace mneme {
 class HugeBuffer {
  public:
   HugeBuffer() = default;
-  /// Throws Error(out_of_memory) that says how much was asked for. Aligned to 2 MB when ≥ 2 MB, else to a page.
+  /// Throws Error(out_of_memory) that says how much was asked for. Aligned to 2 MB when ≥ 2 MB, else to a
+  /// page.
   explicit HugeBuffer(uint64_t bytes);
   ~HugeBuffer();
   HugeBuffer(HugeBuffer&& other) noexcept { *this = std::move(other); }

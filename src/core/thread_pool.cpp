@@ -19,11 +19,11 @@ inline void relax() {
 #endif
 }
 
-// A pause takes 40 to 140 cycles, so 1,000 of them are 20 to 50 µs: longer than the skew between threads of a stage,
-// far shorter than a scheduler's time slice.
+// A pause takes 40 to 140 cycles, so 1,000 of them are 20 to 50 µs: longer than the skew between threads of a
+// stage, far shorter than a scheduler's time slice.
 constexpr int kBarrierSpins = 1000;
-// Between two tokens the caller samples and prints, which takes some 100 µs; a worker that slept there would cost a
-// wake-up per token.
+// Between two tokens the caller samples and prints, which takes some 100 µs; a worker that slept there would
+// cost a wake-up per token.
 constexpr int kJobSpins = 6000;
 
 void wait_while_equal(std::atomic<uint32_t>& value, uint32_t old, int spins) {

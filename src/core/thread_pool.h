@@ -1,10 +1,11 @@
 // ThreadPool: the threads of one model, the barrier between fused stages, and the tasks of a stage.
 //
-// A forward pass is one job that runs on every thread. Inside it the threads meet at a barrier after each stage: a
-// waiter spins for a few tens of microseconds (a stage is shorter than a context switch) and then sleeps on a futex, so
-// that a machine with other work to do is not burned by spinning. Tasks of a stage are divided beforehand, a contiguous
-// share a thread (its weights stay in its own caches and pages); a thread that has finished its share takes tasks of the
-// others, so that one descheduled thread does not hold up the stage. Results never depend on who ran a task.
+// A forward pass is one job that runs on every thread. Inside it the threads meet at a barrier after each
+// stage: a waiter spins for a few tens of microseconds (a stage is shorter than a context switch) and then
+// sleeps on a futex, so that a machine with other work to do is not burned by spinning. Tasks of a stage are
+// divided beforehand, a contiguous share a thread (its weights stay in its own caches and pages); a thread
+// that has finished its share takes tasks of the others, so that one descheduled thread does not hold up the
+// stage. Results never depend on who ran a task.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -27,8 +28,9 @@ class ThreadPool {
 
   int size() const noexcept { return size_; }
 
-  /// Runs job(thread) once on every thread, the caller being thread 0; returns when all have finished. One job at a
-  /// time: concurrent callers queue. The first exception is rethrown here; a job that uses barrier() must not throw.
+  /// Runs job(thread) once on every thread, the caller being thread 0; returns when all have finished. One
+  /// job at a time: concurrent callers queue. The first exception is rethrown here; a job that uses barrier()
+  /// must not throw.
   void run(const std::function<void(int thread)>& job);
 
   /// Runs body(i) for i in [0, count) on all threads, each i once.
@@ -37,9 +39,11 @@ class ThreadPool {
   /// Inside a job: waits until every thread has arrived.
   void barrier();
 
-  /// Inside a job, before a barrier: thread `thread` publishes its share of `count` tasks in the task list `slot` (0 or 1).
+  /// Inside a job, before a barrier: thread `thread` publishes its share of `count` tasks in the task list
+  /// `slot` (0 or 1).
   void share_tasks(int slot, int thread, int64_t count);
-  /// Inside a job, after that barrier: the next task for `thread`, its own first, then the others'; -1 when none is left.
+  /// Inside a job, after that barrier: the next task for `thread`, its own first, then the others'; -1 when
+  /// none is left.
   int64_t next_task(int slot, int thread);
 
  private:

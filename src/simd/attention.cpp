@@ -1,11 +1,13 @@
 #include "simd/attention.h"
 
+// clang-format off: Highway re-includes this file per target, so its includes have an order
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "simd/attention.cpp"
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
-#include <hwy/foreach_target.h>  // must come before highway.h
-#include <hwy/contrib/math/math-inl.h>
+#include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
+// clang-format on
 
 #include <algorithm>
 #include <cmath>
@@ -23,12 +25,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 using D = hn::CappedTag<float, 16>;
 using V = hn::Vec<D>;
 constexpr D d;
-constexpr int64_t kN = HWY_MIN(HWY_LANES(float), 16);      // lanes
-constexpr int64_t kScoreQ = 8;                              // queries whose scores are computed together
-constexpr int64_t kValueQ = kN == 16 ? 6 : 2;               // queries whose sums are kept in registers ...
-constexpr int64_t kValueV = 4;                              // ... over this many vectors of dimensions
+constexpr int64_t kN = HWY_MIN(HWY_LANES(float), 16);  // lanes
+constexpr int64_t kScoreQ = 8;                         // queries whose scores are computed together
+constexpr int64_t kValueQ = kN == 16 ? 6 : 2;          // queries whose sums are kept in registers ...
+constexpr int64_t kValueV = 4;                         // ... over this many vectors of dimensions
 
-HWY_INLINE V load(const float* p) { return hn::LoadU(d, p); }
+HWY_INLINE V load(const float* p) {
+  return hn::LoadU(d, p);
+}
 HWY_INLINE V load(const hwy::float16_t* p) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), p));
 }
@@ -98,7 +102,8 @@ HWY_INLINE void value_queries(const float* p, const T* v, int64_t positions, int
 }
 
 template <class T>
-HWY_NOINLINE void all_values(const AttentionArgs& args, const T* v, int64_t positions, const float* p, float* acc) {
+HWY_NOINLINE void all_values(const AttentionArgs& args, const T* v, int64_t positions, const float* p,
+                             float* acc) {
   const int64_t dim = args.geometry.padded_dim();
   int64_t i = 0;
   if constexpr (kValueQ > 4)
@@ -115,7 +120,8 @@ HWY_NOINLINE void all_values(const AttentionArgs& args, const T* v, int64_t posi
   for (; i < args.queries; ++i) value_queries<1>(p + i * kAttentionBlock, v, positions, dim, acc + i * dim);
 }
 
-// Scores of one query become exp(score - m); m, l and acc follow. Returns false if the query sees nothing here.
+// Scores of one query become exp(score - m); m, l and acc follow. Returns false if the query sees nothing
+// here.
 HWY_INLINE bool softmax_update(const AttentionArgs& args, int64_t query, int64_t begin, int64_t positions,
                                const float* k_scale, const float* v_scale, float* scores,
                                const AttentionState& state) {
@@ -200,7 +206,7 @@ void attend_typed(const AttentionArgs& args, int64_t begin, int64_t end, Attenti
     const int64_t positions = std::min(kAttentionBlock, (end - p + 15) / 16 * 16);
     const std::byte* page = args.pages[p / kPagePositions];
     if (page == nullptr || !block_visible(args, p, p + positions)) continue;
-    const std::byte* head = page + args.kv_head * g.head_bytes();
+    const std::byte* head = page + args.page_offset + args.kv_head * g.head_bytes();
     const int64_t in_page = p % kPagePositions;
     const T* k = reinterpret_cast<const T*>(head) + in_page * dim;
     const T* v = reinterpret_cast<const T*>(head + g.k_bytes()) + in_page * dim;
@@ -231,9 +237,12 @@ void attend_typed(const AttentionArgs& args, int64_t begin, int64_t end, Attenti
 void attend_any(const AttentionArgs& args, int64_t begin, int64_t end, AttentionScratch& scratch,
                 const AttentionState& state) {
   switch (args.geometry.format) {
-    case KvFormat::f16: return attend_typed<hwy::float16_t>(args, begin, end, scratch, state);
-    case KvFormat::int8: return attend_typed<int8_t>(args, begin, end, scratch, state);
-    case KvFormat::f32: return attend_typed<float>(args, begin, end, scratch, state);
+    case KvFormat::f16:
+      return attend_typed<hwy::float16_t>(args, begin, end, scratch, state);
+    case KvFormat::int8:
+      return attend_typed<int8_t>(args, begin, end, scratch, state);
+    case KvFormat::f32:
+      return attend_typed<float>(args, begin, end, scratch, state);
   }
 }
 
@@ -308,7 +317,8 @@ void store_kv(const KvGeometry& g, std::byte* page, int64_t kv_head, int64_t pos
   }
 }
 
-void load_kv(const KvGeometry& g, const std::byte* page, int64_t kv_head, int64_t position, float* k, float* v) {
+void load_kv(const KvGeometry& g, const std::byte* page, int64_t kv_head, int64_t position, float* k,
+             float* v) {
   const Slot s = slot(g, const_cast<std::byte*>(page), kv_head);
   const int64_t dim = g.padded_dim();
   for (int64_t i = 0; i < g.head_dim; ++i) {
@@ -330,8 +340,8 @@ void load_kv(const KvGeometry& g, const std::byte* page, int64_t kv_head, int64_
   }
 }
 
-void merge_attention(const AttentionState& first, int64_t parts, int64_t stride, int64_t padded_dim, int64_t head_dim,
-                     const float* sink, float* out) {
+void merge_attention(const AttentionState& first, int64_t parts, int64_t stride, int64_t padded_dim,
+                     int64_t head_dim, const float* sink, float* out) {
   float max = sink != nullptr ? *sink : -std::numeric_limits<float>::infinity();
   for (int64_t i = 0; i < parts; ++i) max = std::max(max, first.m[i * stride]);
   float total = sink != nullptr ? std::exp(*sink - max) : 0.0f;

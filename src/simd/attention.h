@@ -1,13 +1,15 @@
-// Softmax attention over a paged KV cache, blockwise with a running maximum (Milakov & Gimelshein 2018; Dao et al. 2022),
-// for one key/value head and all query heads and tokens that share it.
+// Softmax attention over a paged KV cache, blockwise with a running maximum (Milakov & Gimelshein 2018; Dao
+// et al. 2022), for one key/value head and all query heads and tokens that share it.
 //
 // A page holds kPagePositions positions. For each kv head, one after the other:
-//   K  [position/16][dim][position%16]   so that a vector is 16 positions of one dimension and a score needs no sum
+//   K  [position/16][dim][position%16]   so that a vector is 16 positions of one dimension and a score needs
+//   no sum
 //                                        across lanes
 //   V  [position][dim]
 //   int8 only: K scales [position] f32, V scales [position] f32
-// `dim` is head_dim rounded up to a multiple of 16, the rest zero. Values are f16 (default), f32, or int8 with one scale
-// a vector (max|x|/127). Cache memory starts zeroed, so a slot that was never written is finite.
+// `dim` is head_dim rounded up to a multiple of 16, the rest zero. Values are f16 (default), f32, or int8
+// with one scale a vector (max|x|/127). Cache memory starts zeroed, so a slot that was never written is
+// finite.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +18,8 @@
 namespace mneme {
 
 inline constexpr int64_t kPagePositions = 256;
-inline constexpr int64_t kAttentionBlock = 64;  // positions handled between two updates of the running maximum
+inline constexpr int64_t kAttentionBlock =
+    64;  // positions handled between two updates of the running maximum
 
 enum class KvFormat : uint8_t { f16, int8, f32 };
 
@@ -27,7 +30,9 @@ struct KvGeometry {
 
   int64_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
   int64_t value_bytes() const { return format == KvFormat::f32 ? 4 : format == KvFormat::f16 ? 2 : 1; }
-  int64_t k_bytes() const { return kPagePositions * padded_dim() * value_bytes(); }  // of one head; V is as large
+  int64_t k_bytes() const {
+    return kPagePositions * padded_dim() * value_bytes();
+  }  // of one head; V is as large
   int64_t head_bytes() const { return 2 * k_bytes() + (format == KvFormat::int8 ? 8 * kPagePositions : 0); }
   int64_t page_bytes() const { return kv_heads * head_bytes(); }
 };
@@ -37,7 +42,8 @@ void store_kv(const KvGeometry& geometry, std::byte* page, int64_t kv_head, int6
               const float* v);
 
 /// Reads one key or value back as floats (tests, export).
-void load_kv(const KvGeometry& geometry, const std::byte* page, int64_t kv_head, int64_t position, float* k, float* v);
+void load_kv(const KvGeometry& geometry, const std::byte* page, int64_t kv_head, int64_t position, float* k,
+             float* v);
 
 /// Scratch of one thread.
 struct AttentionScratch {
@@ -54,10 +60,12 @@ struct AttentionState {
 struct AttentionArgs {
   KvGeometry geometry;
   int64_t kv_head = 0;
-  const std::byte* const* pages = nullptr;  // page i holds positions [256 i, 256 i + 256); may be null where invisible
-  const float* q = nullptr;                 // [queries, padded_dim], already scaled, padding zero
+  const std::byte* const* pages =
+      nullptr;               // block i holds positions [256 i, 256 i + 256); may be null where invisible
+  int64_t page_offset = 0;   // of this layer's page in every block, bytes
+  const float* q = nullptr;  // [queries, padded_dim], already scaled, padding zero
   int64_t queries = 0;
-  const int64_t* lo = nullptr;              // query i sees positions [lo[i], hi[i]) and [0, min(sinks, hi[i]))
+  const int64_t* lo = nullptr;  // query i sees positions [lo[i], hi[i]) and [0, min(sinks, hi[i]))
   const int64_t* hi = nullptr;
   int64_t sinks = 0;
   float softcap = 0;
@@ -67,9 +75,9 @@ struct AttentionArgs {
 void attend(const AttentionArgs& args, int64_t begin, int64_t end, AttentionScratch& scratch,
             const AttentionState& state);
 
-/// out[dim] = (sum_i exp(m_i - M) acc_i) / (sum_i exp(m_i - M) l_i [+ exp(sink - M)]) over `parts` partial states of one
-/// query that lie `stride` queries apart, in order. `sink`: learned logit or null.
-void merge_attention(const AttentionState& first, int64_t parts, int64_t stride, int64_t padded_dim, int64_t head_dim,
-                     const float* sink, float* out);
+/// out[dim] = (sum_i exp(m_i - M) acc_i) / (sum_i exp(m_i - M) l_i [+ exp(sink - M)]) over `parts` partial
+/// states of one query that lie `stride` queries apart, in order. `sink`: learned logit or null.
+void merge_attention(const AttentionState& first, int64_t parts, int64_t stride, int64_t padded_dim,
+                     int64_t head_dim, const float* sink, float* out);
 
 }  // namespace mneme

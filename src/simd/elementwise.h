@@ -1,4 +1,5 @@
-// Operations between the matrix products, one row at a time: normalisation, gated activations, rotary embedding.
+// Operations between the matrix products, one row at a time: normalisation, gated activations, rotary
+// embedding.
 #pragma once
 #include <cstdint>
 
@@ -8,8 +9,8 @@ namespace mneme {
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out);
 
 enum class GateAct : uint8_t { silu, gelu_tanh, gelu };
-/// out[i] = act(gate[i]) * up[i]. out may be gate or up. silu(x) = x sigmoid(x); gelu_tanh is the tanh approximation
-/// (Hendrycks & Gimpel 2016), gelu the exact one.
+/// out[i] = act(gate[i]) * up[i]. out may be gate or up. silu(x) = x sigmoid(x); gelu_tanh is the tanh
+/// approximation (Hendrycks & Gimpel 2016), gelu the exact one.
 void gated_act(GateAct act, const float* gate, const float* up, int64_t n, float* out);
 
 /// x[i] += y[i]
@@ -18,8 +19,8 @@ void add_to(float* x, const float* y, int64_t n);
 /// x[i] = cap * tanh(x[i] / cap)
 void softcap(float* x, float cap, int64_t n);
 
-/// Rotates the first `dims` of one head by the angles of its position: pairs (i, i + dims/2) if `half`, else (2i, 2i+1).
-/// cos, sin: [dims/2]. Source: Su et al. 2021, RoFormer.
+/// Rotates the first `dims` of one head by the angles of its position: pairs (i, i + dims/2) if `half`, else
+/// (2i, 2i+1). cos, sin: [dims/2]. Source: Su et al. 2021, RoFormer.
 void rope(float* head, const float* cos, const float* sin, int64_t dims, bool half);
 
 }  // namespace mneme

@@ -13,9 +13,12 @@ int64_t disabled_targets(Isa isa) {
 #if defined(__x86_64__)
   constexpr int64_t kAvx512 = HWY_AVX3 | HWY_AVX3_DL;
   switch (isa) {
-    case Isa::portable: return kAvx512 | HWY_AVX2 | HWY_SSE4 | HWY_SSSE3;
-    case Isa::avx2: return kAvx512;
-    default: return 0;
+    case Isa::portable:
+      return kAvx512 | HWY_AVX2 | HWY_SSE4 | HWY_SSSE3;
+    case Isa::avx2:
+      return kAvx512;
+    default:
+      return 0;
   }
 #else
   (void)isa;

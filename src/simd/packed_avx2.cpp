@@ -23,7 +23,9 @@ struct Avx2 {
   using B = __m256i;
   using A = __m256i;
 
-  MNEME_INLINE void prefetch(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  MNEME_INLINE void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
   MNEME_INLINE F set_f(float x) { return _mm256_set1_ps(x); }
   MNEME_INLINE I set_i(int32_t x) { return _mm256_set1_epi32(x); }
   MNEME_INLINE F load_f(const float* p) { return _mm256_loadu_ps(p); }
@@ -44,7 +46,9 @@ struct Avx2 {
   MNEME_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   MNEME_INLINE F to_f(I a) { return _mm256_cvtepi32_ps(a); }
   MNEME_INLINE I sub_i(I a, I b) { return _mm256_sub_epi32(a, b); }
-  MNEME_INLINE B load_b(const std::byte* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  MNEME_INLINE B load_b(const std::byte* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
   MNEME_INLINE B low_nibbles(B b) { return _mm256_and_si256(b, _mm256_set1_epi8(15)); }
   MNEME_INLINE B high_nibbles(B b) { return _mm256_and_si256(_mm256_srli_epi16(b, 4), _mm256_set1_epi8(15)); }
   MNEME_INLINE I byte_of(B b, int k) {
@@ -59,8 +63,9 @@ struct Avx2 {
   MNEME_INLINE I dot(I acc, B b, A a) {
     __m256i pairs;
     if constexpr (wide) {
-      // maddubs adds two products in 16 bits: 255 * 127 * 2 would saturate, so the sign moves to the activations and
-      // the bound becomes 128 * 127 * 2 = 32,512. Codes are q + 128 and acc starts at -128 * sum(a): add that back.
+      // maddubs adds two products in 16 bits: 255 * 127 * 2 would saturate, so the sign moves to the
+      // activations and the bound becomes 128 * 127 * 2 = 32,512. Codes are q + 128 and acc starts at -128 *
+      // sum(a): add that back.
       const __m256i q = _mm256_xor_si256(b, _mm256_set1_epi8(static_cast<char>(0x80)));
       pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q));
       acc = _mm256_add_epi32(acc, _mm256_slli_epi32(sum4(a), 7));
@@ -75,8 +80,9 @@ struct Avx2 {
   MNEME_INLINE uint32_t max_abs_bits32(const float* x) {
     __m256i max = _mm256_setzero_si256();
     for (int i = 0; i < 32; i += 8)
-      max = _mm256_max_epu32(max, _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i)),
-                                                   _mm256_set1_epi32(0x7fffffff)));
+      max =
+          _mm256_max_epu32(max, _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + i)),
+                                                 _mm256_set1_epi32(0x7fffffff)));
     __m128i m = _mm_max_epu32(_mm256_castsi256_si128(max), _mm256_extracti128_si256(max, 1));
     m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
     m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1));
@@ -84,10 +90,13 @@ struct Avx2 {
   }
   MNEME_INLINE void round32(const float* x, float inverse, int8_t* q, int32_t* half_sums) {
     for (int h = 0; h < 2; ++h) {
-      const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * h), _mm256_set1_ps(inverse)));
-      const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * h + 8), _mm256_set1_ps(inverse)));
+      const __m256i a =
+          _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * h), _mm256_set1_ps(inverse)));
+      const __m256i b =
+          _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 16 * h + 8), _mm256_set1_ps(inverse)));
       const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
-      const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+      const __m128i bytes =
+          _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16 * h), bytes);
       const __m256i sum = _mm256_add_epi32(a, b);
       __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));

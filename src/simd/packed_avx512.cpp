@@ -21,7 +21,8 @@ struct Avx512 : Avx512Base {
   MNEME_INLINE I dot(I acc, B b, A a) {
     const __m512i ones = _mm512_set1_epi16(1);
     if constexpr (wide) {
-      // Two products of u8 and s8 saturate maddubs' 16 bits beyond 32,767: halve the codes' range into two sums.
+      // Two products of u8 and s8 saturate maddubs' 16 bits beyond 32,767: halve the codes' range into two
+      // sums.
       const __m512i low = _mm512_and_si512(b, _mm512_set1_epi8(127));
       const __m512i high = _mm512_and_si512(_mm512_srli_epi16(b, 7), _mm512_set1_epi8(1));
       const __m512i sum_low = _mm512_madd_epi16(_mm512_maddubs_epi16(low, a), ones);

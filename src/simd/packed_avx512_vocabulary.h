@@ -1,5 +1,5 @@
-// The 512-bit vector vocabulary, shared by packed_avx512.cpp and packed_avx512_vnni.cpp, which differ in the dot product.
-// Included inside a target region, after <immintrin.h>.
+// The 512-bit vector vocabulary, shared by packed_avx512.cpp and packed_avx512_vnni.cpp, which differ in the
+// dot product. Included inside a target region, after <immintrin.h>.
 
 namespace mneme {
 namespace {
@@ -13,7 +13,9 @@ struct Avx512Base {
   using B = __m512i;
   using A = __m512i;
 
-  MNEME_INLINE void prefetch(const std::byte* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
+  MNEME_INLINE void prefetch(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+  }
   MNEME_INLINE F set_f(float x) { return _mm512_set1_ps(x); }
   MNEME_INLINE I set_i(int32_t x) { return _mm512_set1_epi32(x); }
   MNEME_INLINE F load_f(const float* p) { return _mm512_loadu_ps(p); }
@@ -52,7 +54,8 @@ struct Avx512Base {
   }
   MNEME_INLINE void round32(const float* x, float inverse, int8_t* q, int32_t* half_sums) {
     for (int h = 0; h < 2; ++h) {
-      const __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * h), _mm512_set1_ps(inverse)));
+      const __m512i v =
+          _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * h), _mm512_set1_ps(inverse)));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16 * h), _mm512_cvtsepi32_epi8(v));
       half_sums[h] = _mm512_reduce_add_epi32(v);
     }

@@ -1,12 +1,13 @@
-// The product kernels, written once over a vector vocabulary `V` (see packed_portable.cpp for the plainest one):
+// The product kernels, written once over a vector vocabulary `V` (see packed_portable.cpp for the plainest
+// one):
 //
 //   V::kLanes            8 or 16: rows of a tile that one vector holds (a tile of 16 is 16/kLanes passes)
 //   V::kMaxN             rows of X computed together, as many as the registers bear
-//   V::F, V::I           kLanes floats, kLanes int32;  V::B: kLanes dwords of 4 codes;  V::A: 4 activations, repeated
-//   V::dot<wide>(i,b,a)  i + sum of 4 products u8 * s8 per lane; `wide` if codes exceed 63
+//   V::F, V::I           kLanes floats, kLanes int32;  V::B: kLanes dwords of 4 codes;  V::A: 4 activations,
+//   repeated V::dot<wide>(i,b,a)  i + sum of 4 products u8 * s8 per lane; `wide` if codes exceed 63
 //
-// Included inside a target region of each packed_<isa>.cpp: everything is in an unnamed namespace, so that no function
-// compiled for one instruction set can be picked by the linker for another.
+// Included inside a target region of each packed_<isa>.cpp: everything is in an unnamed namespace, so that no
+// function compiled for one instruction set can be picked by the linker for another.
 
 namespace mneme {
 namespace {
@@ -15,9 +16,9 @@ template <int CodeBits, int SubBlock, bool KScales, bool HasMin, int Offset>
 struct Format {
   static constexpr int code_bits = CodeBits, sub_block = SubBlock, offset = Offset;
   static constexpr bool k_scales = KScales, has_min = HasMin;
-  static constexpr int subs = 256 / SubBlock;                                    // sub-blocks of a K super-block
-  static constexpr int super_bytes = (32 + subs * 16) * (HasMin ? 2 : 1);        // its scales
-  static constexpr int block_bytes = CodeBits * 64;                              // codes of 32 columns
+  static constexpr int subs = 256 / SubBlock;                              // sub-blocks of a K super-block
+  static constexpr int super_bytes = (32 + subs * 16) * (HasMin ? 2 : 1);  // its scales
+  static constexpr int block_bytes = CodeBits * 64;                        // codes of 32 columns
   static constexpr bool wide = Offset == 128;
 };
 
@@ -93,7 +94,8 @@ inline __attribute__((always_inline)) void integer_rows(const ProductArgs& args,
         load_scales<V, T>(scales, b, half, lane, scale, min);
 #pragma GCC unroll 16
         for (int n = 0; n < N; ++n)
-          dot[n] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.half_sums[2 * ((n0 + n) * blocks + b) + half]);
+          dot[n] =
+              V::set_i(T::offset == 0 ? 0 : -T::offset * args.half_sums[2 * ((n0 + n) * blocks + b) + half]);
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) {
           const typename V::B code = load_codes<V, T>(block, 4 * half + j, lane);
@@ -107,7 +109,8 @@ inline __attribute__((always_inline)) void integer_rows(const ProductArgs& args,
           const int64_t at = (n0 + n) * blocks + b;
           acc[n] = V::fma(V::to_f(dot[n]), V::mul(scale, V::set_f(args.d[at])), acc[n]);
           if constexpr (T::has_min)
-            acc[n] = V::fma(min, V::set_f(args.d[at] * static_cast<float>(args.half_sums[2 * at + half])), acc[n]);
+            acc[n] =
+                V::fma(min, V::set_f(args.d[at] * static_cast<float>(args.half_sums[2 * at + half])), acc[n]);
         }
       }
     }
@@ -116,7 +119,8 @@ inline __attribute__((always_inline)) void integer_rows(const ProductArgs& args,
 
 // N rows of float X against kLanes quantized rows of W: weights become floats four columns at a time.
 template <class V, class T, int N>
-inline __attribute__((always_inline)) void float_quantized_rows(const ProductArgs& args, const std::byte* scales,
+inline __attribute__((always_inline)) void float_quantized_rows(const ProductArgs& args,
+                                                                const std::byte* scales,
                                                                 const std::byte* codes, int lane, int64_t n0,
                                                                 typename V::F (&acc)[N]) {
   const float* x = args.x + n0 * args.x_stride;
@@ -149,8 +153,8 @@ inline __attribute__((always_inline)) typename V::F load_float(const std::byte* 
 }
 
 template <class V, FloatCode C, int N>
-inline __attribute__((always_inline)) void float_rows(const ProductArgs& args, const std::byte* codes, int lane,
-                                                      int64_t n0, typename V::F (&acc)[N]) {
+inline __attribute__((always_inline)) void float_rows(const ProductArgs& args, const std::byte* codes,
+                                                      int lane, int64_t n0, typename V::F (&acc)[N]) {
   constexpr int64_t size = C == FloatCode::f32 ? 4 : 2;
   const float* x = args.x + n0 * args.x_stride;
   const std::byte* column = codes + lane * size;
@@ -165,24 +169,27 @@ inline __attribute__((always_inline)) void float_rows(const ProductArgs& args, c
 template <class T>
 struct IntegerLoop {
   template <class V, int N>
-  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte* s, const std::byte* c,
-                                                        int lane, int64_t n0, typename V::F (&acc)[N]) {
+  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte* s,
+                                                        const std::byte* c, int lane, int64_t n0,
+                                                        typename V::F (&acc)[N]) {
     integer_rows<V, T, N>(a, s, c, lane, n0, acc);
   }
 };
 template <class T>
 struct FloatQuantizedLoop {
   template <class V, int N>
-  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte* s, const std::byte* c,
-                                                        int lane, int64_t n0, typename V::F (&acc)[N]) {
+  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte* s,
+                                                        const std::byte* c, int lane, int64_t n0,
+                                                        typename V::F (&acc)[N]) {
     float_quantized_rows<V, T, N>(a, s, c, lane, n0, acc);
   }
 };
 template <FloatCode C>
 struct FloatLoop {
   template <class V, int N>
-  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte*, const std::byte* c,
-                                                        int lane, int64_t n0, typename V::F (&acc)[N]) {
+  static inline __attribute__((always_inline)) void run(const ProductArgs& a, const std::byte*,
+                                                        const std::byte* c, int lane, int64_t n0,
+                                                        typename V::F (&acc)[N]) {
     float_rows<V, C, N>(a, c, lane, n0, acc);
   }
 };

@@ -30,7 +30,9 @@ constexpr std::array<PackedLayout, 13> kLayouts = {{
 
 constexpr int64_t kSuper = 256;  // columns of a K super-block
 
-int64_t align64(int64_t bytes) { return (bytes + 63) & ~int64_t{63}; }
+int64_t align64(int64_t bytes) {
+  return (bytes + 63) & ~int64_t{63};
+}
 
 int64_t super_scale_bytes(const PackedLayout& layout) {
   const int64_t subs = kSuper / layout.sub_block;
@@ -45,7 +47,9 @@ struct Block {
   uint8_t min[2] = {0, 0};
 };
 
-uint8_t byte_at(const std::byte* p, int64_t i) { return std::to_integer<uint8_t>(p[i]); }
+uint8_t byte_at(const std::byte* p, int64_t i) {
+  return std::to_integer<uint8_t>(p[i]);
+}
 
 void low_high_nibbles(const std::byte* q, uint8_t* code) {
   for (int i = 0; i < 16; ++i) {
@@ -101,7 +105,8 @@ void read_q6_k(const std::byte* block, int64_t b, Block& out) {
   for (int l = 0; l < 32; ++l) {
     const uint8_t low = byte_at(block, 64 * n + l + 32 * (quarter & 1));
     const uint8_t high = byte_at(block, 128 + 32 * n + l);
-    out.code[l] = static_cast<uint8_t>((quarter < 2 ? low & 15 : low >> 4) | (((high >> (2 * quarter)) & 3) << 4));
+    out.code[l] =
+        static_cast<uint8_t>((quarter < 2 ? low & 15 : low >> 4) | (((high >> (2 * quarter)) & 3) << 4));
   }
   for (int h = 0; h < 2; ++h) out.scale[h] = static_cast<int8_t>(byte_at(block, 192 + 2 * b + h));
   out.d = load_le<uint16_t>(block + 208);
@@ -131,8 +136,10 @@ void read_block(DType type, const std::byte* row, int64_t b, Block& out) {
       out.d = load_le<uint16_t>(block);
       for (int i = 0; i < 32; ++i) out.code[i] = static_cast<uint8_t>(byte_at(block, 2 + i) ^ 0x80);
       return;
-    case DType::q2_k: return read_q2_k(block, in_super, out);
-    case DType::q3_k: return read_q3_k(block, in_super, out);
+    case DType::q2_k:
+      return read_q2_k(block, in_super, out);
+    case DType::q3_k:
+      return read_q3_k(block, in_super, out);
     case DType::q4_k:
     case DType::q5_k: {
       out.d = load_le<uint16_t>(block);
@@ -147,12 +154,16 @@ void read_block(DType type, const std::byte* row, int64_t b, Block& out) {
       }
       return;
     }
-    case DType::q6_k: return read_q6_k(block, in_super, out);
-    default: fail(ErrorCode::internal, "read_block: {} is not quantized", info.name);
+    case DType::q6_k:
+      return read_q6_k(block, in_super, out);
+    default:
+      fail(ErrorCode::internal, "read_block: {} is not quantized", info.name);
   }
 }
 
-bool finite_f16(uint16_t bits) { return (bits & 0x7c00u) != 0x7c00u; }
+bool finite_f16(uint16_t bits) {
+  return (bits & 0x7c00u) != 0x7c00u;
+}
 
 void write_codes(int code_bits, const uint8_t* code, int64_t lane, std::byte* codes) {
   if (code_bits == 4) {
@@ -164,13 +175,17 @@ void write_codes(int code_bits, const uint8_t* code, int64_t lane, std::byte* co
   }
 }
 
-void store_f16(std::byte* to, uint16_t bits) { std::memcpy(to, &bits, 2); }
+void store_f16(std::byte* to, uint16_t bits) {
+  std::memcpy(to, &bits, 2);
+}
 
 // Where the scales of block b of a tile lie: f16 layouts
-int64_t f16_scale_at(const PackedLayout& layout, int64_t b) { return b * (layout.has_min ? 64 : 32); }
+int64_t f16_scale_at(const PackedLayout& layout, int64_t b) {
+  return b * (layout.has_min ? 64 : 32);
+}
 
-bool pack_quantized_row(DType type, const PackedLayout& layout, const std::byte* row, int64_t cols, int64_t lane,
-                        std::byte* scales, std::byte* codes) {
+bool pack_quantized_row(DType type, const PackedLayout& layout, const std::byte* row, int64_t cols,
+                        int64_t lane, std::byte* scales, std::byte* codes) {
   bool finite = true;
   const int64_t blocks = cols / kBlock, block_bytes = layout.code_bits * 64;
   Block block;
@@ -199,8 +214,8 @@ bool pack_quantized_row(DType type, const PackedLayout& layout, const std::byte*
 }
 
 // The formats that people run most, without unpacking to bytes: dwords keep their place.
-bool pack_nibble_row_fast(const std::byte* row, int64_t blocks, int64_t header, int64_t lane, std::byte* scales,
-                          std::byte* codes) {
+bool pack_nibble_row_fast(const std::byte* row, int64_t blocks, int64_t header, int64_t lane,
+                          std::byte* scales, std::byte* codes) {
   bool finite = true;
   const int64_t stride = header + 16, scale_stride = header * 16;
   for (int64_t b = 0; b < blocks; ++b, row += stride, codes += 256, scales += scale_stride) {
@@ -217,7 +232,8 @@ bool pack_nibble_row_fast(const std::byte* row, int64_t blocks, int64_t header, 
   return finite;
 }
 
-bool pack_q8_row_fast(const std::byte* row, int64_t blocks, int64_t lane, std::byte* scales, std::byte* codes) {
+bool pack_q8_row_fast(const std::byte* row, int64_t blocks, int64_t lane, std::byte* scales,
+                      std::byte* codes) {
   bool finite = true;
   for (int64_t b = 0; b < blocks; ++b, row += 34, codes += 512, scales += 32) {
     const auto d = load_le<uint16_t>(row);
@@ -245,38 +261,62 @@ bool pack_float_row(const std::byte* row, int64_t cols, int64_t lane, T exponent
 bool pack_row(DType type, const PackedLayout& layout, const std::byte* row, int64_t cols, int64_t lane,
               std::byte* scales, std::byte* codes) {
   switch (type) {
-    case DType::f32: return pack_float_row<uint32_t>(row, cols, lane, 0x7f800000u, codes);
-    case DType::f16: return pack_float_row<uint16_t>(row, cols, lane, 0x7c00u, codes);
-    case DType::bf16: return pack_float_row<uint16_t>(row, cols, lane, 0x7f80u, codes);
-    case DType::q4_0: return pack_nibble_row_fast(row, cols / kBlock, 2, lane, scales, codes);
-    case DType::q4_1: return pack_nibble_row_fast(row, cols / kBlock, 4, lane, scales, codes);
-    case DType::q8_0: return pack_q8_row_fast(row, cols / kBlock, lane, scales, codes);
-    default: return pack_quantized_row(type, layout, row, cols, lane, scales, codes);
+    case DType::f32:
+      return pack_float_row<uint32_t>(row, cols, lane, 0x7f800000u, codes);
+    case DType::f16:
+      return pack_float_row<uint16_t>(row, cols, lane, 0x7c00u, codes);
+    case DType::bf16:
+      return pack_float_row<uint16_t>(row, cols, lane, 0x7f80u, codes);
+    case DType::q4_0:
+      return pack_nibble_row_fast(row, cols / kBlock, 2, lane, scales, codes);
+    case DType::q4_1:
+      return pack_nibble_row_fast(row, cols / kBlock, 4, lane, scales, codes);
+    case DType::q8_0:
+      return pack_q8_row_fast(row, cols / kBlock, lane, scales, codes);
+    default:
+      return pack_quantized_row(type, layout, row, cols, lane, scales, codes);
   }
 }
 
 }  // namespace
 
-const PackedLayout& packed_layout(PackedType type) { return kLayouts[static_cast<size_t>(type)]; }
+const PackedLayout& packed_layout(PackedType type) {
+  return kLayouts[static_cast<size_t>(type)];
+}
 
 PackedType packed_type(DType type) {
   switch (type) {
-    case DType::f32: return PackedType::f32;
-    case DType::f16: return PackedType::f16;
-    case DType::bf16: return PackedType::bf16;
-    case DType::q4_0: return PackedType::q4_0;
-    case DType::q4_1: return PackedType::q4_1;
-    case DType::q5_0: return PackedType::q5_0;
-    case DType::q5_1: return PackedType::q5_1;
-    case DType::q8_0: return PackedType::q8_0;
-    case DType::q2_k: return PackedType::q2_k;
-    case DType::q3_k: return PackedType::q3_k;
-    case DType::q4_k: return PackedType::q4_k;
-    case DType::q5_k: return PackedType::q5_k;
-    case DType::q6_k: return PackedType::q6_k;
-    default: break;
+    case DType::f32:
+      return PackedType::f32;
+    case DType::f16:
+      return PackedType::f16;
+    case DType::bf16:
+      return PackedType::bf16;
+    case DType::q4_0:
+      return PackedType::q4_0;
+    case DType::q4_1:
+      return PackedType::q4_1;
+    case DType::q5_0:
+      return PackedType::q5_0;
+    case DType::q5_1:
+      return PackedType::q5_1;
+    case DType::q8_0:
+      return PackedType::q8_0;
+    case DType::q2_k:
+      return PackedType::q2_k;
+    case DType::q3_k:
+      return PackedType::q3_k;
+    case DType::q4_k:
+      return PackedType::q4_k;
+    case DType::q5_k:
+      return PackedType::q5_k;
+    case DType::q6_k:
+      return PackedType::q6_k;
+    default:
+      break;
   }
-  fail(ErrorCode::unsupported, "a weight matrix of type {} cannot be used in a product", dtype_info(type).name);
+  fail(ErrorCode::unsupported, "a weight matrix of type {} cannot be used in a product",
+       dtype_info(type).name);
 }
 
 int64_t packed_scale_bytes(PackedType type, int64_t cols) {
@@ -294,15 +334,16 @@ uint64_t packed_bytes(PackedType type, int64_t rows, int64_t cols) {
   const PackedLayout& layout = packed_layout(type);
   const int64_t unit = layout.scales == Scales::none ? 1 : layout.scales == Scales::k ? kSuper : kBlock;
   require(rows > 0 && cols > 0 && cols % unit == 0, ErrorCode::corrupt,
-          "a [{}, {}] matrix cannot be stored in {}: columns must be a multiple of {}", rows, cols, layout.name, unit);
-  require(rows < (int64_t{1} << 40) && cols < (int64_t{1} << 40), ErrorCode::corrupt, "a [{}, {}] matrix is too large",
-          rows, cols);
+          "a [{}, {}] matrix cannot be stored in {}: columns must be a multiple of {}", rows, cols,
+          layout.name, unit);
+  require(rows < (int64_t{1} << 40) && cols < (int64_t{1} << 40), ErrorCode::corrupt,
+          "a [{}, {}] matrix is too large", rows, cols);
   const auto tiles = static_cast<uint64_t>((rows + kTileRows - 1) / kTileRows);
   return checked_mul(tiles, static_cast<uint64_t>(packed_tile_bytes(type, cols)), "packed matrix");
 }
 
-bool pack_tiles(DType type, const std::byte* src, int64_t rows, int64_t cols, int64_t tile_begin, int64_t tile_end,
-                std::byte* out) {
+bool pack_tiles(DType type, const std::byte* src, int64_t rows, int64_t cols, int64_t tile_begin,
+                int64_t tile_end, std::byte* out) {
   const PackedType packed = packed_type(type);
   const PackedLayout& layout = packed_layout(packed);
   const DTypeInfo& info = dtype_info(type);

@@ -1,11 +1,13 @@
-// Product kernels in plain C++: the vector vocabulary in its simplest form, which the compiler may vectorise for
-// whatever CPU it is built for.
+// Product kernels in plain C++: the vector vocabulary in its simplest form, which the compiler may vectorise
+// for whatever CPU it is built for.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #include "core/half.h"
 #include "simd/packed_kernels.h"
+
+// after the table that it fills
 #include "simd/packed_kernels-inl.h"
 
 namespace mneme {

@@ -9,16 +9,20 @@ namespace {
 const PackedKernels& kernels() {
   switch (active_isa()) {
 #if defined(__x86_64__)
-    case Isa::avx512_vnni: return packed_kernels_avx512_vnni();
-    case Isa::avx512: return packed_kernels_avx512();
-    case Isa::avx2: return packed_kernels_avx2();
+    case Isa::avx512_vnni:
+      return packed_kernels_avx512_vnni();
+    case Isa::avx512:
+      return packed_kernels_avx512();
+    case Isa::avx2:
+      return packed_kernels_avx2();
 #endif
-    default: return packed_kernels_portable();
+    default:
+      return packed_kernels_portable();
   }
 }
 
-ProductArgs make_args(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, int64_t n_begin, int64_t n_end,
-                      float* y, int64_t stride) {
+ProductArgs make_args(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, int64_t n_begin,
+                      int64_t n_end, float* y, int64_t stride) {
   ProductArgs args{};
   args.tiles = w.data;
   args.tile_bytes = packed_tile_bytes(w.type, w.cols);
@@ -36,9 +40,7 @@ ProductArgs make_args(const PackedMatrix& w, int64_t tile_begin, int64_t tile_en
 
 }  // namespace
 
-void QuantizedRows::resize(int64_t new_rows, int64_t new_cols) {
-  rows = new_rows;
-  cols = new_cols;
+void QuantizedRows::reserve(int64_t rows, int64_t cols) {
   const auto values = static_cast<size_t>(rows * cols), blocks = values / static_cast<size_t>(kBlock);
   const auto grow = [](auto& vector, size_t size) {
     if (vector.size() < size) vector.resize(size);
@@ -51,9 +53,10 @@ void QuantizedRows::resize(int64_t new_rows, int64_t new_cols) {
   grow(half_sums, 2 * blocks);
 }
 
-void quantize_blocks(const float* x, int64_t row, int64_t first, int64_t count, QuantizedRows& out) {
+void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, int64_t count,
+                     QuantizedRows& out) {
   const auto quantize32 = kernels().quantize32;
-  const int64_t base = row * (out.cols / kBlock);
+  const int64_t base = row * (cols / kBlock);
   for (int64_t b = first; b < first + count; ++b) {
     const auto at = static_cast<size_t>(base + b);
     int32_t* halves = &out.half_sums[2 * at];
@@ -69,8 +72,8 @@ void quantize_blocks(const float* x, int64_t row, int64_t first, int64_t count, 
 void packed_product(const PackedMatrix& w, const QuantizedRows& x, int64_t tile_begin, int64_t tile_end,
                     int64_t n_begin, int64_t n_end, float* y, int64_t stride) {
   const ProductKernel kernel = kernels().integer[static_cast<size_t>(w.type)];
-  require(kernel != nullptr && w.cols == x.cols, ErrorCode::internal,
-          "packed_product: {} columns of {} against {} of int8", w.cols, packed_layout(w.type).name, x.cols);
+  require(kernel != nullptr, ErrorCode::internal, "packed_product: {} has no integer product",
+          packed_layout(w.type).name);
   ProductArgs args = make_args(w, tile_begin, tile_end, n_begin, n_end, y, stride);
   args.q = x.q.data();
   args.d = x.d.data();
@@ -81,8 +84,8 @@ void packed_product(const PackedMatrix& w, const QuantizedRows& x, int64_t tile_
   kernel(args);
 }
 
-void packed_product(const PackedMatrix& w, const float* x, int64_t x_stride, int64_t tile_begin, int64_t tile_end,
-                    int64_t n_begin, int64_t n_end, float* y, int64_t stride) {
+void packed_product(const PackedMatrix& w, const float* x, int64_t x_stride, int64_t tile_begin,
+                    int64_t tile_end, int64_t n_begin, int64_t n_end, float* y, int64_t stride) {
   ProductArgs args = make_args(w, tile_begin, tile_end, n_begin, n_end, y, stride);
   args.x = x;
   args.x_stride = x_stride;
@@ -94,8 +97,8 @@ double packed_product_reference(const PackedMatrix& w, const QuantizedRows& x, i
   unpack_row(w, row, 0, w.cols, weights.data());
   double sum = 0;
   for (int64_t c = 0; c < w.cols; ++c)
-    sum += double{weights[static_cast<size_t>(c)]} * x.q[static_cast<size_t>(n * x.cols + c)] *
-           x.d[static_cast<size_t>(n * (x.cols / kBlock) + c / kBlock)];
+    sum += double{weights[static_cast<size_t>(c)]} * x.q[static_cast<size_t>(n * w.cols + c)] *
+           x.d[static_cast<size_t>(n * (w.cols / kBlock) + c / kBlock)];
   return sum;
 }
 

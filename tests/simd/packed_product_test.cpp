@@ -32,7 +32,7 @@ std::vector<float> random_floats(size_t n, uint32_t seed) {
   return x;
 }
 
-class EveryIsa : public testing::TestWithParam<Isa> {
+class ProductOnEveryIsa : public testing::TestWithParam<Isa> {
  protected:
   void SetUp() override {
     before_ = active_isa();
@@ -43,8 +43,8 @@ class EveryIsa : public testing::TestWithParam<Isa> {
 };
 
 void quantize_all(const std::vector<float>& x, int64_t n, int64_t cols, QuantizedRows& out) {
-  out.resize(n, cols);
-  for (int64_t r = 0; r < n; ++r) quantize_blocks(x.data() + r * cols, r, 0, cols / 32, out);
+  out.reserve(n, cols);
+  for (int64_t r = 0; r < n; ++r) quantize_blocks(x.data() + r * cols, r, cols, 0, cols / 32, out);
 }
 
 // |y| of a row is about sqrt(cols) of its terms; the bound is relative to the sum of their magnitudes.
@@ -56,7 +56,7 @@ double term_bound(const PackedMatrix& w, const float* x, int64_t row) {
   return sum * 2e-6 + 1e-12;
 }
 
-TEST_P(EveryIsa, IntegerProductEqualsReference) {
+TEST_P(ProductOnEveryIsa, IntegerProductEqualsReference) {
   for (const DType type : kMatrixTypes) {
     if (!dtype_info(type).quantized) continue;
     for (const int64_t rows : {1, 16, 37}) {
@@ -79,7 +79,7 @@ TEST_P(EveryIsa, IntegerProductEqualsReference) {
   }
 }
 
-TEST_P(EveryIsa, FloatProductEqualsReference) {
+TEST_P(ProductOnEveryIsa, FloatProductEqualsReference) {
   for (const DType type : kMatrixTypes) {
     for (const int64_t rows : {1, 37}) {
       const int64_t cols = dtype_info(type).block_size == 256 ? 256 : dtype_info(type).quantized ? 96 : 67;
@@ -90,7 +90,8 @@ TEST_P(EveryIsa, FloatProductEqualsReference) {
         packed_product(p.matrix, x.data(), cols, 0, p.matrix.tiles(), 0, n, y.data(), rows);
         for (int64_t i = 0; i < n; ++i)
           for (int64_t r = 0; r < rows; ++r)
-            ASSERT_NEAR(y[static_cast<size_t>(i * rows + r)], packed_product_reference(p.matrix, x.data() + i * cols, r),
+            ASSERT_NEAR(y[static_cast<size_t>(i * rows + r)],
+                        packed_product_reference(p.matrix, x.data() + i * cols, r),
                         term_bound(p.matrix, x.data() + i * cols, r))
                 << dtype_info(type).name << " rows " << rows << " n " << n;
       }
@@ -98,7 +99,7 @@ TEST_P(EveryIsa, FloatProductEqualsReference) {
   }
 }
 
-TEST_P(EveryIsa, OneRowAtATimeGivesTheBitsOfAChunk) {
+TEST_P(ProductOnEveryIsa, OneRowAtATimeGivesTheBitsOfAChunk) {
   for (const DType type : kMatrixTypes) {
     const int64_t rows = 40, cols = 512, n = 27;
     const Packed p = pack(type, rows, cols, random_rows(type, rows, cols, 11));
@@ -118,12 +119,13 @@ TEST_P(EveryIsa, OneRowAtATimeGivesTheBitsOfAChunk) {
   }
 }
 
-TEST_P(EveryIsa, ExtremeCodesDoNotSaturate) {
+TEST_P(ProductOnEveryIsa, ExtremeCodesDoNotSaturate) {
   // Q8_0 codes of ±127 and -128 against activations of ±127: the largest sums there are.
   const int64_t rows = 16, cols = 64;
   auto data = random_rows(DType::q8_0, rows, cols, 1);
   for (int64_t b = 0; b < rows * cols / 32; ++b)
-    for (int i = 0; i < 32; ++i) data[static_cast<size_t>(34 * b + 2 + i)] = static_cast<std::byte>(b % 2 ? 0x80 : 0x7f);
+    for (int i = 0; i < 32; ++i)
+      data[static_cast<size_t>(34 * b + 2 + i)] = static_cast<std::byte>(b % 2 ? 0x80 : 0x7f);
   const Packed p = pack(DType::q8_0, rows, cols, data);
   for (const float sign : {1.0f, -1.0f}) {
     const std::vector<float> x(cols, sign);
@@ -137,7 +139,7 @@ TEST_P(EveryIsa, ExtremeCodesDoNotSaturate) {
   }
 }
 
-TEST_P(EveryIsa, QuantizedRowsRoundToNearestAndReportNonFinite) {
+TEST_P(ProductOnEveryIsa, QuantizedRowsRoundToNearestAndReportNonFinite) {
   std::vector<float> x(32 * 4, 0.0f);
   for (int i = 0; i < 32; ++i) x[static_cast<size_t>(i)] = static_cast<float>(i) - 15.5f;
   x[32] = std::nanf("");
@@ -145,7 +147,8 @@ TEST_P(EveryIsa, QuantizedRowsRoundToNearestAndReportNonFinite) {
   QuantizedRows q;
   quantize_all(x, 1, 128, q);
   for (int i = 0; i < 32; ++i)
-    EXPECT_EQ(q.q[static_cast<size_t>(i)], static_cast<int8_t>(std::nearbyint(x[static_cast<size_t>(i)] * (127.0f / 15.5f))))
+    EXPECT_EQ(q.q[static_cast<size_t>(i)],
+              static_cast<int8_t>(std::nearbyint(x[static_cast<size_t>(i)] * (127.0f / 15.5f))))
         << i;
   EXPECT_FLOAT_EQ(q.d[0], 15.5f / 127.0f);
   EXPECT_TRUE(std::isnan(q.d[1]));
@@ -153,7 +156,8 @@ TEST_P(EveryIsa, QuantizedRowsRoundToNearestAndReportNonFinite) {
   EXPECT_EQ(q.d[3], 0.0f);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryIsa, testing::ValuesIn(supported_isas().begin(), supported_isas().end()),
+INSTANTIATE_TEST_SUITE_P(Isa, ProductOnEveryIsa,
+                         testing::ValuesIn(supported_isas().begin(), supported_isas().end()),
                          [](const auto& isa) {
                            std::string name(to_string(isa.param));
                            for (auto& c : name) c = c == '-' ? '_' : c;
