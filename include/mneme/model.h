@@ -36,7 +36,7 @@ struct ModelBytes {
   uint64_t disk = 0;      // size of the files
 };
 
-class ModelImpl;
+struct ModelImpl;
 
 /// Thread-safe. Loading throws mneme::Error: not_found, io, corrupt, unsupported, mismatch, out_of_memory.
 class Model {

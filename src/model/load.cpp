@@ -1,0 +1,258 @@
+#include "model/load.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <map>
+
+#include "core/checked.h"
+#include "model/checkpoint.h"
+#include "model/load_tokenizer.h"
+#include "model/rope_frequencies.h"
+#include "simd/blocks.h"
+
+namespace mneme {
+namespace {
+
+// Rows that one call of the packer takes: enough to amortise the hand-out of work, few enough to share evenly.
+constexpr int64_t kTilesPerTask = 16;
+
+class Loader {
+ public:
+  Loader(const std::string& path, const LoadOptions& options)
+      : options_(options), checkpoint_(open_checkpoint(path, options.mmap ? LoadMode::mmap : LoadMode::read)) {
+    if (!options.type.empty()) {
+      const auto type = dtype_from_name(options.type);
+      require(type && can_quantize(*type), ErrorCode::invalid_argument,
+              "cannot hold weights as \"{}\"; types are f32, f16, bf16, q8_0, q4_0, q4_1", options.type);
+      wanted_ = *type;
+    }
+  }
+
+  std::unique_ptr<ModelImpl> load(const std::string& path) {
+    auto model = std::make_unique<ModelImpl>();
+    model->config = checkpoint_.config();
+    model->path = path;
+    model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
+    model_ = model.get();
+    plan_memory();
+    load_vectors();
+    load_matrices();
+    connect_head();
+    count_bytes();
+    model->tokenizer = load_tokenizer(checkpoint_);
+    model->plan = compile_plan(*model);
+    return model;
+  }
+
+ private:
+  struct Matrix {
+    const TensorInfo* tensor;
+    DType type;  // to pack as
+    PackedMatrix* out;
+    uint64_t offset;
+    std::string name;
+  };
+
+  const TensorInfo& tensor(const std::string& name) const {
+    const TensorInfo* found = checkpoint_.find(name);
+    require(found != nullptr, ErrorCode::corrupt, "{} has no tensor {}", model_->path, name);
+    return *found;
+  }
+
+  // A float checkpoint takes the type asked for, where its rows divide into blocks; a quantized one stays as it is.
+  DType packed_as(const TensorInfo& info) const {
+    const bool is_float = !dtype_info(info.type).quantized;
+    if (!wanted_ || !is_float) return info.type;
+    return info.shape[1] % dtype_info(*wanted_).block_size == 0 ? *wanted_ : info.type;
+  }
+
+  void add_matrix(const std::string& name, PackedMatrix& out) {
+    const TensorInfo& info = tensor(name);
+    require(info.shape.size() == 2, ErrorCode::corrupt, "tensor {} has {} dimensions instead of 2", name,
+            info.shape.size());
+    const DType type = packed_as(info);
+    out.type = packed_type(type);
+    out.rows = static_cast<int64_t>(info.shape[0]);
+    out.cols = static_cast<int64_t>(info.shape[1]);
+    matrices_.push_back({&info, type, &out, arena_, name});
+    arena_ = checked_align(checked_add(arena_, packed_bytes(out.type, out.rows, out.cols), "weights"), 64, "weights");
+  }
+
+  void add_linear(const std::string& name, Activation activation, Linear& out) {
+    add_matrix(name + ".weight", out.w);
+    out.name = name.substr(name.rfind('.') + 1);
+    out.input = input_form(activation, out.w);
+    if (checkpoint_.find(name + ".bias") != nullptr) out.bias = vector(name + ".bias", out.w.rows);
+  }
+
+  Linear::Input input_form(Activation activation, const PackedMatrix& w) const {
+    if (options_.activation != Activation::automatic) activation = options_.activation;
+    require(activation != Activation::spike, ErrorCode::unsupported,
+            "activation \"spike\" is not part of this version; use auto, float or int8");
+    const bool quantized = packed_layout(w.type).scales != PackedLayout::Scales::none;
+    if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
+    if (activation == Activation::float_) return Linear::Input::floats;
+    require(w.cols % kBlock == 0, ErrorCode::unsupported,
+            "activation int8 needs rows of a multiple of {} values; this model has {}", kBlock, w.cols);
+    return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
+  }
+
+  void plan_memory() {
+    const ModelConfig& config = model_->config;
+    model_->layers.resize(config.layers.size());
+    add_matrix("token_embd.weight", model_->embedding);
+    for (size_t i = 0; i < config.layers.size(); ++i) {
+      const std::string block = fmt::format("blk.{}.", i);
+      const Activation activation = config.layers[i].activation;
+      LayerWeights& w = model_->layers[i];
+      add_linear(block + "attn_q", activation, w.q);
+      add_linear(block + "attn_k", activation, w.k);
+      add_linear(block + "attn_v", activation, w.v);
+      add_linear(block + "attn_output", activation, w.o);
+      add_linear(block + "ffn_gate", activation, w.gate);
+      add_linear(block + "ffn_up", activation, w.up);
+      add_linear(block + "ffn_down", activation, w.down);
+      w.rope = rope_index(config.layers[i].mixer.rope.value_or(config.rope), config.layers[i].mixer.head_dim);
+    }
+    if (!config.tied) add_matrix("output.weight", model_->head.w);
+  }
+
+  std::vector<float> vector(const std::string& name, int64_t size, double offset = 0) {
+    const TensorInfo& info = tensor(name);
+    require(info.values() == static_cast<uint64_t>(size), ErrorCode::corrupt, "tensor {} has {} values instead of {}",
+            name, info.values(), size);
+    std::vector<float> out(static_cast<size_t>(size));
+    dequantize_row(info.type, checkpoint_.tensors().data(info).data(), out.data(), out.size());
+    for (float& value : out) {
+      require(std::isfinite(value), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", name,
+              model_->path);
+      value += static_cast<float>(offset);
+    }
+    describe(info, name, "f32 vector");
+    model_->bytes.resident += out.size() * sizeof(float);
+    return out;
+  }
+
+  void load_vectors() {
+    const ModelConfig& config = model_->config;
+    const int64_t d = config.d_model;
+    const double offset = config.norm.weight_offset;
+    model_->output_norm = vector("output_norm.weight", d, offset);
+    for (size_t i = 0; i < config.layers.size(); ++i) {
+      const std::string block = fmt::format("blk.{}.", i);
+      const LayerConfig& layer = config.layers[i];
+      LayerWeights& w = model_->layers[i];
+      w.attn_norm = vector(block + "attn_norm.weight", d, offset);
+      w.ffn_norm = vector(block + "ffn_norm.weight", d, offset);
+      if (layer.post_norm) {
+        w.post_attn_norm = vector(block + "post_attention_norm.weight", d, offset);
+        w.post_ffn_norm = vector(block + "post_ffw_norm.weight", d, offset);
+      }
+      if (layer.mixer.qk_norm) {
+        w.q_norm = vector(block + "attn_q_norm.weight", layer.mixer.head_dim, offset);
+        w.k_norm = vector(block + "attn_k_norm.weight", layer.mixer.head_dim, offset);
+      }
+      if (layer.mixer.sink_logits) w.sinks = vector(block + "attn_sinks.weight", layer.mixer.heads);
+    }
+  }
+
+  size_t rope_index(const RopeConfig& rope, uint32_t head_dim) {
+    const auto key = std::pair(rope, head_dim);
+    for (size_t i = 0; i < ropes_.size(); ++i)
+      if (ropes_[i] == key) return i;
+    ropes_.push_back(key);
+    model_->ropes.push_back({rope_inverse_frequencies(rope, head_dim),
+                             static_cast<float>(rope_attention_factor(rope)), rope.style == RopeConfig::Style::half});
+    return ropes_.size() - 1;
+  }
+
+  void load_matrices() {
+    model_->weights = HugeBuffer(arena_);
+    uint64_t total = 0, done = 0;
+    for (const Matrix& m : matrices_) total += m.tensor->bytes;
+    for (const Matrix& m : matrices_) {
+      m.out->data = model_->weights.data() + m.offset;
+      pack(m);
+      checkpoint_.tensors().release(*m.tensor);
+      done += m.tensor->bytes;
+      if (options_.progress) options_.progress(done, total);
+    }
+  }
+
+  void pack(const Matrix& m) {
+    const std::byte* source = checkpoint_.tensors().data(*m.tensor).data();
+    const int64_t rows = m.out->rows, cols = m.out->cols;
+    auto* out = const_cast<std::byte*>(m.out->data);
+    std::atomic<bool> finite{true};
+    model_->pool->for_each((m.out->tiles() + kTilesPerTask - 1) / kTilesPerTask, [&](int64_t task) {
+      const int64_t begin = task * kTilesPerTask, end = std::min(begin + kTilesPerTask, m.out->tiles());
+      const bool ok = m.type == m.tensor->type ? pack_tiles(m.type, source, rows, cols, begin, end, out)
+                                               : pack_requantized(m, source, begin, end, out);
+      if (!ok) finite.store(false, std::memory_order_relaxed);
+    });
+    require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name, model_->path);
+    describe(*m.tensor, m.name, packed_layout(m.out->type).name);
+    model_->bytes.resident += packed_bytes(m.out->type, rows, cols);
+  }
+
+  static bool pack_requantized(const Matrix& m, const std::byte* source, int64_t tile_begin, int64_t tile_end,
+                               std::byte* out) {
+    const DTypeInfo& from = dtype_info(m.tensor->type);
+    const DTypeInfo& to = dtype_info(m.type);
+    const int64_t rows = m.out->rows, cols = m.out->cols;
+    const int64_t to_bytes = cols / to.block_size * to.block_bytes;
+    const int64_t tile_bytes = packed_tile_bytes(m.out->type, cols);
+    std::vector<float> values(static_cast<size_t>(cols));
+    std::vector<std::byte> converted(static_cast<size_t>(kTileRows * to_bytes));
+    bool finite = true;
+    for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+      const int64_t first = tile * kTileRows, count = std::min(kTileRows, rows - first);
+      for (int64_t r = 0; r < count; ++r) {
+        dequantize_row(m.tensor->type, source + (first + r) * cols * from.block_bytes, values.data(), values.size());
+        quantize_row(m.type, values.data(), converted.data() + r * to_bytes, values.size());
+      }
+      finite &= pack_tiles(m.type, converted.data(), count, cols, 0, 1, out + tile * tile_bytes);
+    }
+    return finite;
+  }
+
+  void connect_head() {
+    Linear& head = model_->head;
+    if (model_->config.tied) head.w = model_->embedding;
+    head.name = model_->config.tied ? "token_embd" : "output";
+    head.input = input_form(Activation::automatic, head.w);
+    if (checkpoint_.find("output.bias") != nullptr) head.bias = vector("output.bias", head.w.rows);
+  }
+
+  void describe(const TensorInfo& info, const std::string& name, std::string_view layout) {
+    model_->tensors.push_back(
+        {name, std::string(dtype_info(info.type).name), std::string(layout), info.shape, info.bytes});
+  }
+
+  void count_bytes() {
+    model_->bytes.disk = checkpoint_.tensors().file_bytes();
+    uint64_t sum = 0;
+    for (const Matrix& m : matrices_) {
+      const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
+      if (!lookup_only) sum += packed_bytes(m.out->type, m.out->rows, m.out->cols);
+    }
+    model_->bytes_per_token = sum;
+  }
+
+  const LoadOptions& options_;
+  Checkpoint checkpoint_;
+  std::optional<DType> wanted_;
+  ModelImpl* model_ = nullptr;
+  std::vector<Matrix> matrices_;
+  std::vector<std::pair<RopeConfig, uint32_t>> ropes_;
+  uint64_t arena_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options) {
+  return Loader(path, options).load(path);
+}
+
+}  // namespace mneme

@@ -1,0 +1,51 @@
+#include "mneme/model.h"
+
+#include "core/fail.h"
+#include "model/load.h"
+#include "model/model_impl.h"
+#include "simd/isa.h"
+
+namespace mneme {
+
+std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOptions& options) {
+  active_isa();  // a wrong MNEME_ISA is reported before any work
+  return std::shared_ptr<const Model>(new Model(load_model(path, options)));
+}
+
+Model::Model(std::unique_ptr<ModelImpl> impl) : impl_(std::move(impl)) {}
+Model::~Model() = default;
+
+const ModelConfig& Model::config() const noexcept { return impl_->config; }
+bool Model::has_tokenizer() const noexcept { return impl_->tokenizer != nullptr; }
+const Tokenizer& Model::tokenizer() const {
+  require(has_tokenizer(), ErrorCode::not_found,
+          "{} carries no tokenizer; pass token ids with --ids, or use a model file that has one", path());
+  return *impl_->tokenizer;
+}
+const std::string& Model::path() const noexcept { return impl_->path; }
+int Model::threads() const noexcept { return impl_->pool->size(); }
+std::string_view Model::isa() const noexcept { return to_string(active_isa()); }
+ModelBytes Model::bytes() const noexcept { return impl_->bytes; }
+std::vector<TensorDescription> Model::tensors() const { return impl_->tensors; }
+uint64_t Model::bytes_per_token() const noexcept { return impl_->bytes_per_token; }
+
+uint64_t Model::kv_bytes_per_token(double kv_type_bytes) const noexcept {
+  double sum = 0;
+  for (const LayerConfig& layer : impl_->config.layers)
+    sum += 2.0 * layer.mixer.kv_heads * layer.mixer.head_dim * kv_type_bytes;
+  return static_cast<uint64_t>(sum);
+}
+
+std::string Model::describe_plan(bool prefill) const {
+  std::string text;
+  for (const auto& stage : prefill ? impl_->plan.prefill : impl_->plan.decode) text += stage->describe() + "\n";
+  return text;
+}
+
+const std::string& Model::hash() const {
+  const std::lock_guard lock(impl_->hash_mutex);
+  if (impl_->hash.empty()) impl_->hash = checkpoint_hash(impl_->path);
+  return impl_->hash;
+}
+
+}  // namespace mneme

@@ -1,0 +1,103 @@
+// The plan: a model's config compiled once into two flat lists of fused stages, decode and prefill. A forward
+// pass walks a list; there is no graph per token, no look-up by name, no allocation after warm-up.
+//
+//   decode   one token for each of 1..kMaxDecodeRows sequences. Every thread repeats the cheap part (norm,
+//   rounding to
+//            int8) for itself, so that a stage needs one barrier: five a layer.
+//   prefill  a chunk of tokens of one or more sequences. Rows are shared out, so norms are stages of their
+//   own.
+//
+// A stage is a kernel with its arguments. A new block adds stages; the walker knows none of them.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "mneme/tokenizer.h"
+#include "model/sequence_state.h"
+#include "simd/packed_product.h"
+
+namespace mneme {
+
+inline constexpr int64_t kMaxDecodeRows = 8;
+
+struct ModelImpl;
+
+/// Consecutive rows of a step that belong to one sequence.
+struct Slice {
+  SequenceState* state = nullptr;
+  int64_t row = 0;       // first row of the step
+  int64_t count = 0;     // rows
+  int64_t position = 0;  // of the first row
+};
+
+/// Activations in the forms that the products of a stage ask for.
+struct Activations {
+  QuantizedRows q;
+  std::vector<float> f;  // [rows, cols]
+};
+
+/// Buffers of one forward pass, reused by the next; grown on first use of a size, never shrunk.
+struct Workspace {
+  struct Thread {
+    Activations input;
+    std::vector<float> row, q, product;
+    AttentionScratch attention;
+    std::vector<float> m, l, acc;
+    std::vector<int64_t> lo, hi;
+  };
+  std::vector<float> x;          // [rows, d_model]: the residual stream
+  std::vector<float> qkv;        // [rows, q + 2 kv]
+  std::vector<float> attention;  // [rows, heads * head_dim]
+  std::vector<float> branch;     // [rows, d_model]: output of a mixer or feed-forward that still gets a norm
+  std::vector<float> gate;       // [rows, hidden]
+  std::vector<float> up;         // [rows, hidden]
+  Activations input;             // of the running prefill stage, or the hidden rows at decode
+  std::vector<float> m, l,
+      acc;  // partial attention at decode: [row][kv_head][part][group], acc also [padded_dim]
+  std::vector<float> cos, sin;  // [rope][rows][dims / 2]
+  std::vector<Thread> threads;
+};
+
+/// One pass over the plan.
+struct Step {
+  const ModelImpl& model;
+  Workspace& workspace;
+  std::span<const Slice> slices;
+  std::span<const TokenId> ids;         // [rows]
+  std::span<const int64_t> logit_rows;  // rows whose logits are wanted
+  float* logits = nullptr;              // [logit_rows, vocab]
+  std::function<bool()> cancelled;      // polled by thread 0 between layers; may be empty
+  int64_t rows() const { return static_cast<int64_t>(ids.size()); }
+};
+
+class Stage {
+ public:
+  virtual ~Stage() = default;
+  /// One line for people: name, shapes, types.
+  virtual std::string describe() const = 0;
+  /// How many independent pieces the stage has for this step.
+  virtual int64_t tasks(const Step& step) const = 0;
+  /// On every thread before its tasks: what each thread keeps for itself.
+  virtual void begin(Step&, int /*thread*/) const {}
+  virtual void run(Step& step, int thread, int64_t task) const = 0;
+  /// True where a step may be abandoned.
+  bool ends_layer = false;
+};
+
+struct Plan {
+  std::vector<std::unique_ptr<Stage>> decode, prefill;
+};
+
+Plan compile_plan(const ModelImpl& model);
+
+/// Walks the decode list if every slice has one row and there are at most kMaxDecodeRows, else the prefill
+/// list. Returns false if it was cancelled (the sequences' caches then hold unfinished rows beyond their
+/// positions, which the next pass overwrites).
+bool run_step(ThreadPool& pool, Step& step);
+
+}  // namespace mneme

@@ -1,0 +1,73 @@
+// SequenceState: what one sequence has written so far, for every layer: today its key/value caches.
+//
+// The cache grows in blocks of 256 positions. A block holds those positions for every layer of a group
+// (layers that forget at the same rate), so that one allocation of a few MB serves all of them on huge pages.
+// Blocks are shared between a session, its snapshots and its forks, and copied when one of them is about to
+// write into a block that another still sees: a snapshot costs no copy.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/huge_buffer.h"
+#include "mneme/model_config.h"
+#include "simd/attention.h"
+
+namespace mneme {
+
+/// Where each layer's page lies in the blocks of its group. Made once per model and KV format.
+struct CacheLayout {
+  struct Layer {
+    KvGeometry geometry;
+    size_t group = 0;
+    int64_t offset = 0;  // bytes into a block
+  };
+  struct Group {
+    int64_t block_bytes = 0;
+    int64_t window = 0;  // keys a query sees; 0 = all
+    int64_t sinks = 0;
+  };
+  std::vector<Layer> layers;
+  std::vector<Group> groups;
+  int64_t max_rollback = 16;
+};
+
+CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_t max_rollback);
+
+class SequenceState {
+ public:
+  using Block = std::shared_ptr<HugeBuffer>;
+  explicit SequenceState(std::shared_ptr<const CacheLayout> layout);
+
+  const CacheLayout& layout() const { return *layout_; }
+  int64_t position() const { return position_; }
+
+  /// Makes room for n more positions: blocks exist and belong to this state alone. Throws
+  /// Error(out_of_memory).
+  void reserve(int64_t n);
+  /// After a pass wrote n positions: moves on and gives back blocks that no allowed rollback can need.
+  void advance(int64_t n);
+  /// Exact; throws Error(limit) that names the reach.
+  void rollback(int64_t n);
+
+  /// Block pointers of a layer's group, for AttentionArgs::pages.
+  const std::byte* const* pages(size_t layer) const { return bases_[layout_->layers[layer].group].data(); }
+  std::byte* page(size_t layer, int64_t position) const;
+  int64_t bytes() const;
+
+  /// The blocks of each group; null where already given back.
+  const std::vector<std::vector<Block>>& blocks() const { return blocks_; }
+  /// Rebuilds a saved state. `low_water`: first position from which a rollback would be exact.
+  void restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks);
+  int64_t low_water() const { return low_water_; }
+
+ private:
+  std::shared_ptr<const CacheLayout> layout_;
+  int64_t position_ = 0;
+  int64_t low_water_ = 0;  // positions below this may have lost keys that a session there would see
+  std::vector<std::vector<Block>> blocks_;            // [group][position / 256]
+  std::vector<std::vector<const std::byte*>> bases_;  // the same as addresses
+  void refresh(size_t group);
+};
+
+}  // namespace mneme

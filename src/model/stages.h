@@ -1,0 +1,77 @@
+// The stages that compile_plan() strings together; each file of stages_*.cpp says how its own work.
+#pragma once
+#include <memory>
+
+#include "model/model_impl.h"
+#include "model/plan.h"
+#include "simd/elementwise.h"
+
+namespace mneme {
+
+using StagePtr = std::unique_ptr<Stage>;
+
+// stages_common.cpp: both lists
+StagePtr make_embed_stage(const ModelImpl& model);
+StagePtr make_post_norm_stage(const ModelImpl& model, const std::vector<float>& weight);
+StagePtr make_head_stage(const ModelImpl& model);
+
+/// The partial results of a decode attention stage, for the stage that reads them.
+class AttentionParts {
+ public:
+  virtual ~AttentionParts() = default;
+  /// The attention output [heads * head_dim] of a row.
+  virtual void merge(const Step& step, int64_t row, float* out) const = 0;
+};
+struct DecodeAttentionStage {
+  StagePtr stage;
+  const AttentionParts& parts;  // lives as long as the stage
+};
+
+// stages_decode.cpp
+StagePtr make_decode_qkv_stage(const ModelImpl& model, size_t layer);
+StagePtr make_decode_output_stage(const ModelImpl& model, size_t layer, const AttentionParts& parts);
+StagePtr make_decode_gated_stage(const ModelImpl& model, size_t layer);
+StagePtr make_decode_down_stage(const ModelImpl& model, size_t layer);
+
+// stages_attention.cpp
+DecodeAttentionStage make_decode_attention_stage(const ModelImpl& model, size_t layer);
+StagePtr make_prefill_store_stage(const ModelImpl& model, size_t layer);
+StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t layer);
+/// Sizes the attention buffers of a step.
+void size_attention(const ModelImpl& model, const Step& step, bool decode);
+
+// stages_prefill.cpp
+enum class PrefillInput {
+  mixer,
+  attention,
+  ffn,
+  hidden
+};  // of qkv, of the output projection, of gate and up, of down
+StagePtr make_prefill_prepare_stage(const ModelImpl& model, size_t layer, PrefillInput input);
+StagePtr make_prefill_qkv_stage(const ModelImpl& model, size_t layer);
+StagePtr make_prefill_output_stage(const ModelImpl& model, size_t layer);
+StagePtr make_prefill_gated_stage(const ModelImpl& model, size_t layer);
+StagePtr make_prefill_down_stage(const ModelImpl& model, size_t layer);
+inline GateAct gate_act(Act act) {
+  switch (act) {
+    case Act::silu:
+      return GateAct::silu;
+    case Act::gelu_tanh:
+      return GateAct::gelu_tanh;
+    case Act::gelu:
+      return GateAct::gelu;
+  }
+  return GateAct::silu;
+}
+
+/// Columns of ws.qkv: query, key and value of a row.
+struct QkvShape {
+  int64_t q, kv;
+  int64_t total() const { return q + 2 * kv; }
+};
+inline QkvShape qkv_shape(const ModelConfig& config, size_t layer) {
+  const MixerConfig& m = config.layers[layer].mixer;
+  return {int64_t{m.heads} * m.head_dim, int64_t{m.kv_heads} * m.head_dim};
+}
+
+}  // namespace mneme

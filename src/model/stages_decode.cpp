@@ -1,0 +1,199 @@
+// Decode: the four projections of a layer, each one stage with one barrier. Every thread norms and rounds the
+// few rows for itself in begin(); writing that once and sharing it would cost a second barrier, which takes
+// longer.
+#include "model/stage_parts.h"
+#include "model/stages.h"
+
+namespace mneme {
+namespace {
+
+Workspace::Thread& mine(Step& step, int thread) {
+  return step.workspace.threads[static_cast<size_t>(thread)];
+}
+
+class DecodeStage : public Stage {
+ protected:
+  DecodeStage(const ModelImpl& model, size_t layer)
+      : model_(model), weights_(model.layers[layer]), config_(model.config.layers[layer]), layer_(layer) {}
+
+  // This thread's input = norm(x) of every row, in the forms wanted.
+  void norm_rows(Step& step, int thread, const std::vector<float>& weight, const InputForms& forms) const {
+    Workspace::Thread& my = mine(step, thread);
+    const int64_t d = model_.config.d_model;
+    size_activations(forms, step.rows(), d, my.input);
+    grow(my.row, d);
+    for (int64_t n = 0; n < step.rows(); ++n) {
+      rms_norm(step.workspace.x.data() + n * d, weight.data(), static_cast<float>(model_.config.norm.eps), d,
+               my.row.data());
+      prepare_row(forms, my.row.data(), n, d, my.input);
+    }
+  }
+
+  // x += W input + b, or branch = W input + b where a norm follows.
+  void add_product(Step& step, int thread, const Linear& linear, const Activations& input, int64_t tile_begin,
+                   int64_t tile_end) const {
+    const int64_t d = model_.config.d_model, begin = tile_begin * kTileRows;
+    const int64_t width = std::min(tile_end * kTileRows, d) - begin;
+    if (config_.post_norm)
+      return apply_linear(linear, input, tile_begin, tile_end, 0, step.rows(), step.workspace.branch.data(),
+                          d);
+    std::vector<float>& product = mine(step, thread).product;
+    const int64_t stride = (tile_end - tile_begin) * kTileRows;
+    grow(product, step.rows() * stride);
+    apply_linear(linear, input, tile_begin, tile_end, 0, step.rows(), product.data() - begin, stride);
+    for (int64_t n = 0; n < step.rows(); ++n)
+      add_to(step.workspace.x.data() + n * d + begin, product.data() + n * stride, width);
+  }
+
+  const ModelImpl& model_;
+  const LayerWeights& weights_;
+  const LayerConfig& config_;
+  const size_t layer_;
+};
+
+class QkvStage final : public DecodeStage {
+ public:
+  QkvStage(const ModelImpl& model, size_t layer)
+      : DecodeStage(model, layer), tasks_({&weights_.q, &weights_.k, &weights_.v}, model.pool->size(), 4) {
+    for (const Linear* linear : linears()) forms_.add(*linear);
+  }
+  std::string describe() const override {
+    return fmt::format("norm+qkv          {} | {} | {}", describe_linear(weights_.q),
+                       describe_linear(weights_.k), describe_linear(weights_.v));
+  }
+  int64_t tasks(const Step&) const override { return tasks_.count(); }
+  void begin(Step& step, int thread) const override { norm_rows(step, thread, weights_.attn_norm, forms_); }
+  void run(Step& step, int thread, int64_t task) const override {
+    const auto range = tasks_.range(task);
+    const QkvShape shape = qkv_shape(model_.config, layer_);
+    const int64_t start = range.matrix == 0 ? 0 : range.matrix == 1 ? shape.q : shape.q + shape.kv;
+    apply_linear(*linears()[range.matrix], mine(step, thread).input, range.begin, range.end, 0, step.rows(),
+                 step.workspace.qkv.data() + start, shape.total());
+  }
+
+ private:
+  std::array<const Linear*, 3> linears() const { return {&weights_.q, &weights_.k, &weights_.v}; }
+  TileTasks tasks_;
+  InputForms forms_;
+};
+
+class OutputStage final : public DecodeStage {
+ public:
+  OutputStage(const ModelImpl& model, size_t layer, const AttentionParts& parts)
+      : DecodeStage(model, layer), parts_(parts), tasks_({&weights_.o}, model.pool->size(), 4) {
+    forms_.add(weights_.o);
+  }
+  std::string describe() const override {
+    return fmt::format("merge+output{}  {}", config_.post_norm ? "     " : "+residual",
+                       describe_linear(weights_.o));
+  }
+  int64_t tasks(const Step&) const override { return tasks_.count(); }
+  void begin(Step& step, int thread) const override {
+    Workspace::Thread& my = mine(step, thread);
+    const int64_t cols = weights_.o.w.cols;
+    size_activations(forms_, step.rows(), cols, my.input);
+    grow(my.row, cols);
+    for (int64_t n = 0; n < step.rows(); ++n) {
+      parts_.merge(step, n, my.row.data());
+      prepare_row(forms_, my.row.data(), n, cols, my.input);
+    }
+  }
+  void run(Step& step, int thread, int64_t task) const override {
+    const auto range = tasks_.range(task);
+    add_product(step, thread, weights_.o, mine(step, thread).input, range.begin, range.end);
+  }
+
+ private:
+  const AttentionParts& parts_;
+  TileTasks tasks_;
+  InputForms forms_;
+};
+
+// hidden = act(gate(norm(x))) * up(norm(x)). A task makes whole blocks of 32 and rounds them while they are
+// in cache.
+class GatedStage final : public DecodeStage {
+ public:
+  GatedStage(const ModelImpl& model, size_t layer)
+      : DecodeStage(model, layer), tasks_({&weights_.gate}, model.pool->size(), 4, 2) {
+    forms_.add(weights_.gate);
+    forms_.add(weights_.up);
+    hidden_forms_.add(weights_.down);
+  }
+  std::string describe() const override {
+    return fmt::format("norm+gate*up      {} | {}", describe_linear(weights_.gate),
+                       describe_linear(weights_.up));
+  }
+  int64_t tasks(const Step&) const override { return tasks_.count(); }
+  void begin(Step& step, int thread) const override { norm_rows(step, thread, weights_.ffn_norm, forms_); }
+  void run(Step& step, int thread, int64_t task) const override {
+    const auto range = tasks_.range(task);
+    Workspace& ws = step.workspace;
+    const int64_t hidden = config_.ffn.hidden, rows = step.rows();
+    apply_linear(weights_.gate, mine(step, thread).input, range.begin, range.end, 0, rows, ws.gate.data(),
+                 hidden);
+    apply_linear(weights_.up, mine(step, thread).input, range.begin, range.end, 0, rows, ws.up.data(),
+                 hidden);
+    const int64_t begin = range.begin * kTileRows, width = std::min(range.end * kTileRows, hidden) - begin;
+    for (int64_t n = 0; n < rows; ++n) {
+      float* gate = ws.gate.data() + n * hidden;
+      gated_act(gate_act(config_.ffn.act), gate + begin, ws.up.data() + n * hidden + begin, width,
+                gate + begin);
+      if (hidden_forms_.int8) {
+        quantize_blocks(gate, n, hidden, begin / kBlock, width / kBlock, ws.input.q);
+      } else if (hidden_forms_.floats) {
+        std::copy_n(gate + begin, width, ws.input.f.data() + n * hidden + begin);
+      }
+    }
+  }
+
+ private:
+  TileTasks tasks_;
+  InputForms forms_, hidden_forms_;
+};
+
+class DownStage final : public DecodeStage {
+ public:
+  DownStage(const ModelImpl& model, size_t layer)
+      : DecodeStage(model, layer), tasks_({&weights_.down}, model.pool->size(), 4) {
+    forms_.add(weights_.down);
+  }
+  std::string describe() const override {
+    return fmt::format("down{}     {}", config_.post_norm ? "         " : "+residual",
+                       describe_linear(weights_.down));
+  }
+  int64_t tasks(const Step&) const override { return tasks_.count(); }
+  void begin(Step& step, int thread) const override {
+    if (!forms_.rounded) return;
+    const int64_t hidden = config_.ffn.hidden;
+    Workspace::Thread& my = mine(step, thread);
+    size_activations(forms_, step.rows(), hidden, my.input);
+    for (int64_t n = 0; n < step.rows(); ++n)
+      prepare_row(forms_, step.workspace.gate.data() + n * hidden, n, hidden, my.input);
+  }
+  void run(Step& step, int thread, int64_t task) const override {
+    const auto range = tasks_.range(task);
+    const Activations& input = forms_.rounded ? mine(step, thread).input : step.workspace.input;
+    add_product(step, thread, weights_.down, input, range.begin, range.end);
+  }
+
+ private:
+  TileTasks tasks_;
+  InputForms forms_;
+};
+
+}  // namespace
+
+StagePtr make_decode_qkv_stage(const ModelImpl& model, size_t layer) {
+  return std::make_unique<QkvStage>(model, layer);
+}
+StagePtr make_decode_output_stage(const ModelImpl& model, size_t layer, const AttentionParts& parts) {
+  return std::make_unique<OutputStage>(model, layer, parts);
+}
+StagePtr make_decode_gated_stage(const ModelImpl& model, size_t layer) {
+  return std::make_unique<GatedStage>(model, layer);
+}
+StagePtr make_decode_down_stage(const ModelImpl& model, size_t layer) {
+  return std::make_unique<DownStage>(model, layer);
+}
+
+}  // namespace mneme
