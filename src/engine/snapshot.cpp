@@ -1,0 +1,215 @@
+// Snapshots in memory and on disk. File, little-endian:
+//
+//   "MNEMSNAP" | u32 version = 1 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks | SHA-256
+//
+// The header names the model hash, KV type, rollback reach, position, and for every group of layers the size of a block
+// and which blocks follow. The checksum (64 hexadecimal digits) covers everything before it.
+#include <algorithm>
+#include <cstring>
+
+#include "core/checked.h"
+#include "core/half.h"
+#include "core/json.h"
+#include "core/sha256.h"
+#include "engine/session_impl.h"
+
+namespace mneme {
+namespace {
+
+constexpr std::string_view kMagic = "MNEMSNAP";
+constexpr uint32_t kVersion = 1;
+constexpr uint64_t kPrefix = 16, kChecksum = 64;
+constexpr std::string_view kKvNames[] = {"f16", "int8", "f32"};
+
+class Reader {
+ public:
+  Reader(Bytes bytes, const std::string& name) : bytes_(bytes), name_(name) {}
+  Bytes take(uint64_t n, const char* what) {
+    require(n <= bytes_.size() - at_, ErrorCode::corrupt, "snapshot {} ends inside its {}: {} bytes needed, {} left",
+            name_, what, n, bytes_.size() - at_);
+    at_ += n;
+    return bytes_.subspan(at_ - n, n);
+  }
+  uint64_t left() const { return bytes_.size() - at_; }
+
+ private:
+  Bytes bytes_;
+  uint64_t at_ = 0;
+  const std::string& name_;
+};
+
+std::string_view text(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+
+template <class T>
+T field(const Json& header, const char* key, const std::string& name) {
+  try {
+    return header.at(key).get<T>();
+  } catch (const Json::exception&) {
+    fail(ErrorCode::corrupt, "snapshot {}: header field \"{}\" is missing or of the wrong type", name, key);
+  }
+}
+
+uint64_t natural(const Json& header, const char* key, uint64_t most, const std::string& name) {
+  const auto it = header.find(key);
+  require(it != header.end() && it->is_number_unsigned() && it->get<uint64_t>() <= most, ErrorCode::corrupt,
+          "snapshot {}: header field \"{}\" must be a whole number up to {}", name, key, most);
+  return it->get<uint64_t>();
+}
+
+Json make_header(const Snapshot::Data& data) {
+  Json groups = Json::array();
+  for (const auto& group : data.blocks) {
+    Json present = Json::array();
+    uint64_t bytes = 0;
+    for (const auto& block : group) {
+      present.push_back(block ? 1 : 0);
+      if (block) bytes = block->size();
+    }
+    groups.push_back({{"block_bytes", bytes}, {"present", present}});
+  }
+  return {{"model_hash", data.model_hash},     {"kv", kKvNames[static_cast<size_t>(data.kv)]},
+          {"max_rollback", data.max_rollback}, {"position", data.position},
+          {"low_water", data.low_water},       {"logits", data.logits.size()},
+          {"groups", groups}};
+}
+
+void read_blocks(const Json& header, Reader& reader, const std::string& name, Snapshot::Data& data) {
+  const auto groups = field<Json>(header, "groups", name);
+  require(groups.is_array() && groups.size() <= 4096, ErrorCode::corrupt, "snapshot {}: bad \"groups\"", name);
+  for (const Json& group : groups) {
+    const uint64_t block_bytes = natural(group, "block_bytes", uint64_t{1} << 40, name);
+    const auto present = field<std::vector<uint8_t>>(group, "present", name);
+    auto& blocks = data.blocks.emplace_back();
+    for (const uint8_t there : present) {
+      blocks.emplace_back();
+      if (there == 0) continue;
+      const Bytes content = reader.take(block_bytes, "cache blocks");
+      blocks.back() = std::make_shared<HugeBuffer>(block_bytes);
+      std::memcpy(blocks.back()->data(), content.data(), block_bytes);
+    }
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::string& name) {
+  require(bytes.size() >= kPrefix + kChecksum && text(bytes.first(8)) == kMagic, ErrorCode::corrupt,
+          "{} is not a Mneme snapshot", name);
+  const auto version = load_le<uint32_t>(bytes.data() + 8);
+  require(version == kVersion, ErrorCode::unsupported, "snapshot {} has version {}; this program reads version {}", name,
+          version, kVersion);
+  const Bytes body = bytes.first(bytes.size() - kChecksum);
+  require(sha256_hex(body) == text(bytes.last(kChecksum)), ErrorCode::corrupt,
+          "snapshot {} is damaged: its checksum does not match; make it again", name);
+  Reader reader(body, name);
+  reader.take(kPrefix, "prefix");
+  const Json header =
+      parse_json(text(reader.take(load_le<uint32_t>(bytes.data() + 12), "header")), "snapshot header", 8);
+  auto data = std::make_shared<Snapshot::Data>();
+  data->model_hash = field<std::string>(header, "model_hash", name);
+  const auto kv = field<std::string>(header, "kv", name);
+  const auto* kind = std::find(std::begin(kKvNames), std::end(kKvNames), kv);
+  require(kind != std::end(kKvNames), ErrorCode::corrupt, "snapshot {}: unknown KV type \"{}\"", name, kv);
+  data->kv = static_cast<KvType>(kind - std::begin(kKvNames));
+  data->max_rollback = static_cast<uint32_t>(natural(header, "max_rollback", 1u << 20, name));
+  data->position = static_cast<int64_t>(natural(header, "position", uint64_t{1} << 40, name));
+  data->low_water = static_cast<int64_t>(natural(header, "low_water", static_cast<uint64_t>(data->position), name));
+  const Bytes tokens = reader.take(checked_mul(static_cast<uint64_t>(data->position), sizeof(TokenId), "tokens"), "tokens");
+  data->tokens.resize(static_cast<size_t>(data->position));
+  std::memcpy(data->tokens.data(), tokens.data(), tokens.size());
+  const uint64_t logits = natural(header, "logits", uint64_t{1} << 32, name);
+  const Bytes values = reader.take(logits * sizeof(float), "logits");
+  data->logits.resize(logits);
+  std::memcpy(data->logits.data(), values.data(), values.size());
+  read_blocks(header, reader, name, *data);
+  require(reader.left() == 0, ErrorCode::corrupt, "snapshot {} has {} bytes too many", name, reader.left());
+  return data;
+}
+
+uint64_t Snapshot::position() const { return static_cast<uint64_t>(data_->position); }
+const std::vector<TokenId>& Snapshot::tokens() const { return data_->tokens; }
+
+void Snapshot::save(const std::filesystem::path& path) const {
+  Data named = *data_;
+  if (named.model_hash.empty()) named.model_hash = named.model->hash();
+  const std::string header = make_header(named).dump();
+  AtomicFile file(path);
+  Sha256 checksum;
+  const auto write = [&](Bytes bytes) {
+    file.write(bytes);
+    checksum.update(bytes);
+  };
+  const uint32_t numbers[] = {kVersion, static_cast<uint32_t>(header.size())};
+  write(std::as_bytes(std::span(kMagic)));
+  write(std::as_bytes(std::span(numbers)));
+  write(std::as_bytes(std::span(header)));
+  write(std::as_bytes(std::span(named.tokens)));
+  write(std::as_bytes(std::span(named.logits)));
+  for (const auto& group : named.blocks)
+    for (const auto& block : group)
+      if (block) write({block->data(), block->size()});
+  file.write(checksum.hex());
+  file.commit();
+}
+
+Snapshot Snapshot::load(const std::filesystem::path& path) {
+  const MappedFile file(path, LoadMode::read);
+  return Snapshot(parse_snapshot(file.bytes(), path.string()));
+}
+
+Snapshot Session::snapshot() const {
+  auto data = std::make_shared<Snapshot::Data>();
+  data->model = impl_->model;
+  data->kv = impl_->options.kv;
+  data->max_rollback = impl_->options.max_rollback;
+  data->position = impl_->state.position();
+  data->low_water = impl_->state.low_water();
+  data->tokens = impl_->tokens;
+  const auto row = logits();
+  data->logits.assign(row.begin(), row.end());
+  data->blocks = impl_->state.blocks();
+  return Snapshot(std::move(data));
+}
+
+void Session::restore(const Snapshot& snapshot) {
+  const Snapshot::Data& data = snapshot.data();
+  SessionImpl& s = *impl_;
+  if (data.model != s.model) {
+    const std::string& hash = data.model_hash.empty() ? data.model->hash() : data.model_hash;
+    require(hash == s.model->hash(), ErrorCode::mismatch,
+            "the snapshot was made with another model (hash {}…, this one is {}…)", hash.substr(0, 12),
+            s.model->hash().substr(0, 12));
+  }
+  require(data.kv == s.options.kv, ErrorCode::mismatch, "the snapshot holds {} keys and values, the session {}",
+          kKvNames[static_cast<size_t>(data.kv)], kKvNames[static_cast<size_t>(s.options.kv)]);
+  require(data.max_rollback == s.options.max_rollback, ErrorCode::mismatch,
+          "the snapshot keeps {} tokens for rollback, the session {}", data.max_rollback, s.options.max_rollback);
+  require(s.options.max_context == 0 || data.position <= int64_t{s.options.max_context}, ErrorCode::limit,
+          "the snapshot holds {} tokens, the context {}", data.position, s.options.max_context);
+  const auto& groups = s.state.layout().groups;
+  const auto blocks = static_cast<size_t>((data.position + kPagePositions - 1) / kPagePositions);
+  require(data.blocks.size() == groups.size() && (data.logits.empty() || data.logits.size() == s.vocab()),
+          ErrorCode::corrupt, "the snapshot does not have the shape of this model");
+  for (size_t g = 0; g < groups.size(); ++g) {
+    require(data.blocks[g].size() == blocks, ErrorCode::corrupt,
+            "the snapshot holds {} cache blocks for {} tokens, not {}", data.blocks[g].size(), data.position, blocks);
+    // The blocks that a session at this position, or rolled back as far as allowed, can still see.
+    const int64_t oldest = groups[g].window > 0 ? std::max<int64_t>(0, data.low_water - groups[g].window + 1) : 0;
+    for (size_t i = 0; i < blocks; ++i) {
+      const auto& block = data.blocks[g][i];
+      const bool seen = static_cast<int64_t>(i) >= oldest / kPagePositions ||
+                        static_cast<int64_t>(i) * kPagePositions < groups[g].sinks;
+      require(block ? static_cast<int64_t>(block->size()) == groups[g].block_bytes : !seen, ErrorCode::corrupt,
+              "the snapshot's cache block {} is missing or has another size", i);
+    }
+  }
+  for (const TokenId id : data.tokens)
+    require(id >= 0 && static_cast<uint64_t>(id) < s.vocab(), ErrorCode::corrupt, "the snapshot holds token id {}", id);
+  s.state.restore(data.position, data.low_water, data.blocks);
+  s.tokens = data.tokens;
+  s.logits = data.logits;
+  s.last_logits = 0;
+  s.has_logits = !data.logits.empty();
+}
+
+}  // namespace mneme
