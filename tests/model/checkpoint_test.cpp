@@ -1,0 +1,167 @@
+// Paths of every kind: what opens, and what is said about what does not.
+#include "model/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "core/fail.h"
+#include "model/fake_tensors.h"
+#include "model/import_gguf.h"
+#include "model/published_configs.h"
+
+namespace mneme {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using testing::error_of;
+using ::testing::HasSubstr;
+
+const fs::path kModels = fs::path(MNEME_TEST_DATA) / "models";
+
+class Checkpoints : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() /
+              fmt::format("mneme-{}-{}", ::testing::UnitTest::GetInstance()->current_test_info()->name(),
+                          ::getpid());
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  fs::path write(const std::string& name, const std::string& text) {
+    std::ofstream(folder_ / name, std::ios::binary) << text;
+    return folder_ / name;
+  }
+  /// A GGUF file of zeros with the tensors of `config`, described by the config itself.
+  fs::path write_model(const ModelConfig& config, const std::string& name) {
+    GgufMetadata metadata;
+    metadata.set("general.architecture", std::string("mneme"));
+    metadata.set(kConfigKey, config.to_json());
+    std::vector<GgufTensorToWrite> tensors;
+    const testing::FakeTensors expected(config, NameStyle::gguf);  // keeps the infos alive
+    for (const TensorInfo& info : expected.tensors())
+      tensors.push_back(
+          {info, [bytes = info.bytes](AtomicFile& out) { out.write(std::string(bytes, '\0')); }});
+    write_gguf(folder_ / name, metadata, tensors);
+    return folder_ / name;
+  }
+  Error refused(const fs::path& path) {
+    return error_of([&] { open_checkpoint(path); });
+  }
+
+  fs::path folder_;
+};
+
+ModelConfig tiny() {
+  ModelConfig config = testing::uniform(2, 8, 2, 1, 4, 16, 10, 64, 10000, false);
+  config.name = "tiny";
+  config.layers[1].mixer.type = MixerType::window;
+  config.layers[1].mixer.window = 7;
+  config.layers[1].mixer.sinks = 2;
+  config.layers[1].mixer.qk_norm = true;
+  return config;
+}
+
+TEST_F(Checkpoints, AGgufFileWithItsOwnConfig) {
+  const Checkpoint checkpoint = open_checkpoint(write_model(tiny(), "tiny.gguf"));
+  EXPECT_EQ(checkpoint.config(), tiny());
+  EXPECT_EQ(checkpoint.style(), NameStyle::gguf);
+  ASSERT_NE(checkpoint.metadata(), nullptr);
+  EXPECT_THAT(checkpoint.at("blk.1.attn_q_norm.weight").shape, ElementsAre(4u));
+  EXPECT_EQ(checkpoint.tensors().data(checkpoint.at("output.weight")).size(), 320u);
+  EXPECT_EQ(checkpoint.find("blk.0.attn_q_norm.weight"), nullptr);
+  EXPECT_EQ(error_of([&] { checkpoint.at("blk.2.attn_q.weight"); }).code(), ErrorCode::not_found);
+  EXPECT_TRUE(checkpoint.leftovers().empty());
+}
+
+TEST_F(Checkpoints, AConfigThatDoesNotFitItsTensorsIsRefused) {
+  ModelConfig wider = tiny();
+  const fs::path path = write_model(wider, "tiny.gguf");
+  std::string bytes = read_text_file(path);
+  const size_t at = bytes.find("\"hidden\":16");
+  ASSERT_NE(at, std::string::npos);
+  bytes.replace(at, 11, "\"hidden\":17");
+  write("tiny.gguf", bytes);
+  const Error error = refused(path);
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_THAT(error.what(),
+              AllOf(HasSubstr("tiny.gguf"), HasSubstr("blk.0.ffn_gate.weight has shape [16, 8], but "
+                                                      "the config asks for [17, 8]")));
+}
+
+TEST_F(Checkpoints, EveryHuggingFaceFolderOfTheTestDataOpens) {
+  int folders = 0;
+  for (const auto& entry : fs::directory_iterator(kModels)) {
+    if (!entry.is_directory() || !fs::exists(entry.path() / "config.json")) continue;
+    SCOPED_TRACE(entry.path().string());
+    const Checkpoint checkpoint = open_checkpoint(entry.path());
+    EXPECT_EQ(checkpoint.style(), NameStyle::hugging_face);
+    EXPECT_EQ(checkpoint.metadata(), nullptr);
+    EXPECT_THAT(checkpoint.leftovers(), ElementsAre());
+    EXPECT_EQ(checkpoint.config().name, entry.path().filename());
+    EXPECT_EQ(checkpoint.config().rope.style, RopeConfig::Style::half);
+    const TensorInfo& q = checkpoint.at("blk.0.attn_q.weight");
+    EXPECT_EQ(q.name, "model.layers.0.self_attn.q_proj.weight");
+    EXPECT_EQ(checkpoint.tensors().data(q).size(), q.bytes);
+    EXPECT_THAT(checkpoint.folder_file("tokenizer.json"), HasSubstr("\"model\""));
+    EXPECT_EQ(checkpoint.folder_file("no such file"), "");
+    ++folders;
+  }
+  EXPECT_GE(folders, 8);
+}
+
+TEST_F(Checkpoints, AGgufFileDescribesTheSameModelAsItsFolder) {
+  int pairs = 0;
+  for (const auto& entry : fs::directory_iterator(kModels)) {
+    fs::path folder = entry.path();
+    if (folder.extension() != ".gguf") continue;
+    folder.replace_extension();
+    if (!fs::exists(folder / "config.json")) continue;
+    SCOPED_TRACE(entry.path().string());
+    ModelConfig gguf = open_checkpoint(entry.path()).config(), hf = open_checkpoint(folder).config();
+    hf.name = gguf.name;
+    hf.rope.style = gguf.rope.style;                  // llama's rows are permuted in GGUF
+    hf.norm.weight_offset = gguf.norm.weight_offset;  // Gemma's one is added already
+    EXPECT_EQ(gguf, hf) << gguf.to_json() << "\n" << hf.to_json();
+    ++pairs;
+  }
+  EXPECT_GE(pairs, 3);
+}
+
+TEST_F(Checkpoints, APathThatDoesNotExistSuggestsAName) {
+  const fs::path model = write_model(tiny(), "tiny.gguf");
+  const Error error = refused(folder_ / "tinny.gguf");
+  EXPECT_EQ(error.code(), ErrorCode::not_found);
+  EXPECT_THAT(error.what(), HasSubstr("did you mean " + model.string()));
+  EXPECT_THAT(refused(folder_ / "no" / "such.gguf").what(), HasSubstr("neither does its folder"));
+  EXPECT_EQ(refused("").code(), ErrorCode::not_found);
+}
+
+TEST_F(Checkpoints, OtherKindsOfFilesAreNamed) {
+  EXPECT_THAT(refused(write("pytorch_model.bin", "PK")).what(), HasSubstr("convert it to safetensors"));
+  EXPECT_THAT(refused(write("model.safetensors", "12345678{}")).what(), HasSubstr("give the folder itself"));
+  EXPECT_THAT(refused(write("notes.txt", "hello")).what(),
+              HasSubstr("neither a GGUF file nor a Hugging Face folder"));
+  EXPECT_THAT(refused(write("broken.gguf", "GGU")).what(), HasSubstr("does not begin with \"GGUF\""));
+  EXPECT_EQ(refused(write("cut.gguf", "GGUF\3")).code(), ErrorCode::corrupt);
+}
+
+TEST_F(Checkpoints, FoldersWithoutWhatTheyNeedAreExplained) {
+  EXPECT_THAT(refused(folder_).what(), HasSubstr("has no config.json"));
+  write("pytorch_model.bin", "PK");
+  EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin is a PyTorch checkpoint"));
+  write("config.json", "{}");
+  EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin is a PyTorch checkpoint"));
+  fs::remove(folder_ / "pytorch_model.bin");
+  EXPECT_EQ(refused(folder_).code(), ErrorCode::not_found);  // no safetensors
+  fs::remove(folder_ / "config.json");
+  const fs::path model = write_model(tiny(), "tiny.gguf");
+  EXPECT_THAT(refused(folder_).what(), HasSubstr("did you mean the file " + model.string()));
+}
+
+}  // namespace
+}  // namespace mneme
