@@ -261,7 +261,7 @@ def stage_fuzz(files, counts):
     folder = build("fuzz", counts)
     if not folder:
         return
-    targets = sorted(p for p in folder.glob("bin/*fuzz*") if os.access(p, os.X_OK) and p.is_file())
+    targets = sorted(folder.glob("fuzz/*_fuzz"))
     if not targets:
         counts.fail("fuzz", "the fuzz preset built no target")
 
@@ -269,8 +269,7 @@ def stage_fuzz(files, counts):
         with tempfile.TemporaryDirectory(prefix="fuzz-", dir=STAMPS) as work:
             found = pathlib.Path(work) / "found"
             found.mkdir()
-            short = target.name.replace("_fuzz", "").replace("fuzz_", "")
-            seeds = [p for p in (TOP / "tests/fuzz/corpus" / short, TOP / "tests/fuzz/corpus" / target.name) if p.is_dir()]
+            seeds = [p for p in [TOP / "tests/fuzz/corpus" / target.name.removesuffix("_fuzz")] if p.is_dir()]
             ran = run([str(target), f"-max_total_time={FUZZ_SECONDS}", "-rss_limit_mb=4096", "-timeout=20", "-print_final_stats=1",
                        f"-artifact_prefix={STAMPS}/{target.name}-", str(found), *map(str, seeds)], cwd=work)
             return target.name, ran
@@ -387,7 +386,10 @@ def main():
             STAGES[stage](files, counts)
             seconds = time.monotonic() - start
             print(f"   {stage}: {counts.text()} in {seconds:.0f} s")
-            if not counts.failed:
+            if stage != "tidy" and not counts.passed + len(counts.failed) + len(counts.skipped):
+                counts.fail(stage, "ran no test")
+            unchanged = stage_inputs(stage, repository_files(), environment) == key
+            if not counts.failed and unchanged:
                 (STAMPS / f"{stage}.json").write_text(json.dumps(
                     {"key": key, "passed": counts.passed, "skipped": counts.skipped, "seconds": seconds,
                      "when": time.strftime("%Y-%m-%d %H:%M")}))

@@ -4,8 +4,8 @@
 #include <array>
 #include <cctype>
 #include <map>
-#include <regex>
 
+#include "cli/gguf_parts.h"
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/json.h"
@@ -37,18 +37,12 @@ bool is_gguf_model(const HubFile& file) {
          name.find("IMATRIX") == std::string::npos;
 }
 
-// "dir/model-00002-of-00003.gguf" -> "dir/model.gguf": the parts of a split file share a key.
-std::string without_part(const std::string& name) {
-  static const std::regex part(R"(-\d{5}-of-\d{5}(\.gguf)$)", std::regex::icase);
-  return std::regex_replace(name, part, "$1");
-}
-
 using Models = std::map<std::string, std::vector<HubFile>>;  // key without part -> its files in order
 
 Models gguf_models(const std::vector<HubFile>& files) {
   Models models;
   for (const HubFile& file : files)
-    if (is_gguf_model(file)) models[without_part(file.name)].push_back(file);
+    if (is_gguf_model(file)) models[gguf_part(file.name).whole].push_back(file);
   for (auto& [key, parts] : models)
     std::sort(parts.begin(), parts.end(), [](const auto& a, const auto& b) { return a.name < b.name; });
   return models;
@@ -185,7 +179,7 @@ std::vector<HubFile> choose_hub_files(const std::vector<HubFile>& files, const s
   } else {
     std::vector<const std::vector<HubFile>*> matches;
     for (const auto& [key, parts] : models) {
-      const bool exact = key == wanted || without_part(wanted) == key;  // also by the name of any one part
+      const bool exact = key == wanted || gguf_part(wanted).whole == key;  // also by the name of any one part
       if (exact) {
         matches = {&parts};
         break;

@@ -1,8 +1,8 @@
 #include "cli/store.h"
 
 #include <algorithm>
-#include <regex>
 
+#include "cli/gguf_parts.h"
 #include "cli/suggest.h"
 #include "core/fail.h"
 #include "core/paths.h"
@@ -35,22 +35,14 @@ uint64_t folder_bytes(const fs::path& folder) {
   return bytes;
 }
 
-/// "m-00002-of-00003.gguf" -> "m.gguf" and 2; any other name as it is and 1.
-std::pair<std::string, int> split_part(const std::string& file) {
-  static const std::regex pattern(R"((.*)-(\d{5})-of-\d{5}\.gguf)");
-  std::smatch match;
-  if (!std::regex_match(file, match, pattern)) return {file, 1};
-  return {match[1].str() + ".gguf", std::stoi(match[2].str())};
-}
-
 std::vector<fs::path> files_of(const StoredModel& model) {
-  const auto [whole, part] = split_part(model.path.filename().string());
+  const std::string whole = gguf_part(model.path.filename().string()).whole;
   if (whole == model.path.filename().string()) return {model.path};
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::directory_iterator it(model.path.parent_path(), error), end; !error && it != end;
        it.increment(error))
-    if (it->path().extension() == ".gguf" && split_part(it->path().filename().string()).first == whole)
+    if (it->path().extension() == ".gguf" && gguf_part(it->path().filename().string()).whole == whole)
       files.push_back(it->path());
   return files;
 }
@@ -70,9 +62,9 @@ void add_models_below(const fs::path& folder, const fs::path& root, int depth,
         add_models_below(path, root, depth - 1, models);
       }
     } else if (path.extension() == ".gguf" && it->is_regular_file(ignored)) {
-      const auto [whole, part] = split_part(file);
-      if (part != 1) continue;
-      const std::string name = (path.parent_path() / whole).lexically_relative(root).string();
+      const GgufPart part = gguf_part(file);
+      if (part.number != 1) continue;
+      const std::string name = (path.parent_path() / part.whole).lexically_relative(root).string();
       StoredModel model{name.substr(0, name.size() - 5), path, "gguf", 0};
       for (const fs::path& each : files_of(model)) model.bytes += size_of(each);
       models.push_back(std::move(model));

@@ -147,7 +147,7 @@ def check_scripts_parse_and_run():
             ran = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)
             if ran.returncode:
                 problems.append(ran.stderr.strip())
-        if text.startswith("#!") and not os.access(path, os.X_OK):
+        if text.startswith("#!") and path.suffix != ".py" and not os.access(path, os.X_OK):
             problems.append(f"{path.relative_to(TOP)} has #! but is not executable")
     return problems
 
