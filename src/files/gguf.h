@@ -49,6 +49,7 @@ class GgufMetadata {
   std::vector<double> get_floats(std::string_view key) const;  // empty if missing
 
   void set(std::string key, GgufValue value) { values_.insert_or_assign(std::move(key), std::move(value)); }
+  void erase(const std::string& key) { values_.erase(key); }
   const std::map<std::string, GgufValue, std::less<>>& values() const { return values_; }
 
  private:

@@ -1,0 +1,78 @@
+// `mneme quantize`: a model written again with another number format, as GGUF or as a Hugging Face folder.
+#include "convert/quantize.h"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <memory>
+
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/signals.h"
+#include "cli/store.h"
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "core/fail.h"
+
+namespace mneme::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string in, out;
+  QuantizeOptions quantize;
+};
+
+int run(Options& options) {
+  const InterruptScope interrupt;
+  Progress progress("Quantizing", Progress::Unit::bytes, !options.common.quiet);
+  options.quantize.threads = options.common.threads;
+  options.quantize.progress = [&](uint64_t done, uint64_t total) {
+    require(!interrupt.interrupted(), ErrorCode::cancelled, "interrupted; nothing was written");
+    progress.update(done, total);
+  };
+  QuantizeResult result;
+  try {
+    result = quantize_model(resolve_model(options.in), options.out, options.quantize);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::cancelled) return kInterrupted;
+    throw;
+  }
+  progress.clear();
+  if (options.common.json)
+    print_json({{"bytes_in", result.bytes_in}, {"bytes_out", result.bytes_out}});
+  else
+    print(fmt::format("{}: {} -> {}\n", options.out, human_bytes(static_cast<double>(result.bytes_in)),
+                      human_bytes(static_cast<double>(result.bytes_out))));
+  return kDone;
+}
+
+const VerbRegistration registration(
+    {.name = "quantize",
+     .summary = "Write a model with other weights: GGUF or a Hugging Face folder",
+     .group = Group::models,
+     .examples = {{"mneme quantize model.gguf small.gguf --type q4_0", "4 bits a weight"},
+                  {"mneme quantize hf-folder/ model.gguf --type q8_0", "from a Hugging Face folder"},
+                  {"mneme quantize model.gguf folder/ --type bf16", "to a Hugging Face folder"}},
+     .setup = [](CLI::App& app) -> Action {
+       auto options = std::make_shared<Options>();
+       static const std::map<std::string, ModelFormat> kFormats = {
+           {"auto", ModelFormat::automatic}, {"gguf", ModelFormat::gguf}, {"hf", ModelFormat::hugging_face}};
+       app.add_option("in", options->in, "GGUF file, Hugging Face folder or name of a stored model")
+           ->required()
+           ->type_name("IN");
+       app.add_option("out", options->out, "File or, ending with '/', folder to write")
+           ->required()
+           ->type_name("OUT");
+       app.add_option("--type", options->quantize.type, "q8_0, q4_0, q4_1, f16, bf16 or f32")
+           ->capture_default_str();
+       app.add_flag("--pure", options->quantize.pure, "4-bit types: the embedding too, instead of q8_0");
+       app.add_option("--format", options->quantize.format, "auto (by OUT), gguf or hf")
+           ->transform(CLI::CheckedTransformer(kFormats))
+           ->default_str("auto");
+       add_common_options(app, options->common);
+       return [options] { return run(*options); };
+     }});
+
+}  // namespace
+}  // namespace mneme::cli

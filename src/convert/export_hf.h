@@ -1,0 +1,16 @@
+// A checkpoint as a Hugging Face folder: config.json, model.safetensors, generation_config.json and, if the
+// checkpoint has a tokenizer, tokenizer.json and tokenizer_config.json.
+#pragma once
+#include "convert/quantize.h"
+#include "model/checkpoint.h"
+
+namespace mneme {
+
+/// Writes beside `out` and renames at the end. `out` may be an empty folder or not exist; a folder with
+/// content is refused with Error(invalid_argument). Returns the bytes written.
+uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options);
+
+/// Throws Error(io) if the file system of `out` has less than `bytes` free, before anything is written.
+void check_space(const fs::path& out, uint64_t bytes);
+
+}  // namespace mneme

@@ -1,0 +1,104 @@
+#include "convert/quantize.h"
+
+#include "convert/describe_gguf.h"
+#include "convert/export_hf.h"
+#include "convert/tokenizer_to_gguf.h"
+#include "convert/weights.h"
+#include "core/fail.h"
+#include "files/gguf.h"
+#include "model/checkpoint.h"
+#include "simd/blocks.h"
+
+namespace mneme {
+namespace {
+
+bool wants_folder(const fs::path& out, ModelFormat format) {
+  std::error_code error;
+  if (format != ModelFormat::automatic) return format == ModelFormat::hugging_face;
+  return !out.has_filename() || fs::is_directory(out, error);
+}
+
+DType parse_type(const std::string& name, bool folder) {
+  const auto type = dtype_from_name(name);
+  require(type.has_value() && can_quantize(*type), ErrorCode::invalid_argument,
+          "type \"{}\" cannot be written; q8_0, q4_0, q4_1, f16, bf16 and f32 can", name);
+  require(!folder || !dtype_info(*type).quantized, ErrorCode::invalid_argument,
+          "a Hugging Face folder holds f32, f16 or bf16, not {}; name a .gguf file to write {}", name, name);
+  return *type;
+}
+
+void check_not_same(const Checkpoint& in, const fs::path& out) {
+  for (const fs::path& path : in.tensors().paths()) {
+    std::error_code error;
+    const bool same =
+        fs::equivalent(path, out, error) || fs::equivalent(path, out / "model.safetensors", error);
+    require(!same, ErrorCode::invalid_argument, "{} is the model that is read; name another output",
+            out.string());
+  }
+}
+
+/// What llama.cpp's tools call the dominant type of a file.
+uint64_t file_type(DType type) {
+  switch (type) {
+    case DType::f32:
+      return 0;
+    case DType::f16:
+      return 1;
+    case DType::q4_0:
+      return 2;
+    case DType::q4_1:
+      return 3;
+    case DType::q8_0:
+      return 7;
+    default:
+      return 32;  // BF16
+  }
+}
+
+uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
+                       const QuantizeOptions& options) {
+  GgufDescription description;
+  if (in.metadata() != nullptr) {  // GGUF to GGUF: same tensors, same keys
+    description.metadata = *in.metadata();
+    for (const char* key : {"split.no", "split.count", "split.tensors.count"})
+      description.metadata.erase(key);
+    description.config = in.config();
+  } else {
+    description = describe_gguf(in.config());
+    put_tokenizer(in, description.metadata);
+  }
+  description.metadata.set("general.file_type", file_type(type));
+  if (dtype_info(type).quantized) description.metadata.set("general.quantization_version", uint64_t{2});
+  const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::gguf});
+  std::vector<GgufTensorToWrite> tensors;
+  uint64_t bytes = 0;
+  for (const auto& tensor : plan) {
+    bytes += tensor.target.bytes;
+    tensors.push_back({tensor.target, [&in, &tensor, &options](AtomicFile& file) {
+                         write_weight(in.tensors(), tensor, options.threads, file);
+                       }});
+  }
+  const auto& freqs = description.rope_freqs;
+  if (!freqs.empty())
+    tensors.push_back({{"rope_freqs.weight", DType::f32, {freqs.size()}, freqs.size() * sizeof(float)},
+                       [&freqs](AtomicFile& file) { file.write(std::as_bytes(std::span(freqs))); }});
+  check_space(out, bytes);
+  write_gguf(out, description.metadata, tensors, options.progress);
+  return fs::file_size(out);
+}
+
+}  // namespace
+
+QuantizeResult quantize_model(const fs::path& in, const fs::path& out, const QuantizeOptions& options) {
+  const bool folder = wants_folder(out, options.format);
+  const DType type = parse_type(options.type, folder);
+  const Checkpoint checkpoint = open_checkpoint(in);
+  check_not_same(checkpoint, out);
+  QuantizeResult result;
+  result.bytes_in = checkpoint.tensors().file_bytes();
+  result.bytes_out =
+      folder ? export_hf(checkpoint, out, type, options) : write_as_gguf(checkpoint, out, type, options);
+  return result;
+}
+
+}  // namespace mneme

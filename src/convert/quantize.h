@@ -1,0 +1,34 @@
+// `mneme quantize`: a checkpoint written again with another number format, as a GGUF file or as a Hugging
+// Face folder. Weights stream through memory a few megabytes at a time; the output appears under its name
+// whole or not at all.
+#pragma once
+#include <functional>
+#include <string>
+
+#include "core/file.h"
+
+namespace mneme {
+
+enum class ModelFormat { automatic, gguf, hugging_face };
+
+struct QuantizeOptions {
+  std::string type =
+      "q8_0";  // of matrices: q8_0, q4_0, q4_1 (GGUF only), f16, bf16, f32; norms and biases become F32
+  bool pure = false;  // q4_0, q4_1: the embedding and the output head too, which otherwise become Q8_0
+  ModelFormat format = ModelFormat::automatic;  // a folder if `out` is one or ends with '/', else GGUF
+  int threads = 0;                              // 0: one per core
+  std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of the output; may throw to stop
+};
+
+struct QuantizeResult {
+  uint64_t bytes_in = 0, bytes_out = 0;
+};
+
+/// Reads a GGUF file or a Hugging Face folder and writes the other or the same. RoPE row order, norm offsets,
+/// names, config and tokenizer are translated, so that other programs read the result rightly; what a
+/// standard architecture cannot say stands in "mneme.config" (GGUF) or "mneme_config" (config.json). Throws
+/// Error: invalid_argument (unknown type, IN is OUT, a folder with a quantized type), io (no space, cannot
+/// write), corrupt (a weight that is not finite, by tensor), and what opening `in` throws.
+QuantizeResult quantize_model(const fs::path& in, const fs::path& out, const QuantizeOptions& options);
+
+}  // namespace mneme
