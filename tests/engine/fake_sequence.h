@@ -18,7 +18,7 @@ namespace mneme::testing_fakes {
 
 inline constexpr TokenId kEnd = 0, kSecondEnd = 1, kPoison = 2;
 
-class FakeTokenizer final : public Tokenizer {
+class FakeTokenizer : public Tokenizer {
  public:
   FakeTokenizer() {
     pieces_ = {"", "", "!", "\xC3", "\xA9", "\xE4\xB8", "\xAD"};  // é and 中 in two parts each
@@ -76,8 +76,10 @@ class FakeSequence final : public Sequence {
   std::span<const float> append(std::span<const TokenId> ids, const AppendOptions& options) override {
     const size_t before = tokens_.size();
     require(before + ids.size() <= model_.context, ErrorCode::limit, "fake context is full");
+    std::vector<float> chunk_logits, all_logits;
     for (size_t at = 0; at < ids.size();) {
       const size_t count = std::min<size_t>(model_.chunk, ids.size() - at);
+      chunk_logits.clear();
       for (size_t i = at; i < at + count; ++i) {
         if (model_.on_append) model_.on_append(tokens_.size());
         if ((options.cancel != nullptr && options.cancel->cancelled()) ||
@@ -88,12 +90,22 @@ class FakeSequence final : public Sequence {
                cancelled ? "cancel" : "poison");
         }
         tokens_.push_back(ids[i]);
+        if (!options.all_logits) continue;
+        compute();
+        chunk_logits.insert(chunk_logits.end(), logits_.begin(), logits_.end());
+      }
+      if (options.on_logits) {
+        options.on_logits(at, count, chunk_logits.data());
+      } else {
+        all_logits.insert(all_logits.end(), chunk_logits.begin(), chunk_logits.end());
       }
       at += count;
       if (options.progress) options.progress(at, ids.size());
     }
     compute();
-    return logits_;
+    if (!options.all_logits) return logits_;
+    all_logits_ = std::move(all_logits);
+    return all_logits_;
   }
   std::span<const float> logits() const override { return logits_; }
   const std::vector<TokenId>& tokens() const override { return tokens_; }
@@ -121,7 +133,7 @@ class FakeSequence final : public Sequence {
 
   FakeModel& model_;
   std::vector<TokenId> tokens_;
-  std::vector<float> logits_;
+  std::vector<float> logits_, all_logits_;
 };
 
 class FakeRunner final : public SequenceRunner {

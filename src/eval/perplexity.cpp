@@ -1,0 +1,136 @@
+#include "eval/perplexity.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "core/fail.h"
+#include "eval/log_softmax.h"
+#include "eval/text_pieces.h"
+
+namespace mneme {
+namespace {
+
+constexpr uint64_t kLogitsAtOnce = uint64_t{16} << 20;  // floats
+
+// Mean and variance in one pass (Welford 1962), without cancellation.
+class Moments {
+ public:
+  void add(double value) noexcept {
+    ++count_;
+    const double delta = value - mean_;
+    mean_ += delta / static_cast<double>(count_);
+    squares_ += delta * (value - mean_);
+  }
+  uint64_t count() const noexcept { return count_; }
+  double mean() const noexcept { return mean_; }
+  double deviation() const noexcept {
+    return count_ > 1 ? std::sqrt(squares_ / static_cast<double>(count_ - 1)) : 0.0;
+  }
+
+ private:
+  uint64_t count_ = 0;
+  double mean_ = 0, squares_ = 0;
+};
+
+// Scores window[half, ctx). The logits after token i - 1 predict token i.
+void score_window(SequenceRunner& runner, std::span<const TokenId> window, const CancelToken* cancel,
+                  Moments& scores) {
+  const auto sequence = runner.start();
+  require(window.size() <= sequence->context(), ErrorCode::limit,
+          "windows of {} tokens do not fit the context of {}", window.size(), sequence->context());
+  const size_t half = window.size() / 2;
+  AppendOptions options;
+  options.cancel = cancel;
+  const auto first = sequence->append(window.first(half), options);
+  const size_t vocab = first.size();
+  scores.add(negative_log_likelihood(first, window[half]));
+
+  const auto rest = window.subspan(half, window.size() - half - 1);
+  const size_t piece = std::clamp<size_t>(kLogitsAtOnce / std::max<size_t>(vocab, 1), 1, sequence->chunk());
+  options.all_logits = true;
+  for (size_t at = 0; at < rest.size(); at += piece) {
+    const size_t from = half + at;
+    options.on_logits = [&](uint64_t done, uint64_t count, const float* logits) {
+      for (uint64_t i = 0; i < count; ++i)
+        scores.add(negative_log_likelihood({logits + i * vocab, vocab}, window[from + done + i + 1]));
+    };
+    sequence->append(rest.subspan(at, std::min(piece, rest.size() - at)), options);
+  }
+}
+
+}  // namespace
+
+PerplexityResult perplexity(SequenceRunner& runner, const TokenStream& text,
+                            const PerplexityOptions& options) {
+  require(options.ctx >= 2, ErrorCode::invalid_argument, "ctx is {}: a window needs at least 2 tokens",
+          options.ctx);
+  Moments scores;
+  std::vector<TokenId> tokens;  // read and not yet used
+  uint64_t used = 0;
+  size_t at = 0;
+  bool more = true;
+  const uint64_t limit = options.max_tokens == 0 ? ~uint64_t{0} : options.max_tokens;
+  while (true) {
+    while (more && tokens.size() - at < options.ctx) {
+      tokens.erase(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(at));
+      at = 0;
+      more = text.next(tokens);
+    }
+    if (tokens.size() - at < options.ctx || limit - used < options.ctx) break;
+    require(options.cancel == nullptr || !options.cancel->cancelled(), ErrorCode::cancelled,
+            "stopped after {} tokens", used);
+    const std::span<TokenId> window = std::span(tokens).subspan(at, options.ctx);
+    if (text.bos >= 0) window[0] = text.bos;
+    score_window(runner, window, options.cancel, scores);
+    at += options.ctx;
+    used += options.ctx;
+    if (options.progress) {
+      const uint64_t total = text.estimated_total ? text.estimated_total() : 0;
+      options.progress(used, std::min(limit, std::max(used, total)), std::exp(scores.mean()));
+    }
+  }
+  require(scores.count() > 0, ErrorCode::invalid_argument,
+          "the text has {} tokens{}, fewer than one window of {}; take a longer text or a smaller ctx",
+          std::min<uint64_t>(tokens.size(), limit), limit < tokens.size() ? " within the limit" : "",
+          options.ctx);
+  PerplexityResult result;
+  result.tokens = scores.count();
+  result.nll = scores.mean();
+  result.ppl = std::exp(result.nll);
+  result.standard_error = result.ppl * scores.deviation() / std::sqrt(static_cast<double>(scores.count()));
+  return result;
+}
+
+TokenStream stream_file(const Tokenizer& tokenizer, const std::filesystem::path& file) {
+  struct State {
+    TextPieces pieces;
+    uint64_t tokens = 0;
+    std::vector<TokenId> opening;
+  };
+  const auto state = std::make_shared<State>(State{TextPieces(file), 0, {}});
+  TokenStream stream;
+  const auto opening = tokenizer.encode("", {.add_special = true, .parse_special = false});
+  if (!opening.empty() && opening.front() == tokenizer.bos()) {
+    stream.bos = tokenizer.bos();
+    state->opening = {stream.bos};
+  }
+  stream.next = [state, &tokenizer](std::vector<TokenId>& tokens) {
+    const std::string piece = state->pieces.next();
+    if (piece.empty()) return false;
+    // The BOS opens the text once; the text itself is plain, whatever special tokens it may spell.
+    const auto ids = tokenizer.encode(piece, {.add_special = false, .parse_special = false});
+    for (const auto& part : {std::exchange(state->opening, {}), ids})
+      tokens.insert(tokens.end(), part.begin(), part.end());
+    state->tokens += ids.size();
+    return true;
+  };
+  stream.estimated_total = [state] {
+    const auto read = static_cast<double>(state->pieces.bytes_read());
+    const auto total = static_cast<double>(state->pieces.total_bytes());
+    return read > 0 ? static_cast<uint64_t>(static_cast<double>(state->tokens) * total / read) : uint64_t{0};
+  };
+  return stream;
+}
+
+}  // namespace mneme
