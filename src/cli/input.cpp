@@ -42,7 +42,11 @@ std::string text_argument(const std::string& value) {
   if (!value.starts_with('@')) return value;
   if (value.starts_with("@@")) return value.substr(1);
   if (value == "@-") return read_stdin();
-  return read_text_file(value.substr(1), uint64_t{16} << 30);
+  try {
+    return read_text_file(value.substr(1), uint64_t{16} << 30);
+  } catch (const Error& error) {
+    fail(error.code(), "{} (a text that itself begins with @ is written with @@)", error.what());
+  }
 }
 
 std::vector<TokenId> ids_argument(const std::string& value, std::string_view option) {

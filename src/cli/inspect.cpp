@@ -1,0 +1,171 @@
+// `mneme inspect`: what a model is: config, tensors, sizes, memory per token of context, the plan.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <sstream>
+
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "cost/traffic.h"
+
+namespace mneme::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  ModelOptions model;
+  SessionFlags session;
+  bool tensors = false;
+  bool plan = false;
+  bool config = false;
+  bool hash = false;
+};
+
+std::vector<std::string> lines(const std::string& text) {
+  std::vector<std::string> all;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) all.push_back(line);
+  return all;
+}
+
+std::string shape_text(const std::vector<uint64_t>& shape) {
+  return fmt::format("{}", fmt::join(shape, " x "));
+}
+
+uint64_t kv_bytes(const Model& model, const Options& options) {
+  return kv_bytes_written(model.config(), kv_type(options.session.kv));
+}
+
+Json as_json(const Model& model, const Options& options) {
+  Json tensors = Json::array();
+  for (const TensorDescription& t : model.tensors())
+    tensors.push_back(
+        {{"name", t.name}, {"type", t.type}, {"layout", t.layout}, {"shape", t.shape}, {"bytes", t.bytes}});
+  const ModelBytes bytes = model.bytes();
+  const Session session(std::shared_ptr<const Model>(&model, [](const Model*) {}),
+                        session_options(options.session));
+  Json json{{"path", model.path()},
+            {"config", Json::parse(model.config().to_json())},
+            {"tensors", tensors},
+            {"bytes", {{"resident", bytes.resident}, {"mapped", bytes.mapped}, {"disk", bytes.disk}}},
+            {"bytes_per_token", model.bytes_per_token()},
+            {"state_bytes", session.state_bytes()},
+            {"kv_bytes_per_token", kv_bytes(model, options)},
+            {"isa", model.isa()},
+            {"threads", model.threads()},
+            {"has_tokenizer", model.has_tokenizer()},
+            {"plan",
+             {{"decode", lines(model.describe_plan(false))}, {"prefill", lines(model.describe_plan(true))}}}};
+  if (options.hash) json["hash"] = model.hash();
+  return json;
+}
+
+std::string mixer_text(const MixerConfig& mixer) {
+  std::string text = fmt::format("{} attention, {} heads, {} KV heads of {}",
+                                 mixer.type == MixerType::full ? "full" : "window", mixer.heads,
+                                 mixer.kv_heads, mixer.head_dim);
+  if (mixer.type == MixerType::window) text += fmt::format(", window {}", mixer.window);
+  if (mixer.sinks > 0) text += fmt::format(", {} sinks", mixer.sinks);
+  if (mixer.qk_norm) text += ", QK norm";
+  return text;
+}
+
+// Equal layers are folded: "24 x full attention, ...; 6 x window ...".
+std::string layers_text(const ModelConfig& config) {
+  std::vector<std::pair<std::string, int>> kinds;
+  for (const LayerConfig& layer : config.layers) {
+    const std::string text = mixer_text(layer.mixer) + fmt::format("; feed-forward {}", layer.ffn.hidden);
+    auto at = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) { return kind.first == text; });
+    if (at == kinds.end()) at = kinds.insert(kinds.end(), {text, 0});
+    ++at->second;
+  }
+  std::string all;
+  for (const auto& [text, count] : kinds)
+    all += fmt::format("{}{} x {}", all.empty() ? "" : "\n                   ", count, text);
+  return all;
+}
+
+void print_summary(const Model& model, const Options& options) {
+  const ModelConfig& config = model.config();
+  const auto line = [](std::string_view name, const std::string& value) {
+    print(fmt::format("{:<19}{}\n", name, value));
+  };
+  const auto size = [](uint64_t bytes) { return human_bytes(static_cast<double>(bytes)); };
+  std::map<std::string, std::pair<int, uint64_t>> types;
+  uint64_t values = 0;
+  for (const TensorDescription& t : model.tensors()) {
+    auto& [count, bytes] = types[t.type];
+    ++count;
+    bytes += t.bytes;
+    uint64_t n = 1;
+    for (const uint64_t d : t.shape) n *= d;
+    values += n;
+  }
+  std::string type_text;
+  for (const auto& [name, sum] : types)
+    type_text +=
+        fmt::format("{}{} x {} ({})", type_text.empty() ? "" : ", ", sum.first, name, size(sum.second));
+  const ModelBytes bytes = model.bytes();
+  const uint64_t kv = kv_bytes(model, options);
+  if (!config.name.empty()) line("Name", config.name);
+  line("File", model.path());
+  line("Parameters", fmt::format("{:.1f} million", static_cast<double>(values) / 1e6));
+  line("Width", fmt::format("{}, {} layers, vocabulary {}{}", config.d_model, config.layers.size(),
+                            config.vocab, config.tied ? " (head tied to the embedding)" : ""));
+  line("Layers", layers_text(config));
+  line("Context", fmt::format("{} tokens", config.context));
+  line("Tensors", type_text);
+  line("Memory", fmt::format("{} resident, {} mapped, {} on disk", size(bytes.resident), size(bytes.mapped),
+                             size(bytes.disk)));
+  line("Read for a token", size(model.bytes_per_token()));
+  line("KV cache", fmt::format("{} for a token of context, {} for all {} ({})", size(kv),
+                               size(kv * config.context), config.context, options.session.kv));
+  line("Runs as", describe_model(model));
+  if (options.hash) line("Hash", model.hash());
+  print("--tensors, --plan and --config show more\n");
+}
+
+int run(const Options& options) {
+  const auto model = load_model(options.model, options.common);
+  if (options.common.json) {
+    print_json(as_json(*model, options));
+    return kDone;
+  }
+  if (options.config) print(Json::parse(model->config().to_json()).dump(2) + "\n");
+  if (options.tensors) {
+    std::vector<std::vector<std::string>> rows{{"name", "type", "layout", "shape", "bytes"}};
+    for (const TensorDescription& t : model->tensors())
+      rows.push_back({t.name, t.type, t.layout, shape_text(t.shape), std::to_string(t.bytes)});
+    print(table(rows));
+  }
+  if (options.plan)
+    print(
+        fmt::format("decode:\n{}\nprefill:\n{}\n", model->describe_plan(false), model->describe_plan(true)));
+  if (!options.config && !options.tensors && !options.plan) print_summary(*model, options);
+  return kDone;
+}
+
+const VerbRegistration registration(
+    {.name = "inspect",
+     .summary = "Show what a model is: config, tensors, sizes, memory, plan",
+     .group = Group::models,
+     .examples = {{"mneme inspect MODEL", "one screen about a model"},
+                  {"mneme inspect MODEL --tensors", "every tensor with type, layout and shape"},
+                  {"mneme inspect MODEL --json", "everything, for scripts"}},
+     .setup = [](CLI::App& app) -> Action {
+       auto options = std::make_shared<Options>();
+       add_model_options(app, options->model);
+       app.add_flag("--tensors", options->tensors, "List the tensors");
+       app.add_flag("--plan", options->plan, "List the stages of a forward pass");
+       app.add_flag("--config", options->config, "Show the ModelConfig as JSON");
+       app.add_flag("--hash", options->hash, "Also the model's hash (reads the whole file once)");
+       add_session_options(app, options->session);
+       add_common_options(app, options->common);
+       return [options] { return run(*options); };
+     }});
+
+}  // namespace
+}  // namespace mneme::cli

@@ -1,0 +1,34 @@
+#include <fmt/format.h>
+
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/signals.h"
+#include "cli/store.h"
+#include "cli/terminal.h"
+#include "cost/machine.h"
+
+namespace mneme::cli {
+
+std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonOptions& common) {
+  LoadOptions options = load_options(model, common);
+  const std::string path = resolve_model(model.model).string();
+  set_mapped_file_name(path);
+  Progress bar("Loading", Progress::Unit::bytes, !common.quiet);
+  options.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
+  return Model::load(path, options);
+}
+
+std::string describe_model(const Model& model) {
+  const ModelBytes bytes = model.bytes();
+  std::string line = fmt::format(
+      "{}, {} thread{}, {} resident, {} mapped, {} on disk", model.isa(), model.threads(),
+      model.threads() == 1 ? "" : "s", human_bytes(static_cast<double>(bytes.resident)),
+      human_bytes(static_cast<double>(bytes.mapped)), human_bytes(static_cast<double>(bytes.disk)));
+  const auto machine = cached_machine();
+  if (!machine) return line + "; `mneme doctor` measures what speed the memory allows";
+  const double rate =
+      machine->read_gbps * 1e9 / static_cast<double>(std::max<uint64_t>(1, model.bytes_per_token()));
+  return line + fmt::format("; memory bandwidth allows about {:.0f} tokens/s (estimate)", rate);
+}
+
+}  // namespace mneme::cli

@@ -1,0 +1,54 @@
+#include "cost/traffic.h"
+
+#include <algorithm>
+
+namespace mneme {
+namespace {
+
+// Keys and values of one position of one layer. Rows are padded to 16 values; int8 rows have an f32 scale.
+uint64_t position_bytes(const MixerConfig& mixer, KvType kv) {
+  const uint64_t row = (uint64_t{mixer.head_dim} + 15) / 16 * 16;
+  const uint64_t value = kv == KvType::f32 ? 4 : kv == KvType::f16 ? 2 : 1;
+  return uint64_t{mixer.kv_heads} * 2 * (row * value + (kv == KvType::int8 ? 4 : 0));
+}
+
+}  // namespace
+
+uint64_t kv_bytes_written(const ModelConfig& config, KvType kv) {
+  uint64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers) bytes += position_bytes(layer.mixer, kv);
+  return bytes;
+}
+
+uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context) {
+  uint64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers) {
+    uint64_t seen = context;
+    if (layer.mixer.type == MixerType::window)
+      seen = std::min<uint64_t>(seen, uint64_t{layer.mixer.window} + layer.mixer.sinks);
+    bytes += position_bytes(layer.mixer, kv) * seen;
+  }
+  return bytes;
+}
+
+double decode_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t weights, uint64_t depth,
+                              uint64_t tokens) {
+  double cache = 0;
+  for (uint64_t i = 0; i < tokens; ++i)
+    cache += static_cast<double>(kv_bytes_read(config, kv, depth + i + 1));
+  return static_cast<double>(weights) + static_cast<double>(kv_bytes_written(config, kv)) +
+         cache / static_cast<double>(std::max<uint64_t>(tokens, 1));
+}
+
+double prefill_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t weights, uint64_t depth,
+                               uint64_t tokens, uint64_t chunk) {
+  double bytes = 0;
+  for (uint64_t done = 0; done < tokens;) {
+    done += std::min(chunk, tokens - done);
+    bytes += static_cast<double>(weights) + static_cast<double>(kv_bytes_read(config, kv, depth + done));
+  }
+  return bytes / static_cast<double>(std::max<uint64_t>(tokens, 1)) +
+         static_cast<double>(kv_bytes_written(config, kv));
+}
+
+}  // namespace mneme
