@@ -87,7 +87,8 @@ class Reference:
         common = {
             "vocab_size": weights["token_embd.weight"].shape[0], "hidden_size": d, "num_attention_heads": heads,
             "intermediate_size": get("feed_forward_length"), "num_hidden_layers": get("block_count"),
-            "num_key_value_heads": get("attention.head_count_kv"), "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
+            "num_key_value_heads": get("attention.head_count_kv"),
+            "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
             "max_position_embeddings": get("context_length"), "tie_word_embeddings": "output.weight" not in weights,
             "head_dim": meta.get(f"{arch}.attention.key_length", d // heads),
         }
@@ -100,7 +101,8 @@ class Reference:
             return transformers.Gemma3TextConfig(
                 **common, sliding_window=get("attention.sliding_window"), query_pre_attn_scalar=common["head_dim"],
                 rope_parameters=rope,
-                layer_types=["full_attention" if i % 6 == 5 else "sliding_attention" for i in range(get("block_count"))])
+                layer_types=["sliding_attention" if (i + 1) % 6 else "full_attention"
+                             for i in range(get("block_count"))])
         raise SystemExit(f"reference: architecture {arch} is not supported, only llama and gemma3")
 
     @staticmethod
@@ -224,6 +226,7 @@ def main():
     parser.add_argument("--reference-perplexity", action="store_true", help="the reference too (slow)")
     parser.add_argument("--kv", default="f16", help="KV cache of both programs")
     parser.add_argument("--activation", default="auto", help="of Mneme")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--flash", default="on", help="flash attention of the peer")
     parser.add_argument("--prefix", default="", help="command put before every program run")
     args = parser.parse_args()
@@ -233,8 +236,9 @@ def main():
     work = args.peer / "work"
     work.mkdir(exist_ok=True)
     prefix = shlex.split(args.prefix)
-    peer = Program("peer", args.peer / "llamacpp_peer", work, prefix, ["--kv", args.kv, "--flash", args.flash])
-    mneme = Program("mneme", args.mneme / "mneme_peer", work, prefix, ["--kv", args.kv, "--activation", args.activation])
+    common = ["--kv", args.kv, "--threads", str(args.threads)]
+    peer = Program("peer", args.peer / "llamacpp_peer", work, prefix, [*common, "--flash", args.flash])
+    mneme = Program("mneme", args.mneme / "mneme_peer", work, prefix, [*common, "--activation", args.activation])
     parts = args.parts.split(",")
     reference = None if args.no_reference else Reference(args.model)
 
