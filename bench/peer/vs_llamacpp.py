@@ -154,17 +154,15 @@ def compare(model, test, peer, mneme, rounds, repeat):
 
 
 def bandwidth(model, mneme, rounds, prefix):
-    """Share of the measured memory bandwidth at decode: `mneme doctor` and `mneme bench` in turn."""
+    """Share of the measured memory bandwidth at decode; `mneme bench --bandwidth` times both in turn."""
     setting = best_setting(mneme, model, "tg64")
-    shares, rates, gbps = [], [], []
-    for _ in range(rounds):
-        read = json.loads(run([mneme.program, "doctor", "--json"], prefix))["read_gbps"]
-        rate = mneme.rate(model, "tg64", setting)[0]
-        gbps.append(read)
-        rates.append(rate)
-        shares.append(rate * mneme.last["bytes_per_token"] / (read * 1e9))
-    return {"model": model.stem, "test": "bandwidth", "share": shares, "read_gbps": gbps, "mneme": rates,
-            "mneme_setting": setting, "bytes_per_token": mneme.last["bytes_per_token"]}
+    rows = [json.loads(run([mneme.program, "bench", model, "--json", "--bandwidth", "--prompt", 0, "--gen", 64,
+                            "--repeat", 3, "--threads", setting["threads"]], prefix))[0] for _ in range(rounds)]
+    return {"model": model.stem, "test": "bandwidth", "share": [row["bandwidth_fraction"] for row in rows],
+            "read_gbps": [row["bytes_per_token"] * row["tokens_per_second"] / row["bandwidth_fraction"] / 1e9
+                          for row in rows],
+            "mneme": [row["tokens_per_second"] for row in rows], "mneme_setting": setting,
+            "bytes_per_token": rows[0]["bytes_per_token"]}
 
 
 def spread(values):
@@ -226,7 +224,7 @@ def main():
             record(lambda: compare(model, test, peer, mneme, args.rounds, repeat))
     if args.bandwidth:
         model = (models_dir / f"{args.bandwidth}.gguf").resolve()
-        record(lambda: bandwidth(model, mneme, 2 * args.rounds, prefix))
+        record(lambda: bandwidth(model, mneme, args.rounds, prefix))
     return 1 if failures else 0
 
 
