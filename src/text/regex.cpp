@@ -4,6 +4,7 @@
 #include <unicode/utext.h>
 
 #include "core/fail.h"
+#include "text/unicode.h"
 
 namespace mneme {
 
@@ -12,6 +13,25 @@ namespace {
 constexpr size_t kMaxPatternBytes = 32 << 10;
 constexpr int32_t kStackBytes = 16 << 20;
 constexpr int32_t kTimeUnits = 2000;  // of about a millisecond, per match
+
+// Adds the characters that are newer than ICU to the properties of a pattern: \p{L} -> [\p{L}\x{1C89}-...].
+std::string with_newer_characters(std::string_view pattern) {
+  std::string out;
+  for (size_t at = 0; at < pattern.size();) {
+    const size_t close = pattern.find('}', at);
+    if (pattern.substr(at).starts_with("\\p{") && close != std::string_view::npos) {
+      const std::string_view property = pattern.substr(at, close + 1 - at);
+      const std::string newer = newer_members(property.substr(3, property.size() - 4));
+      out += newer.empty() ? std::string(property) : fmt::format("[{}{}]", property, newer);
+      at = close + 1;
+      continue;
+    }
+    const size_t length = pattern[at] == '\\' && at + 1 < pattern.size() ? 2 : 1;
+    out.append(pattern.substr(at, length));
+    at += length;
+  }
+  return out;
+}
 
 }  // namespace
 
@@ -27,8 +47,7 @@ Regex::Regex(std::string_view pattern) : impl_(std::make_unique<Impl>()) {
   impl_->source = pattern;
   UParseError place{};
   UErrorCode status = U_ZERO_ERROR;
-  const auto text =
-      icu::UnicodeString::fromUTF8(icu::StringPiece(pattern.data(), static_cast<int32_t>(pattern.size())));
+  const auto text = icu::UnicodeString::fromUTF8(with_newer_characters(pattern));
   // Oniguruma, the engine of the reference, takes only \n for a line end and lets ^ and $ match at lines.
   impl_->pattern.reset(icu::RegexPattern::compile(text, UREGEX_UNIX_LINES | UREGEX_MULTILINE, place, status));
   require(U_SUCCESS(status) && impl_->pattern, ErrorCode::unsupported,
