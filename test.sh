@@ -16,5 +16,6 @@ fetch() {
 }
 [[ -n ${MNEME_TEST_MODEL-} ]] || fetch MNEME_TEST_MODEL default
 [[ -n ${MNEME_TEST_GEMMA-} ]] || fetch MNEME_TEST_GEMMA gemma-3-270m
+[[ -n ${MNEME_TEST_TOKENIZERS-} ]] || { folder=$("$MNEME_TOP/tools/fetch_test_tokenizers.sh") && export MNEME_TEST_TOKENIZERS=$folder; }
 
 exec python3 "$MNEME_TOP/scripts/check.py" "$@"

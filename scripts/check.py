@@ -92,7 +92,7 @@ def environment_text():
     parts.append(run(["dpkg-query", "-W", *packages]).stdout if shutil.which("dpkg-query") else "")
     cpu = pathlib.Path("/proc/cpuinfo").read_text()
     parts += sorted(set(re.findall(r"^(?:model name|flags|Features)\s*:.*", cpu, re.M)))
-    for name in ("MNEME_TEST_MODEL", "MNEME_TEST_GEMMA", "MNEME_ISA"):
+    for name in ("MNEME_TEST_MODEL", "MNEME_TEST_GEMMA", "MNEME_TEST_TOKENIZERS", "MNEME_ISA"):
         value = os.environ.get(name, "")
         size = os.path.getsize(value) if os.path.isfile(value) else ""
         parts.append(f"{name}={value}:{size}")

@@ -73,10 +73,16 @@ inline std::string excerpt(const std::string& line) {
   return out;
 }
 
-/// Compares the full ids of a few hundred lines, then the checksums of all `indices`: ids, and decoded text
-/// where the golden has it.
+/// Compares the full ids of a few hundred lines, then the checksums of all `indices` (those that the golden
+/// has): ids, and decoded text where the golden has it. Lines that hold one of the texts `except` are left
+/// out.
 inline void expect_golden(const Tokenizer& tokenizer, const std::string& name,
-                          const std::vector<uint32_t>& indices) {
+                          const std::vector<uint32_t>& indices, const std::vector<std::string>& except = {}) {
+  const auto left_out = [&](const std::string& line) {
+    for (const std::string& text : except)
+      if (line.find(text) != std::string::npos) return true;
+    return false;
+  };
   const auto& lines = corpus();
   std::istringstream full(read_text_file(folder() / (name + ".ids")));
   size_t shown = 0;
@@ -87,6 +93,7 @@ inline void expect_golden(const Tokenizer& tokenizer, const std::string& name,
     in >> index >> colon;
     std::vector<TokenId> expected;
     for (TokenId id = 0; in >> id;) expected.push_back(id);
+    if (left_out(lines.at(index))) continue;
     ASSERT_EQ(tokenizer.encode(lines.at(index)), expected)
         << name << ", line " << index << ": " << excerpt(lines.at(index));
   }
@@ -94,10 +101,12 @@ inline void expect_golden(const Tokenizer& tokenizer, const std::string& name,
 
   const std::vector<uint32_t> crc = read_words(folder() / (name + ".crc"));
   ASSERT_TRUE(crc.size() == indices.size() || crc.size() == 2 * indices.size());
-  size_t ids_wrong = 0, text_wrong = 0;
+  size_t ids_wrong = 0, text_wrong = 0, compared = 0;
   std::string first;
   for (size_t k = 0; k < indices.size(); ++k) {
     const std::string& line = lines.at(indices[k]);
+    if (left_out(line)) continue;
+    ++compared;
     const std::vector<TokenId> ids = tokenizer.encode(line);
     bool wrong = crc32(ids.data(), ids.size() * 4) != crc[k];
     ids_wrong += wrong;
@@ -109,9 +118,10 @@ inline void expect_golden(const Tokenizer& tokenizer, const std::string& name,
     if (wrong && first.size() < 4000)
       first += "\n  line " + std::to_string(indices[k]) + ": " + excerpt(line);
   }
+  EXPECT_GT(compared * 20, indices.size() * 19);
   EXPECT_EQ(ids_wrong, 0u) << name << ": ids differ on these of " << indices.size() << " lines" << first;
   EXPECT_EQ(text_wrong, 0u) << name << ": decoded text differs" << first;
-  testing::Test::RecordProperty("lines_equal", static_cast<int>(indices.size() - ids_wrong));
+  testing::Test::RecordProperty("lines_equal", static_cast<int>(compared - ids_wrong));
 }
 
 inline std::vector<uint32_t> every(uint32_t step) {
