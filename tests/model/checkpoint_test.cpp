@@ -8,8 +8,10 @@
 #include <fstream>
 
 #include "core/fail.h"
+#include "core/json.h"
 #include "model/fake_tensors.h"
 #include "model/import_gguf.h"
+#include "model/load_tokenizer.h"
 #include "model/published_configs.h"
 
 namespace mneme {
@@ -130,6 +132,45 @@ TEST_F(Checkpoints, AGgufFileDescribesTheSameModelAsItsFolder) {
     ++pairs;
   }
   EXPECT_GE(pairs, 3);
+}
+
+TEST_F(Checkpoints, TokenizersComeFromFoldersAndFiles) {
+  const fs::path llama = kModels / "llama";
+  const auto from_folder = load_tokenizer(open_checkpoint(llama));
+  const auto from_file = load_tokenizer(open_checkpoint(kModels / "llama.gguf"));
+  ASSERT_TRUE(from_folder && from_file);
+  EXPECT_EQ(from_folder->vocab_size(), 288u);
+  const std::string text = "def base_config(architecture): return 42";
+  EXPECT_EQ(from_folder->encode(text), from_file->encode(text));
+  EXPECT_EQ(load_tokenizer(open_checkpoint(write_model(tiny(), "tiny.gguf"))), nullptr);
+
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
+    fs::copy_file(llama / name, folder_ / name);
+  write("chat_template.jinja", "{{ messages }}");
+  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_))->chat_template(), "{{ messages }}");
+  fs::remove(folder_ / "tokenizer.json");
+  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_)), nullptr);
+}
+
+TEST_F(Checkpoints, OnlyAddedTokensMayLieBeyondTheEmbedding) {
+  const fs::path llama = kModels / "llama";
+  for (const char* name : {"config.json", "model.safetensors"}) fs::copy_file(llama / name, folder_ / name);
+  Json json = parse_json(read_text_file(llama / "tokenizer.json"), "tokenizer.json");
+  json["added_tokens"].push_back({{"id", 288},
+                                  {"content", "<image>"},
+                                  {"special", true},
+                                  {"lstrip", false},
+                                  {"rstrip", false},
+                                  {"normalized", false},
+                                  {"single_word", false}});
+  write("tokenizer.json", json.dump());
+  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_))->find("<image>"), 288);
+  json["added_tokens"].erase(json["added_tokens"].size() - 1);
+  json["model"]["vocab"]["surplus"] = 288;
+  write("tokenizer.json", json.dump());
+  const Error error = error_of([&] { load_tokenizer(open_checkpoint(folder_)); });
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_THAT(error.what(), HasSubstr("has 289 tokens, the model only 288"));
 }
 
 TEST_F(Checkpoints, APathThatDoesNotExistSuggestsAName) {
