@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#include <map>
 #include <memory>
 
 #include "cli/options.h"
@@ -13,6 +12,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "core/fail.h"
+#include "simd/blocks.h"
 
 namespace mneme::cli {
 namespace {
@@ -20,10 +20,23 @@ namespace {
 struct Options {
   CommonOptions common;
   std::string in, out;
+  std::string format = "auto";
   QuantizeOptions quantize;
 };
 
+ModelFormat parse_format(const std::string& name) {
+  if (name == "auto") return ModelFormat::automatic;
+  if (name == "gguf") return ModelFormat::gguf;
+  if (name == "hf") return ModelFormat::hugging_face;
+  throw UsageError(fmt::format("--format is \"{}\"; it must be auto, gguf or hf", name));
+}
+
 int run(Options& options) {
+  const auto type = dtype_from_name(options.quantize.type);
+  if (!type || !can_quantize(*type))
+    throw UsageError(fmt::format("--type is \"{}\"; it must be q8_0, q4_0, q4_1, f16, bf16 or f32",
+                                 options.quantize.type));
+  options.quantize.format = parse_format(options.format);
   const InterruptScope interrupt;
   Progress progress("Quantizing", Progress::Unit::bytes, !options.common.quiet);
   options.quantize.threads = options.common.threads;
@@ -56,8 +69,6 @@ const VerbRegistration registration(
                   {"mneme quantize model.gguf folder/ --type bf16", "to a Hugging Face folder"}},
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
-       static const std::map<std::string, ModelFormat> kFormats = {
-           {"auto", ModelFormat::automatic}, {"gguf", ModelFormat::gguf}, {"hf", ModelFormat::hugging_face}};
        app.add_option("in", options->in, "GGUF file, Hugging Face folder or name of a stored model")
            ->required()
            ->type_name("IN");
@@ -67,9 +78,7 @@ const VerbRegistration registration(
        app.add_option("--type", options->quantize.type, "q8_0, q4_0, q4_1, f16, bf16 or f32")
            ->capture_default_str();
        app.add_flag("--pure", options->quantize.pure, "4-bit types: the embedding too, instead of q8_0");
-       app.add_option("--format", options->quantize.format, "auto (by OUT), gguf or hf")
-           ->transform(CLI::CheckedTransformer(kFormats))
-           ->default_str("auto");
+       app.add_option("--format", options->format, "auto (by OUT), gguf or hf")->capture_default_str();
        add_common_options(app, options->common);
        return [options] { return run(*options); };
      }});
