@@ -26,8 +26,8 @@ std::shared_ptr<Executor> Executor::of(const std::shared_ptr<const Model>& model
   return executor;
 }
 
-bool Executor::run(std::span<const Slice> slices, std::span<const TokenId> ids, std::span<const int64_t> logit_rows,
-                   float* logits, const CancelToken* cancel) {
+bool Executor::run(std::span<const Slice> slices, std::span<const TokenId> ids,
+                   std::span<const int64_t> logit_rows, float* logits, const CancelToken* cancel) {
   const std::lock_guard lock(mutex_);
   Step step{model_->impl(), workspace_, slices, ids, logit_rows, logits, {}};
   if (cancel != nullptr) step.cancelled = [cancel] { return cancel->cancelled(); };
@@ -38,11 +38,12 @@ SessionImpl::SessionImpl(std::shared_ptr<const Model> m, const SessionOptions& o
     : model(std::move(m)),
       options(o),
       executor(Executor::of(model)),
-      state(std::make_shared<CacheLayout>(make_cache_layout(model->config(), kv_format(o.kv), o.max_rollback))) {
+      state(std::make_shared<CacheLayout>(
+          make_cache_layout(model->config(), kv_format(o.kv), o.max_rollback))) {
   require(options.chunk >= 1 && options.chunk <= 65536, ErrorCode::invalid_argument,
           "chunk must be between 1 and 65536 tokens, not {}", options.chunk);
-  require(options.max_rollback <= (1u << 20), ErrorCode::invalid_argument, "max_rollback must be at most {}, not {}",
-          1u << 20, options.max_rollback);
+  require(options.max_rollback <= (1u << 20), ErrorCode::invalid_argument,
+          "max_rollback must be at most {}, not {}", 1u << 20, options.max_rollback);
   if (options.max_context == 0) options.max_context = model->config().context;
 }
 
@@ -57,7 +58,8 @@ void SessionImpl::check_room(uint64_t n) const {
   const uint64_t context = options.max_context, used = static_cast<uint64_t>(state.position());
   if (context == 0) return;
   require(n <= context && used <= context - n, ErrorCode::limit,
-          "{} tokens do not fit after {}: the context holds {}; shorten the text or raise the context", n, used, context);
+          "{} tokens do not fit after {}: the context holds {}; shorten the text or raise the context", n,
+          used, context);
 }
 
 Session::Session(std::shared_ptr<const Model> model, const SessionOptions& options)
@@ -67,11 +69,21 @@ Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 Session& Session::operator=(Session&&) noexcept = default;
 
-const Model& Session::model() const noexcept { return *impl_->model; }
-const SessionOptions& Session::options() const noexcept { return impl_->options; }
-uint64_t Session::position() const noexcept { return static_cast<uint64_t>(impl_->state.position()); }
-const std::vector<TokenId>& Session::tokens() const noexcept { return impl_->tokens; }
-uint64_t Session::state_bytes() const noexcept { return static_cast<uint64_t>(impl_->state.bytes()); }
+const Model& Session::model() const noexcept {
+  return *impl_->model;
+}
+const SessionOptions& Session::options() const noexcept {
+  return impl_->options;
+}
+uint64_t Session::position() const noexcept {
+  return static_cast<uint64_t>(impl_->state.position());
+}
+const std::vector<TokenId>& Session::tokens() const noexcept {
+  return impl_->tokens;
+}
+uint64_t Session::state_bytes() const noexcept {
+  return static_cast<uint64_t>(impl_->state.bytes());
+}
 
 std::span<const float> Session::logits() const noexcept {
   if (!impl_->has_logits) return {};
@@ -88,7 +100,8 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
   if (options.all_logits) chunk = std::clamp<uint64_t>(kLogitBytes / (vocab * sizeof(float)), 1, chunk);
   // Undoing finished chunks is a rollback unless a windowed layer has already let go of what it would need.
   const auto& groups = s.state.layout().groups;
-  const bool windowed = std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.window > 0; });
+  const bool windowed =
+      std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.window > 0; });
   const bool long_run = ids.size() > chunk;
   // (A copy shares the blocks, which the first chunk then has to copy before it writes: not for every token.)
   std::optional<SequenceState> before;
@@ -127,7 +140,8 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
       fail(ErrorCode::cancelled, "stopped after {} of {} tokens", done, ids.size());
     }
     s.state.advance(static_cast<int64_t>(n));
-    s.tokens.insert(s.tokens.end(), ids.begin() + static_cast<int64_t>(done), ids.begin() + static_cast<int64_t>(done + n));
+    s.tokens.insert(s.tokens.end(), ids.begin() + static_cast<int64_t>(done),
+                    ids.begin() + static_cast<int64_t>(done + n));
     if (last) s.last_logits = static_cast<size_t>(logits - s.logits.data()) + (rows.size() - 1) * vocab;
     if (options.on_logits) options.on_logits(done, n, logits);
     done += n;
@@ -138,7 +152,8 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
   return keep_all ? std::span<const float>(s.logits.data(), ids.size() * vocab) : this->logits();
 }
 
-void Session::append_batch(std::span<Session* const> sessions, std::span<const TokenId> ids, const CancelToken* cancel) {
+void Session::append_batch(std::span<Session* const> sessions, std::span<const TokenId> ids,
+                           const CancelToken* cancel) {
   require(!sessions.empty() && sessions.size() == ids.size(), ErrorCode::invalid_argument,
           "append_batch needs one token for each session: {} sessions, {} ids", sessions.size(), ids.size());
   const SessionImpl& first = *sessions[0]->impl_;
@@ -146,7 +161,8 @@ void Session::append_batch(std::span<Session* const> sessions, std::span<const T
   for (size_t i = 0; i < sessions.size(); ++i) {
     const SessionImpl& s = *sessions[i]->impl_;
     require(s.model == first.model, ErrorCode::invalid_argument, "append_batch needs sessions of one model");
-    require(seen.insert(sessions[i]).second, ErrorCode::invalid_argument, "append_batch lists a session twice");
+    require(seen.insert(sessions[i]).second, ErrorCode::invalid_argument,
+            "append_batch lists a session twice");
     s.check_ids(ids.subspan(i, 1));
     s.check_room(1);
   }
@@ -166,7 +182,8 @@ void Session::append_batch(std::span<Session* const> sessions, std::span<const T
     SessionImpl& s = *sessions[i]->impl_;
     s.state.advance(1);
     s.tokens.push_back(ids[i]);
-    s.logits.assign(logits.begin() + static_cast<int64_t>(i * vocab), logits.begin() + static_cast<int64_t>((i + 1) * vocab));
+    s.logits.assign(logits.begin() + static_cast<int64_t>(i * vocab),
+                    logits.begin() + static_cast<int64_t>((i + 1) * vocab));
     s.last_logits = 0;
     s.has_logits = true;
   }

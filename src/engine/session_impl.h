@@ -11,8 +11,8 @@
 
 namespace mneme {
 
-/// The workspace of a model's forward passes. The model has one thread pool, so its passes queue up anyway; sharing the
-/// buffers keeps memory independent of the number of sessions.
+/// The workspace of a model's forward passes. The model has one thread pool, so its passes queue up anyway;
+/// sharing the buffers keeps memory independent of the number of sessions.
 class Executor {
  public:
   explicit Executor(std::shared_ptr<const Model> model) : model_(std::move(model)) {}
@@ -38,8 +38,8 @@ class SessionImpl {
   std::shared_ptr<Executor> executor;
   SequenceState state;
   std::vector<TokenId> tokens;
-  std::vector<float> logits;      // of the last append
-  size_t last_logits = 0;         // index in `logits` of the row after the last token
+  std::vector<float> logits;  // of the last append
+  size_t last_logits = 0;     // index in `logits` of the row after the last token
   bool has_logits = false;
 
   void check_ids(std::span<const TokenId> ids) const;
@@ -53,8 +53,8 @@ struct Snapshot::Data {
   KvType kv = KvType::f16;
   uint32_t max_rollback = 0;
   int64_t position = 0, low_water = 0;
-  std::vector<TokenId> tokens;  // [position]
-  std::vector<float> logits;    // [vocab] after the last token, or empty
+  std::vector<TokenId> tokens;                            // [position]
+  std::vector<float> logits;                              // [vocab] after the last token, or empty
   std::vector<std::vector<SequenceState::Block>> blocks;  // [group][position / 256], null where given back
 };
 

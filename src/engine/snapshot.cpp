@@ -1,9 +1,10 @@
 // Snapshots in memory and on disk. File, little-endian:
 //
-//   "MNEMSNAP" | u32 version = 1 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks | SHA-256
+//   "MNEMSNAP" | u32 version = 1 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
+//   | SHA-256
 //
-// The header names the model hash, KV type, rollback reach, position, and for every group of layers the size of a block
-// and which blocks follow. The checksum (64 hexadecimal digits) covers everything before it.
+// The header names the model hash, KV type, rollback reach, position, and for every group of layers the size
+// of a block and which blocks follow. The checksum (64 hexadecimal digits) covers everything before it.
 #include <algorithm>
 #include <cstring>
 
@@ -25,8 +26,8 @@ class Reader {
  public:
   Reader(Bytes bytes, const std::string& name) : bytes_(bytes), name_(name) {}
   Bytes take(uint64_t n, const char* what) {
-    require(n <= bytes_.size() - at_, ErrorCode::corrupt, "snapshot {} ends inside its {}: {} bytes needed, {} left",
-            name_, what, n, bytes_.size() - at_);
+    require(n <= bytes_.size() - at_, ErrorCode::corrupt,
+            "snapshot {} ends inside its {}: {} bytes needed, {} left", name_, what, n, bytes_.size() - at_);
     at_ += n;
     return bytes_.subspan(at_ - n, n);
   }
@@ -38,7 +39,9 @@ class Reader {
   const std::string& name_;
 };
 
-std::string_view text(Bytes bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+std::string_view text(Bytes bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 template <class T>
 T field(const Json& header, const char* key, const std::string& name) {
@@ -67,15 +70,19 @@ Json make_header(const Snapshot::Data& data) {
     }
     groups.push_back({{"block_bytes", bytes}, {"present", present}});
   }
-  return {{"model_hash", data.model_hash},     {"kv", kKvNames[static_cast<size_t>(data.kv)]},
-          {"max_rollback", data.max_rollback}, {"position", data.position},
-          {"low_water", data.low_water},       {"logits", data.logits.size()},
+  return {{"model_hash", data.model_hash},
+          {"kv", kKvNames[static_cast<size_t>(data.kv)]},
+          {"max_rollback", data.max_rollback},
+          {"position", data.position},
+          {"low_water", data.low_water},
+          {"logits", data.logits.size()},
           {"groups", groups}};
 }
 
 void read_blocks(const Json& header, Reader& reader, const std::string& name, Snapshot::Data& data) {
   const auto groups = field<Json>(header, "groups", name);
-  require(groups.is_array() && groups.size() <= 4096, ErrorCode::corrupt, "snapshot {}: bad \"groups\"", name);
+  require(groups.is_array() && groups.size() <= 4096, ErrorCode::corrupt, "snapshot {}: bad \"groups\"",
+          name);
   for (const Json& group : groups) {
     const uint64_t block_bytes = natural(group, "block_bytes", uint64_t{1} << 40, name);
     const auto present = field<std::vector<uint8_t>>(group, "present", name);
@@ -96,8 +103,8 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   require(bytes.size() >= kPrefix + kChecksum && text(bytes.first(8)) == kMagic, ErrorCode::corrupt,
           "{} is not a Mneme snapshot", name);
   const auto version = load_le<uint32_t>(bytes.data() + 8);
-  require(version == kVersion, ErrorCode::unsupported, "snapshot {} has version {}; this program reads version {}", name,
-          version, kVersion);
+  require(version == kVersion, ErrorCode::unsupported,
+          "snapshot {} has version {}; this program reads version {}", name, version, kVersion);
   const Bytes body = bytes.first(bytes.size() - kChecksum);
   require(sha256_hex(body) == text(bytes.last(kChecksum)), ErrorCode::corrupt,
           "snapshot {} is damaged: its checksum does not match; make it again", name);
@@ -113,8 +120,10 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   data->kv = static_cast<KvType>(kind - std::begin(kKvNames));
   data->max_rollback = static_cast<uint32_t>(natural(header, "max_rollback", 1u << 20, name));
   data->position = static_cast<int64_t>(natural(header, "position", uint64_t{1} << 40, name));
-  data->low_water = static_cast<int64_t>(natural(header, "low_water", static_cast<uint64_t>(data->position), name));
-  const Bytes tokens = reader.take(checked_mul(static_cast<uint64_t>(data->position), sizeof(TokenId), "tokens"), "tokens");
+  data->low_water =
+      static_cast<int64_t>(natural(header, "low_water", static_cast<uint64_t>(data->position), name));
+  const Bytes tokens =
+      reader.take(checked_mul(static_cast<uint64_t>(data->position), sizeof(TokenId), "tokens"), "tokens");
   data->tokens.resize(static_cast<size_t>(data->position));
   std::memcpy(data->tokens.data(), tokens.data(), tokens.size());
   const uint64_t logits = natural(header, "logits", uint64_t{1} << 32, name);
@@ -126,8 +135,12 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   return data;
 }
 
-uint64_t Snapshot::position() const { return static_cast<uint64_t>(data_->position); }
-const std::vector<TokenId>& Snapshot::tokens() const { return data_->tokens; }
+uint64_t Snapshot::position() const {
+  return static_cast<uint64_t>(data_->position);
+}
+const std::vector<TokenId>& Snapshot::tokens() const {
+  return data_->tokens;
+}
 
 void Snapshot::save(const std::filesystem::path& path) const {
   Data named = *data_;
@@ -180,10 +193,12 @@ void Session::restore(const Snapshot& snapshot) {
             "the snapshot was made with another model (hash {}…, this one is {}…)", hash.substr(0, 12),
             s.model->hash().substr(0, 12));
   }
-  require(data.kv == s.options.kv, ErrorCode::mismatch, "the snapshot holds {} keys and values, the session {}",
-          kKvNames[static_cast<size_t>(data.kv)], kKvNames[static_cast<size_t>(s.options.kv)]);
+  require(data.kv == s.options.kv, ErrorCode::mismatch,
+          "the snapshot holds {} keys and values, the session {}", kKvNames[static_cast<size_t>(data.kv)],
+          kKvNames[static_cast<size_t>(s.options.kv)]);
   require(data.max_rollback == s.options.max_rollback, ErrorCode::mismatch,
-          "the snapshot keeps {} tokens for rollback, the session {}", data.max_rollback, s.options.max_rollback);
+          "the snapshot keeps {} tokens for rollback, the session {}", data.max_rollback,
+          s.options.max_rollback);
   require(s.options.max_context == 0 || data.position <= int64_t{s.options.max_context}, ErrorCode::limit,
           "the snapshot holds {} tokens, the context {}", data.position, s.options.max_context);
   const auto& groups = s.state.layout().groups;
@@ -192,19 +207,22 @@ void Session::restore(const Snapshot& snapshot) {
           ErrorCode::corrupt, "the snapshot does not have the shape of this model");
   for (size_t g = 0; g < groups.size(); ++g) {
     require(data.blocks[g].size() == blocks, ErrorCode::corrupt,
-            "the snapshot holds {} cache blocks for {} tokens, not {}", data.blocks[g].size(), data.position, blocks);
+            "the snapshot holds {} cache blocks for {} tokens, not {}", data.blocks[g].size(), data.position,
+            blocks);
     // The blocks that a session at this position, or rolled back as far as allowed, can still see.
-    const int64_t oldest = groups[g].window > 0 ? std::max<int64_t>(0, data.low_water - groups[g].window + 1) : 0;
+    const int64_t oldest =
+        groups[g].window > 0 ? std::max<int64_t>(0, data.low_water - groups[g].window + 1) : 0;
     for (size_t i = 0; i < blocks; ++i) {
       const auto& block = data.blocks[g][i];
       const bool seen = static_cast<int64_t>(i) >= oldest / kPagePositions ||
                         static_cast<int64_t>(i) * kPagePositions < groups[g].sinks;
-      require(block ? static_cast<int64_t>(block->size()) == groups[g].block_bytes : !seen, ErrorCode::corrupt,
-              "the snapshot's cache block {} is missing or has another size", i);
+      require(block ? static_cast<int64_t>(block->size()) == groups[g].block_bytes : !seen,
+              ErrorCode::corrupt, "the snapshot's cache block {} is missing or has another size", i);
     }
   }
   for (const TokenId id : data.tokens)
-    require(id >= 0 && static_cast<uint64_t>(id) < s.vocab(), ErrorCode::corrupt, "the snapshot holds token id {}", id);
+    require(id >= 0 && static_cast<uint64_t>(id) < s.vocab(), ErrorCode::corrupt,
+            "the snapshot holds token id {}", id);
   s.state.restore(data.position, data.low_water, data.blocks);
   s.tokens = data.tokens;
   s.logits = data.logits;

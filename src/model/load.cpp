@@ -14,13 +14,15 @@
 namespace mneme {
 namespace {
 
-// Rows that one call of the packer takes: enough to amortise the hand-out of work, few enough to share evenly.
+// Rows that one call of the packer takes: enough to amortise the hand-out of work, few enough to share
+// evenly.
 constexpr int64_t kTilesPerTask = 16;
 
 class Loader {
  public:
   Loader(const std::string& path, const LoadOptions& options)
-      : options_(options), checkpoint_(open_checkpoint(path, options.mmap ? LoadMode::mmap : LoadMode::read)) {
+      : options_(options),
+        checkpoint_(open_checkpoint(path, options.mmap ? LoadMode::mmap : LoadMode::read)) {
     if (!options.type.empty()) {
       const auto type = dtype_from_name(options.type);
       require(type && can_quantize(*type), ErrorCode::invalid_argument,
@@ -60,7 +62,8 @@ class Loader {
     return *found;
   }
 
-  // A float checkpoint takes the type asked for, where its rows divide into blocks; a quantized one stays as it is.
+  // A float checkpoint takes the type asked for, where its rows divide into blocks; a quantized one stays as
+  // it is.
   DType packed_as(const TensorInfo& info) const {
     const bool is_float = !dtype_info(info.type).quantized;
     if (!wanted_ || !is_float) return info.type;
@@ -76,7 +79,8 @@ class Loader {
     out.rows = static_cast<int64_t>(info.shape[0]);
     out.cols = static_cast<int64_t>(info.shape[1]);
     matrices_.push_back({&info, type, &out, arena_, name});
-    arena_ = checked_align(checked_add(arena_, packed_bytes(out.type, out.rows, out.cols), "weights"), 64, "weights");
+    arena_ = checked_align(checked_add(arena_, packed_bytes(out.type, out.rows, out.cols), "weights"), 64,
+                           "weights");
   }
 
   void add_linear(const std::string& name, Activation activation, Linear& out) {
@@ -120,8 +124,8 @@ class Loader {
 
   std::vector<float> vector(const std::string& name, int64_t size, double offset = 0) {
     const TensorInfo& info = tensor(name);
-    require(info.values() == static_cast<uint64_t>(size), ErrorCode::corrupt, "tensor {} has {} values instead of {}",
-            name, info.values(), size);
+    require(info.values() == static_cast<uint64_t>(size), ErrorCode::corrupt,
+            "tensor {} has {} values instead of {}", name, info.values(), size);
     std::vector<float> out(static_cast<size_t>(size));
     dequantize_row(info.type, checkpoint_.tensors().data(info).data(), out.data(), out.size());
     for (float& value : out) {
@@ -163,7 +167,8 @@ class Loader {
       if (ropes_[i] == key) return i;
     ropes_.push_back(key);
     model_->ropes.push_back({rope_inverse_frequencies(rope, head_dim),
-                             static_cast<float>(rope_attention_factor(rope)), rope.style == RopeConfig::Style::half});
+                             static_cast<float>(rope_attention_factor(rope)),
+                             rope.style == RopeConfig::Style::half});
     return ropes_.size() - 1;
   }
 
@@ -191,7 +196,8 @@ class Loader {
                                                : pack_requantized(m, source, begin, end, out);
       if (!ok) finite.store(false, std::memory_order_relaxed);
     });
-    require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name, model_->path);
+    require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name,
+            model_->path);
     describe(*m.tensor, m.name, packed_layout(m.out->type).name);
     model_->bytes.resident += packed_bytes(m.out->type, rows, cols);
   }
@@ -209,7 +215,8 @@ class Loader {
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       const int64_t first = tile * kTileRows, count = std::min(kTileRows, rows - first);
       for (int64_t r = 0; r < count; ++r) {
-        dequantize_row(m.tensor->type, source + (first + r) * cols * from.block_bytes, values.data(), values.size());
+        dequantize_row(m.tensor->type, source + (first + r) * cols * from.block_bytes, values.data(),
+                       values.size());
         quantize_row(m.type, values.data(), converted.data() + r * to_bytes, values.size());
       }
       finite &= pack_tiles(m.type, converted.data(), count, cols, 0, 1, out + tile * tile_bytes);

@@ -1,5 +1,5 @@
-// From a checkpoint to a ModelImpl: every weight is packed once into the layout that the kernels read, tensor by tensor,
-// so that memory never holds more than the file and one tensor.
+// From a checkpoint to a ModelImpl: every weight is packed once into the layout that the kernels read, tensor
+// by tensor, so that memory never holds more than the file and one tensor.
 #pragma once
 #include <memory>
 
@@ -9,8 +9,8 @@ namespace mneme {
 
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options);
 
-/// SHA-256 (hex) of config JSON, tensor directory and per-tensor SHA-256 of the checkpoint at `path`; kept in the cache
-/// folder under path, sizes and times of its files.
+/// SHA-256 (hex) of config JSON, tensor directory and per-tensor SHA-256 of the checkpoint at `path`; kept in
+/// the cache folder under path, sizes and times of its files.
 std::string checkpoint_hash(const std::string& path);
 
 }  // namespace mneme

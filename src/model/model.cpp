@@ -15,19 +15,35 @@ std::shared_ptr<const Model> Model::load(const std::string& path, const LoadOpti
 Model::Model(std::unique_ptr<ModelImpl> impl) : impl_(std::move(impl)) {}
 Model::~Model() = default;
 
-const ModelConfig& Model::config() const noexcept { return impl_->config; }
-bool Model::has_tokenizer() const noexcept { return impl_->tokenizer != nullptr; }
+const ModelConfig& Model::config() const noexcept {
+  return impl_->config;
+}
+bool Model::has_tokenizer() const noexcept {
+  return impl_->tokenizer != nullptr;
+}
 const Tokenizer& Model::tokenizer() const {
   require(has_tokenizer(), ErrorCode::not_found,
           "{} carries no tokenizer; pass token ids with --ids, or use a model file that has one", path());
   return *impl_->tokenizer;
 }
-const std::string& Model::path() const noexcept { return impl_->path; }
-int Model::threads() const noexcept { return impl_->pool->size(); }
-std::string_view Model::isa() const noexcept { return to_string(active_isa()); }
-ModelBytes Model::bytes() const noexcept { return impl_->bytes; }
-std::vector<TensorDescription> Model::tensors() const { return impl_->tensors; }
-uint64_t Model::bytes_per_token() const noexcept { return impl_->bytes_per_token; }
+const std::string& Model::path() const noexcept {
+  return impl_->path;
+}
+int Model::threads() const noexcept {
+  return impl_->pool->size();
+}
+std::string_view Model::isa() const noexcept {
+  return to_string(active_isa());
+}
+ModelBytes Model::bytes() const noexcept {
+  return impl_->bytes;
+}
+std::vector<TensorDescription> Model::tensors() const {
+  return impl_->tensors;
+}
+uint64_t Model::bytes_per_token() const noexcept {
+  return impl_->bytes_per_token;
+}
 
 uint64_t Model::kv_bytes_per_token(double kv_type_bytes) const noexcept {
   double sum = 0;
@@ -38,7 +54,8 @@ uint64_t Model::kv_bytes_per_token(double kv_type_bytes) const noexcept {
 
 std::string Model::describe_plan(bool prefill) const {
   std::string text;
-  for (const auto& stage : prefill ? impl_->plan.prefill : impl_->plan.decode) text += stage->describe() + "\n";
+  for (const auto& stage : prefill ? impl_->plan.prefill : impl_->plan.decode)
+    text += stage->describe() + "\n";
   return text;
 }
 

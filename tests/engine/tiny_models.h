@@ -1,0 +1,38 @@
+// The tiny random checkpoints of tests/data/models, made with transformers (tools/make_golden_models.py).
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/file.h"
+#include "core/json.h"
+#include "mneme/model.h"
+
+namespace mneme {
+
+inline std::string tiny_model_path(const std::string& name) {
+  return std::string(MNEME_TEST_DATA) + "/models/" + name;
+}
+
+inline std::shared_ptr<const Model> load_tiny(const std::string& name, LoadOptions options = {}) {
+  if (options.threads == 0) options.threads = 2;
+  return Model::load(tiny_model_path(name), options);
+}
+
+struct Golden {
+  std::vector<TokenId> ids;
+  std::vector<float> logits;  // [ids, vocab]
+};
+
+inline Golden load_golden(const std::string& name) {
+  const std::string folder = tiny_model_path(name);
+  const Json json = parse_json(read_text_file(folder + "/golden.json"), "golden.json");
+  Golden golden;
+  golden.ids = json.at("ids").get<std::vector<TokenId>>();
+  const MappedFile file(folder + "/" + json.at("logits").get<std::string>(), LoadMode::read);
+  const auto* values = reinterpret_cast<const float*>(file.bytes().data());
+  golden.logits.assign(values, values + file.size() / sizeof(float));
+  return golden;
+}
+
+}  // namespace mneme
