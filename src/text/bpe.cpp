@@ -67,6 +67,46 @@ void add_symbol(std::vector<Symbol>& symbols, TokenId id, size_t begin, size_t l
   symbols.push_back({id, index - 1, -1, static_cast<uint32_t>(begin), static_cast<uint32_t>(length)});
 }
 
+// SentencePiece texts are one word from end to end. No merge reaches across a place before "▁" unless some
+// piece holds a "▁" after the character that stands there, so the text may be cut at all other such places:
+// short words stay in the cache.
+class SpaceCuts {
+ public:
+  SpaceCuts(const Vocabulary& vocab, bool wanted) {
+    enabled_ = wanted && vocab.find(kSpace) >= 0;  // an unknown "▁" might be fused with its neighbours
+    if (!enabled_) return;
+    for (size_t id = 0; id < vocab.size(); ++id) {
+      const std::string_view piece = vocab[static_cast<TokenId>(id)];
+      for (size_t at = next_space(piece, 0); at < piece.size(); at = next_space(piece, at + 1))
+        joined_[static_cast<uint8_t>(piece[at - 1])] = true;
+    }
+  }
+
+  template <class EncodePart>
+  void for_each_part(std::string_view word, const EncodePart& encode_part) const {
+    for (size_t begin = 0; begin < word.size();) {
+      size_t end = enabled_ ? next_space(word, begin + 1) : word.size();
+      while (end < word.size() && joined_[static_cast<uint8_t>(word[end - 1])])
+        end = next_space(word, end + 1);
+      encode_part(word.substr(begin, end - begin));
+      begin = end;
+    }
+  }
+
+ private:
+  static constexpr std::string_view kSpace = "▁";
+  bool enabled_ = false;
+  std::array<bool, 256> joined_{};  // last bytes of characters before which some piece goes on with "▁"
+
+  // Position of the next "▁", at or after `from`, that follows another character; or the end.
+  static size_t next_space(std::string_view text, size_t from) {
+    for (size_t at = std::max<size_t>(from, 1); (at = text.find(kSpace, at)) != std::string_view::npos;
+         at += kSpace.size())
+      if (!text.substr(0, at).ends_with(kSpace)) return at;
+    return text.size();
+  }
+};
+
 class Bpe final : public WordModel {
  public:
   Bpe(const TokenizerSpec& spec, const Vocabulary& vocab, bool byte_level)
@@ -75,6 +115,7 @@ class Bpe final : public WordModel {
         byte_fallback_(spec.byte_fallback),
         fuse_unk_(spec.fuse_unk),
         ignore_merges_(spec.ignore_merges),
+        cuts_(vocab, !byte_level),
         unk_(spec.unk) {
     merges_.reserve(spec.merges.size());
     uint32_t rank = 0;
@@ -91,6 +132,20 @@ class Bpe final : public WordModel {
 
   void encode(std::string_view word, WordScratch& scratch, std::vector<TokenId>& out) const override {
     if (ignore_merges_ && whole(word, scratch, out)) return;
+    cuts_.for_each_part(word, [&](std::string_view part) { encode_part(part, scratch, out); });
+  }
+
+ private:
+  const Vocabulary& vocab_;
+  MergeTable merges_;
+  bool byte_level_, byte_fallback_, fuse_unk_, ignore_merges_;
+  SpaceCuts cuts_;
+  TokenId unk_;
+  std::array<TokenId, 256> bytes_{};  // of the byte alphabet
+  std::array<TokenId, 128> ascii_{};  // of plain characters
+  std::vector<TokenId> byte_pieces_;  // "<0x00>" and on
+
+  void encode_part(std::string_view word, WordScratch& scratch, std::vector<TokenId>& out) const {
     scratch.symbols.clear();
     if (byte_level_)
       add_bytes(word, scratch.symbols);
@@ -106,15 +161,6 @@ class Bpe final : public WordModel {
     for (const Symbol& symbol : scratch.symbols)
       if (symbol.length) out.push_back(symbol.id);
   }
-
- private:
-  const Vocabulary& vocab_;
-  MergeTable merges_;
-  bool byte_level_, byte_fallback_, fuse_unk_, ignore_merges_;
-  TokenId unk_;
-  std::array<TokenId, 256> bytes_{};  // of the byte alphabet
-  std::array<TokenId, 128> ascii_{};  // of plain characters
-  std::vector<TokenId> byte_pieces_;  // "<0x00>" and on
 
   bool whole(std::string_view word, WordScratch& scratch, std::vector<TokenId>& out) const {
     if (word.size() > vocab_.longest()) return false;
@@ -179,6 +225,7 @@ class SpmBpe final : public WordModel {
   SpmBpe(const TokenizerSpec& spec, const Vocabulary& vocab)
       : vocab_(vocab),
         byte_fallback_(spec.byte_fallback),
+        cuts_(vocab, true),
         unk_(spec.unk),
         byte_pieces_(find_byte_pieces(vocab)) {
     // Control, unknown and byte pieces are never the result of a merge.
@@ -191,6 +238,19 @@ class SpmBpe final : public WordModel {
   }
 
   void encode(std::string_view word, WordScratch& scratch, std::vector<TokenId>& out) const override {
+    cuts_.for_each_part(word, [&](std::string_view part) { encode_part(part, scratch, out); });
+  }
+
+ private:
+  static constexpr double kNever = 1e300;
+  const Vocabulary& vocab_;
+  bool byte_fallback_;
+  SpaceCuts cuts_;
+  TokenId unk_;
+  std::vector<TokenId> byte_pieces_;
+  std::vector<double> ranks_;  // minus the score, so that less is better
+
+  void encode_part(std::string_view word, WordScratch& scratch, std::vector<TokenId>& out) const {
     scratch.symbols.clear();
     for (size_t at = 0; at < word.size();) {
       const size_t length = decode_utf8(word.substr(at)).length;
@@ -216,14 +276,6 @@ class SpmBpe final : public WordModel {
       after_unknown = !known && !out.empty() && out.back() == unk_;
     }
   }
-
- private:
-  static constexpr double kNever = 1e300;
-  const Vocabulary& vocab_;
-  bool byte_fallback_;
-  TokenId unk_;
-  std::vector<TokenId> byte_pieces_;
-  std::vector<double> ranks_;  // minus the score, so that less is better
 
   bool append_bytes(std::string_view bytes, std::vector<TokenId>& out) const {
     for (const char c : bytes)
