@@ -3,8 +3,9 @@
 
 For one GGUF file (llama or gemma3 architecture), on the same token ids:
   greedy      share of prompts whose greedy continuations (32 tokens) are identical in both programs
+  (the same share between llama.cpp with and without flash attention shows how sensitive the model is)
   KL          mean Kullback-Leibler divergence of next-token distributions, llama.cpp || Mneme, over >= 2,000 positions,
-              and of each program from the reference
+              of each program from the reference, and of llama.cpp from itself with the other attention kernel
   perplexity  windows of --ctx tokens that do not overlap, the first half of each is context only; both programs and the
               reference see the same windows
 The reference is the file's weights dequantized to float32, run by transformers on torch in float32.
@@ -23,6 +24,7 @@ import pathlib
 import shlex
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -170,20 +172,22 @@ def real_text():
     return "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
 
 
-def compare_greedy(mneme, peer, model, prompts, n):
-    ours, theirs = mneme.generate(model, prompts, n), peer.generate(model, prompts, n)
+def compare_greedy(mneme, peer, other, model, prompts, n):
+    ours, theirs, again = (program.generate(model, prompts, n) for program in (mneme, peer, other))
     same = [a == b for a, b in zip(ours, theirs)]
     firsts = [next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
               for a, b, equal in zip(ours, theirs, same) if not equal]
     return {"prompts": len(prompts), "identical": sum(same), "share": sum(same) / len(same),
+            "share_peer_with_itself": sum(a == b for a, b in zip(theirs, again)) / len(theirs),
             "first_difference_at": sorted(firsts)}
 
 
-def compare_distributions(mneme, peer, reference, model, windows, vocab):
-    kl = {"peer_mneme": [], "reference_mneme": [], "reference_peer": []}
+def compare_distributions(mneme, peer, other, reference, model, windows, vocab):
+    kl = {"peer_mneme": [], "peer_peer": [], "reference_mneme": [], "reference_peer": []}
     agree = []
     for window in windows:
-        p, m = (log_softmax(program.logits(model, window, vocab)) for program in (peer, mneme))
+        p, m, o = (log_softmax(program.logits(model, window, vocab)) for program in (peer, mneme, other))
+        kl["peer_peer"].append(divergence(p, o))
         kl["peer_mneme"].append(divergence(p, m))
         agree.append(p.argmax(axis=1) == m.argmax(axis=1))
         if reference:
@@ -233,11 +237,13 @@ def main():
 
     os.environ.setdefault("PEER_BACKENDS",
                           str((args.peer / "node_modules/@node-llama-cpp/linux-x64/bins/linux-x64").resolve()))
-    work = args.peer / "work"
-    work.mkdir(exist_ok=True)
+    scratch = tempfile.TemporaryDirectory(dir=args.peer)
+    work = pathlib.Path(scratch.name)
     prefix = shlex.split(args.prefix)
     common = ["--kv", args.kv, "--threads", str(args.threads)]
     peer = Program("peer", args.peer / "llamacpp_peer", work, prefix, [*common, "--flash", args.flash])
+    # The peer beside itself with the other attention kernel: how far answers move when only float order changes.
+    other = Program("other", peer.path, work, prefix, [*common, "--flash", "off" if args.flash == "on" else "on"])
     mneme = Program("mneme", args.mneme / "mneme_peer", work, prefix, [*common, "--activation", args.activation])
     parts = args.parts.split(",")
     reference = None if args.no_reference else Reference(args.model)
@@ -247,7 +253,7 @@ def main():
     result = {"model": args.model.name, "text_sha256": hashlib.sha256(text.encode()).hexdigest()}
     if "greedy" in parts:
         prompts = [tokenize(cli, str(args.model), line, True) for line in args.prompts.read_text().splitlines() if line]
-        result["greedy"] = compare_greedy(mneme, peer, args.model, prompts, args.greedy)
+        result["greedy"] = compare_greedy(mneme, peer, other, args.model, prompts, args.greedy)
         print(json.dumps({"greedy": result["greedy"]}), file=sys.stderr)
     ids = tokenize(cli, str(args.model), text[: 8 * args.tokens], True)[: args.tokens]
     bos = ids[0]
@@ -260,7 +266,7 @@ def main():
         vocab = next(t.shape[1] for t in GGUFReader(args.model).tensors if t.name == "token_embd.weight")
         step = 256
         flat = [window[:step] for window in windows[: -(-args.positions // step)]]
-        result["kl"] = compare_distributions(mneme, peer, reference, args.model, flat, int(vocab))
+        result["kl"] = compare_distributions(mneme, peer, other, reference, args.model, flat, int(vocab))
         print(json.dumps({"kl": result["kl"]}), file=sys.stderr)
     if "perplexity" in parts:
         result["perplexity"] = compare_perplexity(mneme, peer, reference if args.reference_perplexity else None,
