@@ -51,12 +51,19 @@ class Program:
         self.run("logits", model, [ids], "--out", out)
         return np.fromfile(out, "<f4").reshape(len(ids), vocab)
 
+    def lines(self, verb, model, sequences, *more):
+        """One line a sequence; ten sequences a process, so that a long comparison is many short runs."""
+        out = []
+        for first in range(0, len(sequences), 10):
+            out += self.run(verb, model, sequences[first:first + 10], *more).splitlines()
+        return out
+
     def generate(self, model, sequences, n):
-        return [[int(word) for word in line.split()]
-                for line in self.run("generate", model, sequences, "--n", n).splitlines()]
+        return [[int(word) for word in line.split()] for line in self.lines("generate", model, sequences, "--n", n)]
 
     def nll(self, model, windows, skip):
-        return np.array([float(word) for word in self.run("nll", model, windows, "--skip", skip).split()])
+        lines = self.lines("nll", model, windows, "--skip", skip)
+        return np.array([float(word) for line in lines for word in line.split()])
 
 
 class Reference:
