@@ -189,6 +189,7 @@ add("""
 {% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, 2) }}
 {% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, b=2) }}
 {% macro m(a) %}{{ a }}{% endmacro %}{{ m(1, a=2) }}
+{% macro m(a, b='B', c=1) %}{{ a }}{{ b }}{{ c }}{% endmacro %}{{ m(*[1, 2]) }}{{ m(7, *words[:2]) }}{{ m(*(1,), c=9) }}{{ '{}{}'.format(*nums[:2]) }}
 {% macro f(x) %}{% if x > 0 %}{{ x }},{{ f(x - 1) }}{% endif %}{% endmacro %}{{ f(4) }}
 {% set outer = 'o' %}{% macro m() %}{{ outer }}{{ later }}{% endmacro %}{% set later = 'l' %}{{ m() }}{% set outer = 'p' %}{{ m() }}
 {% macro m(a, b=a) %}{{ a }}{{ b }}{% endmacro %}{{ m(1) }}{{ m(1, 2) }}

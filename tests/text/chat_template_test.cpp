@@ -84,7 +84,7 @@ TEST(ChatTemplate, WhatLiesOutsideTheSubsetIsRefusedByLine) {
        {"{{ words|batch(2) }}", "{% for x in words recursive %}{% endfor %}", "{{ words|groupby('age') }}",
         "{{ text is filter }}", "{% include 'x' %}", "{% import 'x' as y %}", "{% extends 'x' %}",
         "{% block b %}{% endblock %}", "{% do words.append(1) %}", "{% trans %}x{% endtrans %}",
-        "{% autoescape true %}{% endautoescape %}", "{{ words[0, 1] }}", "{{ text.format(*words) }}",
+        "{% autoescape true %}{% endautoescape %}", "{{ words[0, 1] }}", "{{ text.format(**words) }}",
         "{% macro m() %}{{ varargs }}{% endmacro %}", "{{ self.x }}", "{{ '\\N{DASH}' }}", "{{ 0x10 }}",
         "{{ 007 }}", "{{ 99999999999999999999 }}", "{{ text|safe + 'x' }}", "{{ '\\ud800' }}",
         // seen only when it runs

@@ -22,6 +22,7 @@ enum class ExprKind : uint8_t {
   subscript,  // items[0] [ items[1] ]
   slice,      // items[0] [ items[1] : items[2] : items[3] ], each of which may be null
   call,       // items[0] ( items[1...], named )
+  spread,     // * items[0], the last of the arguments without a name
   filter,     // items[0] | text ( items[1...], named ); items[0] is null at the head of {% filter %}
   test,       // items[0] is text ( items[1...], named )
   negate,     // - items[0]

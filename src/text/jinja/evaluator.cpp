@@ -302,7 +302,7 @@ Value Evaluator::evaluate_kind(const Expr& expr, const ScopePtr& scope) {
       if (expr.items[2]) return item(2);
       return Value::undefined("the inline 'if' without 'else'");
   }
-  fail(ErrorCode::internal, "an expression of an unknown kind");
+  fail(ErrorCode::internal, "an expression in an unexpected place");
 }
 
 Value Evaluator::evaluate_name(const Expr& expr, const ScopePtr& scope) {
@@ -329,18 +329,23 @@ Value Evaluator::evaluate_slice(const Expr& expr, const ScopePtr& scope) {
   return get_slice(*this, parts[0], part(1), part(2), part(3));
 }
 
-std::vector<Value> Evaluator::evaluate_all(const std::vector<ExprPtr>& exprs, const ScopePtr& scope,
-                                           size_t first) {
+std::vector<Value> Evaluator::evaluate_all(const std::vector<ExprPtr>& exprs, const ScopePtr& scope) {
   std::vector<Value> out;
   out.reserve(exprs.size());
-  for (size_t i = first; i < exprs.size(); ++i)
-    out.push_back(exprs[i] ? evaluate(*exprs[i], scope) : Value());
+  for (size_t i = 0; i < exprs.size(); ++i) out.push_back(exprs[i] ? evaluate(*exprs[i], scope) : Value());
   return out;
 }
 
 Arguments Evaluator::evaluate_arguments(const Expr& expr, const ScopePtr& scope) {
   Arguments out;
-  out.positional = evaluate_all(expr.items, scope, 1);
+  for (size_t i = 1; i < expr.items.size(); ++i) {
+    if (expr.items[i]->kind != ExprKind::spread) {
+      out.positional.push_back(evaluate(*expr.items[i], scope));
+      continue;
+    }
+    for (Value& value : iterate(*this, evaluate(*expr.items[i]->items[0], scope)))
+      out.positional.push_back(std::move(value));
+  }
   for (const auto& [name, value] : expr.named) out.named.emplace_back(name, evaluate(*value, scope));
   return out;
 }

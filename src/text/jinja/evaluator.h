@@ -85,7 +85,7 @@ class Evaluator {
   Value evaluate_slice(const Expr& expr, const ScopePtr& scope);
   Value evaluate_call(const Expr& expr, const ScopePtr& scope, const Value* caller);
   Value evaluate_filter(const Expr& expr, const ScopePtr& scope, const Value* head);
-  std::vector<Value> evaluate_all(const std::vector<ExprPtr>& exprs, const ScopePtr& scope, size_t first = 0);
+  std::vector<Value> evaluate_all(const std::vector<ExprPtr>& exprs, const ScopePtr& scope);
   Arguments evaluate_arguments(const Expr& expr, const ScopePtr& scope);
   Value call_macro(const Callable& macro, const Arguments& arguments);
   Value make_macro(const Macro& macro, const ScopePtr& scope);

@@ -285,7 +285,14 @@ void ExpressionParser::arguments(Expr& call) {
   const int line = tokens_.peek().line;
   tokens_.expect_op("(");
   while (!tokens_.at_op(")")) {
-    if (tokens_.at_op("*") || tokens_.at_op("**")) tokens_.unsupported(line, "'*' before an argument");
+    if (tokens_.at_op("**")) tokens_.unsupported(line, "'**' before an argument");
+    if (tokens_.skip_op("*")) {
+      if (!call.items.empty() && call.items.back() && call.items.back()->kind == ExprKind::spread)
+        tokens_.bad("'*' is given twice");
+      call.items.push_back(make(ExprKind::spread, line, items_of(expression())));
+      if (!tokens_.skip_op(",")) break;
+      continue;
+    }
     if (tokens_.peek().kind == TokenKind::name && tokens_.at_op("=", 1)) {
       std::string name = tokens_.next().text;
       tokens_.next();
@@ -293,7 +300,9 @@ void ExpressionParser::arguments(Expr& call) {
         if (other == name) tokens_.bad(fmt::format("the argument '{}' is given twice", name));
       call.named.emplace_back(std::move(name), expression());
     } else {
-      if (!call.named.empty()) tokens_.bad("an argument without a name follows one with a name");
+      const bool spread = call.items.back() && call.items.back()->kind == ExprKind::spread;
+      if (spread || !call.named.empty())
+        tokens_.bad("an argument without a name follows one with a name or '*'");
       call.items.push_back(expression());
     }
     if (!tokens_.skip_op(",")) break;
