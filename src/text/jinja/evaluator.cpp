@@ -265,6 +265,8 @@ Value Evaluator::evaluate_kind(const Expr& expr, const ScopePtr& scope) {
       return evaluate_slice(expr, scope);
     case ExprKind::call:
       return evaluate_call(expr, scope, nullptr);
+    case ExprKind::spread:
+      break;  // evaluated with the arguments that it stands among
     case ExprKind::filter:
       return evaluate_filter(expr, scope, nullptr);
     case ExprKind::test: {
