@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -56,8 +57,11 @@ def download(pip, package, version, folder):
     # pip reports on stdout; what goes wrong is kept to be told in one line
     ran = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if ran.returncode:
-        errors = [line for line in ran.stderr.splitlines() if line.startswith("ERROR")]
-        raise Unavailable(f"pip cannot download {package} {version} ({errors[-1] if errors else 'see pip'})")
+        errors = [line.removeprefix("ERROR: ") for line in ran.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[-1] if errors else f"exit code {ran.returncode}"
+        if re.search(r"Retrying|Max retries|SSLError|timed out", ran.stderr):  # pip itself only says that it found nothing
+            reason = "the package index cannot be reached"
+        raise Unavailable(f"pip cannot download {package} {version} ({reason})")
     archives = [f for f in folder.iterdir() if f.name.replace("-", "_").startswith(package.replace("-", "_"))]
     return max(archives, key=lambda f: f.stat().st_mtime)
 
