@@ -16,7 +16,6 @@ fetch() {
 }
 [[ -n ${MNEME_TEST_MODEL-} ]] || fetch MNEME_TEST_MODEL default
 [[ -n ${MNEME_TEST_GEMMA-} ]] || fetch MNEME_TEST_GEMMA gemma-3-270m
-[[ -n ${MNEME_TEST_TOKENIZERS-} ]] || { folder=$("$MNEME_TOP/tools/fetch_test_tokenizers.sh") && export MNEME_TEST_TOKENIZERS=$folder; }
 # The tokenizers of well-known models; the script says why if they cannot be had.
 if [[ -z ${MNEME_TEST_TOKENIZERS-} ]]; then
   folder=$("$MNEME_TOP/tools/fetch_test_tokenizers.sh" </dev/null) && export MNEME_TEST_TOKENIZERS=$folder

@@ -126,7 +126,7 @@ class RunScriptTest(Base):
         self.assertIn("./run.sh --model FILE.gguf", ran.stderr.splitlines()[-1])
 
     def test_named_model_is_not_downloaded(self):
-        for arguments in (("--model", "absent.gguf", "-p", "hi"), ("--model=absent.gguf",), ("absent.gguf", "-p", "hi")):
+        for arguments in (("--model", "absent.gguf", "-p", "hi"), ("--model=absent.gguf", "-p", "hi"), ("absent.gguf", "-p", "hi")):
             with self.subTest(arguments):
                 ran = self.run_sh(*arguments)
                 self.assertNotEqual(ran.returncode, 0)
