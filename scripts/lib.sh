@@ -4,6 +4,9 @@
 
 MNEME_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 
+# Compiles of another checkout of the same sources count as the same (see also -ffile-prefix-map in cmake/).
+export CCACHE_BASEDIR=$MNEME_TOP CCACHE_NOHASHDIR=1
+
 say() { printf 'mneme: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
