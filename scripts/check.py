@@ -181,7 +181,7 @@ def read_ctest_junit(path, counts):
             elif verdict == "skip":
                 counts.skip(full, reason)
             else:
-                counts.fail(full, output[-3000:])
+                counts.fail(full, reason or output[-3000:])
         if inner and (case.get("status") == "run" or any(v == "fail" for v, _, _ in inner)):
             continue
         if case.find("skipped") is not None or "[  SKIPPED ]" in output:
