@@ -29,8 +29,8 @@ void set_rope_style(ModelConfig& config, RopeConfig::Style style) {
 /// One number if all layers agree, else one for each.
 template <class Get>
 GgufValue per_layer(const ModelConfig& config, const Get& get) {
-  std::vector<uint64_t> values;
-  for (const auto& layer : config.layers) values.push_back(get(layer));
+  std::vector<uint64_t> values(config.layers.size());
+  std::transform(config.layers.begin(), config.layers.end(), values.begin(), get);
   if (std::all_of(values.begin(), values.end(), [&](uint64_t v) { return v == values[0]; })) return values[0];
   return values;
 }
@@ -46,7 +46,7 @@ void put_windows(const ModelConfig& config, const std::string& arch, GgufMetadat
   out.set(arch + ".attention.sliding_window", uint64_t{window->window});
   if (std::find(windowed.begin(), windowed.end(), false) != windowed.end())
     out.set(arch + ".attention.sliding_window_pattern", windowed);
-  if (window->rope) out.set(arch + ".rope.freq_base_swa", window->rope->base);
+  if (const auto& rope = window->rope) out.set(arch + ".rope.freq_base_swa", rope->base);
 }
 
 /// Llama 3's scaling has no keys: its file holds the divisor of every frequency.

@@ -81,7 +81,7 @@ void put_windows(const ModelConfig& config, const Kind& kind, Ordered& out) {
   const std::string type = kind.model_type;
   if (type.starts_with("qwen")) out["use_sliding_window"] = true;
   if (type != "mistral") out["layer_types"] = types;
-  if (window->rope) out["rope_local_base_freq"] = window->rope->base;
+  if (const auto& rope = window->rope) out["rope_local_base_freq"] = rope->base;
 }
 
 Ordered standard_fields(const ModelConfig& config, const Kind& kind, const std::string& dtype) {

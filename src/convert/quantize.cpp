@@ -20,8 +20,9 @@ bool wants_folder(const fs::path& out, ModelFormat format) {
 
 DType parse_type(const std::string& name, bool folder) {
   const auto type = dtype_from_name(name);
-  require(type.has_value() && can_quantize(*type), ErrorCode::invalid_argument,
-          "type \"{}\" cannot be written; q8_0, q4_0, q4_1, f16, bf16 and f32 can", name);
+  if (!type || !can_quantize(*type))
+    fail(ErrorCode::invalid_argument,
+         "type \"{}\" cannot be written; q8_0, q4_0, q4_1, f16, bf16 and f32 can", name);
   require(!folder || !dtype_info(*type).quantized, ErrorCode::invalid_argument,
           "a Hugging Face folder holds f32, f16 or bf16, not {}; name a .gguf file to write {}", name, name);
   return *type;
