@@ -271,8 +271,8 @@ void print_text(const std::vector<Result>& results, const Options& options) {
 int run(const Options& options) {
   const std::vector<Test> tests = tests_of(options);
   const auto model = load_model(options.model, options.common);
-  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
   const InterruptScope interrupt;
+  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
   Bench bench(options, model, tests, interrupt.token());
   std::vector<Result> results;
   for (const Test& test : tests) results.push_back(bench.run(test));

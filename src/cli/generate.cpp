@@ -47,8 +47,8 @@ int run(const Options& options) {
   GenerateRequest request;
   request.sampling = sampling_options(options.sampling);
   const auto model = load_model(options.model, options.common);
-  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
   const InterruptScope interrupt;
+  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
   Session session(model, session_options(options.session));
   Progress bar("Reading the prompt", Progress::Unit::tokens, !options.common.quiet);
   bool ends_line = true;
