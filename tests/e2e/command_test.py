@@ -16,7 +16,7 @@ NAMES = re.findall(r"^  ([a-z]+)  +\S", VERBS.split("Usage:")[1].split("`mneme V
 
 class Help(unittest.TestCase):
     def test_every_verb_of_the_contract_is_there(self):
-        for verb in ("generate tokenize detokenize logits perplexity bench inspect quantize doctor pull list rm completion").split():
+        for verb in ("run generate tokenize detokenize logits perplexity bench inspect quantize doctor pull list rm completion").split():
             self.assertIn(verb, NAMES)
 
     def test_version(self):
