@@ -62,6 +62,9 @@ class Peer:
     def settings(self):
         return [{"threads": t, "flash": f} for t in range(1, os.cpu_count() + 1) for f in ("on", "off")]
 
+    def usual(self):
+        return {"threads": os.cpu_count(), "flash": "on"}
+
     def refinements(self, setting):
         return [setting | {"backend": name} for name in self.backends if name != "auto"]
 
@@ -99,6 +102,9 @@ class Mneme:
 
     def settings(self):
         return [{"threads": t} for t in range(1, os.cpu_count() + 1)]
+
+    def usual(self):
+        return {"threads": os.cpu_count()}
 
     def refinements(self, setting):
         return []
@@ -140,8 +146,8 @@ def interval(ratios):
     return math.exp(mean), (math.exp(mean - half), math.exp(mean + half))
 
 
-def compare(model, test, peer, mneme, rounds, repeat):
-    settings = {program: best_setting(program, model, test) for program in (peer, mneme)}
+def compare(model, test, peer, mneme, rounds, repeat, trials):
+    settings = {program: best_setting(program, model, test) if trials else program.usual() for program in (peer, mneme)}
     rates = {peer: [], mneme: []}
     for number in range(rounds):
         for program in ((peer, mneme), (mneme, peer))[number % 2]:
@@ -153,9 +159,9 @@ def compare(model, test, peer, mneme, rounds, repeat):
             "bytes_per_token": mneme.last.get("bytes_per_token"), "rss_bytes": mneme.last.get("rss_bytes")}
 
 
-def bandwidth(model, mneme, rounds, prefix):
+def bandwidth(model, mneme, rounds, prefix, trials):
     """Share of the measured memory bandwidth at decode; `mneme bench --bandwidth` times both in turn."""
-    setting = best_setting(mneme, model, "tg64")
+    setting = best_setting(mneme, model, "tg64") if trials else mneme.usual()
     rows = [json.loads(run([mneme.program, "bench", model, "--json", "--bandwidth", "--prompt", 0, "--gen", 64,
                             "--repeat", 3, "--threads", setting["threads"]], prefix))[0] for _ in range(rounds)]
     return {"model": model.stem, "test": "bandwidth", "share": [row["bandwidth_fraction"] for row in rows],
@@ -195,6 +201,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--bandwidth", default="big-q8_0", help="model of the bandwidth row ('' = none)")
     parser.add_argument("--json", type=pathlib.Path, help="default: PEER/vs_llamacpp.json")
+    parser.add_argument("--no-trials", action="store_true",
+                        help="do not look for the best settings: all cores, flash attention on")
     parser.add_argument("--prefix", default="", help="command put before every measured run")
     parser.add_argument("--fill-prefix", default="", help="command put before the peer's unmeasured fills of a context")
     args = parser.parse_args()
@@ -221,10 +229,11 @@ def main():
         model = (models_dir / f"{name}.gguf").resolve()
         for test in args.tests.split(",") if args.tests else PLAN.get(name, SMALL):
             repeat = 3 if "@" in test else 1
-            record(lambda: compare(model, test, peer, mneme, args.rounds, repeat))
+            record(lambda: compare(model, test, peer, mneme, args.rounds, repeat,
+                                   not args.no_trials))
     if args.bandwidth:
         model = (models_dir / f"{args.bandwidth}.gguf").resolve()
-        record(lambda: bandwidth(model, mneme, args.rounds, prefix))
+        record(lambda: bandwidth(model, mneme, args.rounds, prefix, not args.no_trials))
     return 1 if failures else 0
 
 
