@@ -15,7 +15,8 @@ constexpr std::string_view kSample =
     "Hello World, I'm here; they'LL pay $1234567.89!!   (three  spaces)\n\n\tint main() { return x_1 += "
     "0xFF; }\r\n"
     "Grüße, señor Ångström — “naïve” café… Tiếng Việt có dấu. Привет, мир! 你好，世界。日本語のテスト 한국어 "
-    "مرحبا بالعالم नमस्ते दुनिया ไทย 😀👩‍👩‍👧 e\u0301 \u00a0nbsp\u200b 3.14e-10 ½ ² <b>x</b> "
+    "مرحبا بالعالم नमस्ते दुनिया ไทย 😀👩‍👩‍👧 e\u0301 \u00a0nbsp\u200b 3.14e-10 ½ ² "
+    "<b>x</b> "
     " "
     " ";
 

@@ -184,8 +184,7 @@ TEST_F(Quantize, GgufToGgufKeepsMetadataAndReportsBytes) {
   EXPECT_EQ(result.bytes_in, fs::file_size(kModels / "llama.gguf"));
   EXPECT_EQ(result.bytes_out, fs::file_size(folder_ / "out.gguf"));
   const auto in = open_checkpoint(kModels / "llama.gguf"), out = open_checkpoint(folder_ / "out.gguf");
-  for (const auto& [key, value] : in.metadata()->values())
-    EXPECT_TRUE(out.metadata()->has(key)) << key;
+  for (const auto& [key, value] : in.metadata()->values()) EXPECT_TRUE(out.metadata()->has(key)) << key;
   EXPECT_LT(largest_difference(in, out), 1e-3f);
 }
 

@@ -26,19 +26,30 @@ inline std::vector<std::byte> random_rows(DType type, int64_t rows, int64_t cols
         std::memcpy(out.data() + at, &value, 4);
         break;
       }
-      case DType::f16: put16(at, f32_to_f16(normal(rng))); break;
-      case DType::bf16: put16(at, f32_to_bf16(normal(rng))); break;
+      case DType::f16:
+        put16(at, f32_to_f16(normal(rng)));
+        break;
+      case DType::bf16:
+        put16(at, f32_to_bf16(normal(rng)));
+        break;
       case DType::q2_k:
         put16(at + 80, f32_to_f16(scale(rng)));
         put16(at + 82, f32_to_f16(scale(rng)));
         break;
-      case DType::q3_k: put16(at + 108, f32_to_f16(scale(rng))); break;
-      case DType::q6_k: put16(at + 208, f32_to_f16(scale(rng))); break;
+      case DType::q3_k:
+        put16(at + 108, f32_to_f16(scale(rng)));
+        break;
+      case DType::q6_k:
+        put16(at + 208, f32_to_f16(scale(rng)));
+        break;
       case DType::q4_1:
       case DType::q5_1:
       case DType::q4_k:
-      case DType::q5_k: put16(at + 2, f32_to_f16(scale(rng))); [[fallthrough]];
-      default: put16(at, f32_to_f16(scale(rng)));
+      case DType::q5_k:
+        put16(at + 2, f32_to_f16(scale(rng)));
+        [[fallthrough]];
+      default:
+        put16(at, f32_to_f16(scale(rng)));
     }
   }
   return out;
