@@ -359,19 +359,6 @@ bool pack_tiles(DType type, const std::byte* src, int64_t rows, int64_t cols, in
   return finite;
 }
 
-float packed_min(const PackedMatrix& matrix, int64_t row, int64_t col) {
-  const PackedLayout& layout = packed_layout(matrix.type);
-  if (!layout.has_min) return 0;
-  const int64_t lane = row % kTileRows;
-  const std::byte* scales = matrix.data + (row / kTileRows) * packed_tile_bytes(matrix.type, matrix.cols);
-  if (layout.scales == Scales::f16)
-    return f16_to_f32(load_le<uint16_t>(scales + f16_scale_at(layout, col / kBlock) + 32 + 2 * lane));
-  const std::byte* super = scales + col / kSuper * super_scale_bytes(layout);
-  const int64_t subs = kSuper / layout.sub_block, sub = col % kSuper / layout.sub_block;
-  return -f16_to_f32(load_le<uint16_t>(super + 32 + 2 * lane)) *
-         static_cast<float>(byte_at(super, 64 + (subs + sub) * kTileRows + lane));
-}
-
 void unpack_row(const PackedMatrix& matrix, int64_t row, int64_t col, int64_t n, float* out) {
   const PackedLayout& layout = packed_layout(matrix.type);
   const int64_t lane = row % kTileRows;

@@ -83,9 +83,6 @@ uint64_t packed_bytes(PackedType type, int64_t rows, int64_t cols);
 bool pack_tiles(DType type, const std::byte* src, int64_t rows, int64_t cols, int64_t tile_begin,
                 int64_t tile_end, std::byte* out);
 
-/// The min of the block that holds `col`; 0 for layouts without one.
-float packed_min(const PackedMatrix& matrix, int64_t row, int64_t col);
-
 /// Reference: the weights of `row`, columns [col, col + n), as floats. Quantized: col and n multiples of 32.
 void unpack_row(const PackedMatrix& matrix, int64_t row, int64_t col, int64_t n, float* out);
 

@@ -1,7 +1,6 @@
 #include "simd/packed_product.h"
 
 #include "core/fail.h"
-#include "core/half.h"
 #include "simd/packed_kernels.h"
 
 namespace mneme {
@@ -20,12 +19,6 @@ const PackedKernels& kernels() {
     default:
       return packed_kernels_portable();
   }
-}
-
-// The nearest f16, where f16 keeps its 11 bits; GGML's Q8_0 and Q8_1 store these two numbers that way.
-float to_half_precision(float x) {
-  const float magnitude = x < 0 ? -x : x;
-  return magnitude >= 0x1p-14f && magnitude <= 65504.0f ? f16_to_f32(f32_to_f16(x)) : x;
 }
 
 ProductArgs make_args(const PackedMatrix& w, int64_t tile_begin, int64_t tile_end, int64_t n_begin,
@@ -69,8 +62,8 @@ void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, i
     int32_t* halves = &out.half_sums[2 * at];
     const float d = quantize32(x + b * kBlock, &out.q[at * kBlock], halves);
     const int32_t sum = halves[0] + halves[1];
-    out.d[at] = to_half_precision(d);
-    out.d_sum[at] = to_half_precision(d * static_cast<float>(sum));
+    out.d[at] = d;
+    out.d_sum[at] = d * static_cast<float>(sum);
     out.minus8[at] = -8 * sum;
     out.minus128[at] = -128 * sum;
   }
@@ -106,13 +99,6 @@ double packed_product_reference(const PackedMatrix& w, const QuantizedRows& x, i
   for (int64_t c = 0; c < w.cols; ++c)
     sum += double{weights[static_cast<size_t>(c)]} * x.q[static_cast<size_t>(n * w.cols + c)] *
            x.d[static_cast<size_t>(n * (w.cols / kBlock) + c / kBlock)];
-  if (packed_layout(w.type).sub_block != kBlock) return sum;
-  // The kernels multiply a block's min by d_sum, which is rounded by itself.
-  for (int64_t b = 0; b < w.cols / kBlock; ++b) {
-    const auto at = static_cast<size_t>(n * (w.cols / kBlock) + b);
-    const double exact = -double{x.d[at]} * x.minus8[at] / 8;
-    sum += double{packed_min(w, row, b * kBlock)} * (x.d_sum[at] - exact);
-  }
   return sum;
 }
 

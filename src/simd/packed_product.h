@@ -17,9 +17,7 @@
 namespace mneme {
 
 /// Rows of activations rounded to int8: x[r, c] ≈ d[r, c/32] * q[r, c], |q| ≤ 127, d = max|x|/127 of the
-/// block. d and d_sum are rounded to f16 where it keeps its 11 bits, as GGML's Q8_0 and Q8_1 do: the error is
-/// a tenth of that of the rounding to int8, and the same file gives the same answers as llama.cpp. Storage
-/// only: how many columns a row has (a multiple of 32) is the caller's to say.
+/// block. Storage only: how many columns a row has (a multiple of 32) is the caller's to say.
 struct QuantizedRows {
   std::vector<int8_t> q;           // [rows, cols]
   std::vector<float> d;            // [rows, cols/32]

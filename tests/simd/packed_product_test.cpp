@@ -150,7 +150,7 @@ TEST_P(ProductOnEveryIsa, QuantizedRowsRoundToNearestAndReportNonFinite) {
     EXPECT_EQ(q.q[static_cast<size_t>(i)],
               static_cast<int8_t>(std::nearbyint(x[static_cast<size_t>(i)] * (127.0f / 15.5f))))
         << i;
-  EXPECT_EQ(q.d[0], f16_to_f32(f32_to_f16(15.5f / 127.0f)));
+  EXPECT_FLOAT_EQ(q.d[0], 15.5f / 127.0f);
   EXPECT_TRUE(std::isnan(q.d[1]));
   EXPECT_TRUE(std::isnan(q.d[2]));
   EXPECT_EQ(q.d[3], 0.0f);
