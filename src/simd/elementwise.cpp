@@ -1,12 +1,13 @@
 #include "simd/elementwise.h"
 
-// clang-format off: Highway re-includes this file per target, so its includes have an order
+// Highway re-includes this file for every target, so these includes have an order of their own.
+// clang-format off
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "simd/elementwise.cpp"
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL)
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/contrib/math/math-inl.h>
 // clang-format on
 
 #include <cmath>
