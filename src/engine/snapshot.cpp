@@ -43,6 +43,11 @@ std::string_view text(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
 }
 
+// memcpy must not see the null pointer of an empty vector.
+void copy_bytes(Bytes from, void* to) {
+  if (!from.empty()) std::memcpy(to, from.data(), from.size());
+}
+
 template <class T>
 T field(const Json& header, const char* key, const std::string& name) {
   try {
@@ -92,7 +97,7 @@ void read_blocks(const Json& header, Reader& reader, const std::string& name, Sn
       if (there == 0) continue;
       const Bytes content = reader.take(block_bytes, "cache blocks");
       blocks.back() = std::make_shared<HugeBuffer>(block_bytes);
-      std::memcpy(blocks.back()->data(), content.data(), block_bytes);
+      copy_bytes(content, blocks.back()->data());
     }
   }
 }
@@ -125,11 +130,11 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   const Bytes tokens =
       reader.take(checked_mul(static_cast<uint64_t>(data->position), sizeof(TokenId), "tokens"), "tokens");
   data->tokens.resize(static_cast<size_t>(data->position));
-  std::memcpy(data->tokens.data(), tokens.data(), tokens.size());
+  copy_bytes(tokens, data->tokens.data());
   const uint64_t logits = natural(header, "logits", uint64_t{1} << 32, name);
   const Bytes values = reader.take(logits * sizeof(float), "logits");
   data->logits.resize(logits);
-  std::memcpy(data->logits.data(), values.data(), values.size());
+  copy_bytes(values, data->logits.data());
   read_blocks(header, reader, name, *data);
   require(reader.left() == 0, ErrorCode::corrupt, "snapshot {} has {} bytes too many", name, reader.left());
   return data;
