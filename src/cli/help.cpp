@@ -138,7 +138,7 @@ std::string command_help(bool full) {
 }
 
 std::string verb_help(const Verb& verb, const CLI::App& app, bool full) {
-  std::string text = fmt::format("mneme {}: {}\n\n", verb.name, verb.summary);
+  std::string text = fmt::format("mneme {}: {}\n\n", verb.full_name(), verb.summary);
   if (full && !verb.examples.empty()) {
     text += "Examples:\n";
     for (const Example& example : verb.examples)
@@ -146,6 +146,11 @@ std::string verb_help(const Verb& verb, const CLI::App& app, bool full) {
     text += "\n";
   }
   text += usage(app);
+  if (const auto parts = sub_verbs(verb.full_name()); !parts.empty()) {
+    text += "\nWhat it can do:\n";
+    for (const Verb* part : parts) text += fmt::format("  {:<12}{}\n", part->name, part->summary);
+    text += fmt::format("\n`mneme {} WHAT -h` shows the options of each.\n", verb.full_name());
+  }
   std::vector<std::string> groups;
   for (const CLI::Option* option : app.get_options())
     if (const std::string& group = option->get_group();

@@ -49,7 +49,7 @@ std::string with_source(const CLI::App& app, const std::string& message) {
 }
 
 int run_verb(const Verb& verb, std::vector<std::string> arguments) {
-  const std::string who = "mneme " + verb.name;
+  const std::string who = "mneme " + verb.full_name();
   const Parser parser = make_parser(verb);
   const auto misused = [&](std::string message) {
     return complain(who, message + "; see " + who + " -h", kUsage);
@@ -75,6 +75,24 @@ int run_verb(const Verb& verb, std::vector<std::string> arguments) {
   }
 }
 
+// `mneme memory rows ...`: the verb itself, or the sub-verb that its first word names.
+int run_verb_or_part(const Verb& verb, std::vector<std::string> arguments) {
+  const auto parts = sub_verbs(verb.name);
+  if (parts.empty() || arguments.empty() || arguments.front().starts_with('-'))
+    return run_verb(verb, std::move(arguments));
+  const std::string name = arguments.front();
+  arguments.erase(arguments.begin());
+  std::vector<std::string> names;
+  for (const Verb* part : parts) {
+    if (part->name == name) return run_verb(*part, std::move(arguments));
+    names.push_back(part->name);
+  }
+  return complain("mneme " + verb.name,
+                  fmt::format("unknown verb \"{} {}\"{} (`mneme {} -h` lists them)", verb.name, name,
+                              did_you_mean(name, names), verb.name),
+                  kUsage);
+}
+
 int dispatch(std::vector<std::string> arguments) {
   if (arguments.empty()) {
     fmt::print(stderr, "{}", command_help(false));
@@ -88,12 +106,13 @@ int dispatch(std::vector<std::string> arguments) {
   }
   if (name == "help" && !arguments.empty()) {
     name = arguments.front();
-    arguments = {"--help"};
+    arguments.erase(arguments.begin());
+    arguments.emplace_back("--help");
   } else if (name == "-h" || name == "--help" || name == "help") {
     print(command_help(name != "-h"));
     return kDone;
   }
-  if (const Verb* verb = find_verb(name)) return run_verb(*verb, std::move(arguments));
+  if (const Verb* verb = find_verb(name)) return run_verb_or_part(*verb, std::move(arguments));
   std::vector<std::string> names{"help", "--help", "--version"};
   for (const Verb& verb : verbs()) names.push_back(verb.name);
   return complain("mneme",

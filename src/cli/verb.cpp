@@ -15,14 +15,20 @@ std::vector<Verb>& registry() {
   return verbs;
 }
 
+std::vector<Verb>& sub_registry() {
+  static std::vector<Verb> verbs;
+  return verbs;
+}
+
 // Options that say what to do now, not how the user likes it: a forgotten variable must not change them.
-constexpr std::array<std::string_view, 12> kInputs = {"help",  "version", "prompt", "ids", "text",  "all",
-                                                      "model", "stop",    "output", "gen", "depth", "force"};
+constexpr std::array<std::string_view, 13> kInputs = {"help",  "version", "prompt", "ids",    "text",
+                                                      "all",   "model",   "stop",   "output", "gen",
+                                                      "depth", "force",   "config"};
 
 }  // namespace
 
 VerbRegistration::VerbRegistration(Verb verb) {
-  registry().push_back(std::move(verb));
+  (verb.parent.empty() ? registry() : sub_registry()).push_back(std::move(verb));
 }
 
 const std::vector<Verb>& verbs() {
@@ -36,6 +42,14 @@ const std::vector<Verb>& verbs() {
   return registry();
 }
 
+std::vector<const Verb*> sub_verbs(std::string_view parent) {
+  std::vector<const Verb*> found;
+  for (const Verb& verb : sub_registry())
+    if (verb.parent == parent) found.push_back(&verb);
+  std::sort(found.begin(), found.end(), [](const Verb* a, const Verb* b) { return a->name < b->name; });
+  return found;
+}
+
 const Verb* find_verb(std::string_view name) {
   for (const Verb& verb : verbs())
     if (verb.name == name) return &verb;
@@ -44,7 +58,7 @@ const Verb* find_verb(std::string_view name) {
 
 Parser make_parser(const Verb& verb) {
   Parser parser;
-  parser.app = std::make_unique<CLI::App>(verb.summary, "mneme " + verb.name);
+  parser.app = std::make_unique<CLI::App>(verb.summary, "mneme " + verb.full_name());
   CLI::App& app = *parser.app;
   app.set_help_flag("-h", "Show the options in short");
   app.set_help_all_flag("--help", "Show examples, defaults and environment variables");

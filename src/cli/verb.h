@@ -9,6 +9,9 @@
 //                                          return [options] { return run(*options); };
 //                                        }});
 //
+// A verb may have sub-verbs (`mneme memory rows`): each is a file of its own that names its `parent`; the
+// parent offers their names as its first word.
+//
 // main.cpp, the help and the shell completions know verbs only through this registry. Every option that has a
 // long name can also be set by an environment variable, MNEME_ and the name in capitals: see
 // bind_environment().
@@ -40,8 +43,12 @@ struct Verb {
   std::string summary;  // one line, no full stop
   Group group = Group::shell;
   std::vector<Example> examples;
+  std::string parent = {};  // of a sub-verb: the verb that it belongs to
   /// Adds the options to the verb's parser and returns what to do once they are parsed.
   std::function<Action(CLI::App&)> setup;
+
+  /// As people type it: "tokenize", "memory rows".
+  std::string full_name() const { return parent.empty() ? name : parent + " " + name; }
 };
 
 /// Wrong usage that the parser cannot see. Ends the program with exit code 2.
@@ -54,8 +61,10 @@ struct VerbRegistration {
   explicit VerbRegistration(Verb verb);
 };
 
-/// All verbs, by group and then by name.
+/// All verbs without sub-verbs, by group and then by name.
 const std::vector<Verb>& verbs();
+/// The sub-verbs of a verb, by name; empty for most.
+std::vector<const Verb*> sub_verbs(std::string_view parent);
 /// The verb of that name or nullptr.
 const Verb* find_verb(std::string_view name);
 

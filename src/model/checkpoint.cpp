@@ -8,7 +8,7 @@
 #include "files/safetensors.h"
 #include "model/import_gguf.h"
 #include "model/import_hf.h"
-#include "model/json_fields.h"
+#include "core/json_fields.h"
 
 namespace mneme {
 namespace {

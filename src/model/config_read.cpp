@@ -5,7 +5,7 @@
 #include "mneme/model_config.h"
 #include "model/config_limits.h"
 #include "model/config_names.h"
-#include "model/json_fields.h"
+#include "core/json_fields.h"
 
 namespace mneme {
 namespace {

@@ -7,7 +7,7 @@
 //          for each of "full_attention" and "sliding_attention"
 #pragma once
 #include "mneme/model_config.h"
-#include "model/json_fields.h"
+#include "core/json_fields.h"
 
 namespace mneme {
 

@@ -7,7 +7,7 @@
 #include "core/fail.h"
 #include "model/config_limits.h"
 #include "model/hf_rope.h"
-#include "model/json_fields.h"
+#include "core/json_fields.h"
 
 namespace mneme {
 namespace {

@@ -1,6 +1,7 @@
-#include "model/json_fields.h"
+#include "core/json_fields.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <numeric>
 
@@ -95,6 +96,43 @@ uint32_t JsonFields::u32(std::string_view name, uint32_t least, uint32_t most,
   require(in_range, code_, "{} is {}, but must be a whole number from {} to {}", where(name), shown(value),
           least, most);
   return value.is_number_float() ? static_cast<uint32_t>(value.get<double>()) : value.get<uint32_t>();
+}
+
+uint64_t JsonFields::check_u64(const Json& value, const std::string& at, uint64_t least,
+                               uint64_t most) const {
+  std::optional<uint64_t> number;
+  if (value.is_number_unsigned()) {
+    number = value.get<uint64_t>();
+  } else if (value.is_string()) {
+    const auto& digits = value.get_ref<const std::string&>();
+    uint64_t parsed = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), parsed);
+    if (error == std::errc() && end == digits.data() + digits.size()) number = parsed;
+  } else if (value.is_number_float()) {  // 1e6; beyond 2^53 a double no longer says which number was meant
+    const double real = value.get<double>();
+    if (std::trunc(real) == real && real >= 0 && real <= 9007199254740992.0)
+      number = static_cast<uint64_t>(real);
+  }
+  require(number && *number >= least && *number <= most, code_,
+          "{} is {}, but must be a whole number from {} to {}", at, shown(value), least, most);
+  return *number;
+}
+
+uint64_t JsonFields::u64(std::string_view name, uint64_t least, uint64_t most,
+                         std::optional<uint64_t> fallback) {
+  if (fallback && !has(name)) return *fallback;
+  return check_u64(need(name), where(name), least, most);
+}
+
+std::vector<uint64_t> JsonFields::u64s(std::string_view name, uint64_t least, uint64_t most,
+                                       size_t most_values) {
+  const Json& value = need(name);
+  require(value.is_array() && value.size() <= most_values, code_,
+          "{} must be an array of at most {} whole numbers", where(name), most_values);
+  std::vector<uint64_t> out;
+  for (size_t i = 0; i < value.size(); ++i)
+    out.push_back(check_u64(value[i], fmt::format("{}[{}]", where(name), i), least, most));
+  return out;
 }
 
 double JsonFields::check_number(const Json& value, const std::string& at, double least, double most) const {

@@ -38,6 +38,9 @@ class JsonFields {
 
   // Typed look-ups. Without a fallback the field must be there.
   uint32_t u32(std::string_view name, uint32_t least, uint32_t most, std::optional<uint32_t> fallback = {});
+  /// As u32(); beyond 2^53 other programs write such numbers as strings of digits, which are accepted too.
+  uint64_t u64(std::string_view name, uint64_t least, uint64_t most, std::optional<uint64_t> fallback = {});
+  std::vector<uint64_t> u64s(std::string_view name, uint64_t least, uint64_t most, size_t most_values);
   double number(std::string_view name, double least, double most, std::optional<double> fallback = {});
   bool boolean(std::string_view name, std::optional<bool> fallback = {});
   std::string string(std::string_view name, std::optional<std::string> fallback = {});
@@ -60,6 +63,7 @@ class JsonFields {
   std::set<std::string, std::less<>> known_;
 
   const Json& need(std::string_view name);
+  uint64_t check_u64(const Json& value, const std::string& at, uint64_t least, uint64_t most) const;
   double check_number(const Json& value, const std::string& at, double least, double most) const;
 };
 
