@@ -1,121 +1,231 @@
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
+// What all placements share: checks, statistics, and the choice among them.
+#include <algorithm>
 #include <cstring>
-#include <new>
+#include <fstream>
 
 #include "core/checked.h"
-#include "core/file.h"
+#include "memory/store/placements.h"
 #include "mneme/memory.h"
 
 namespace mneme {
 namespace {
 
-void copy_rows(const std::byte* rows, size_t row_bytes, std::span<const uint64_t> ids,
-               std::byte* out) noexcept {
-  for (const uint64_t id : ids) {
-    std::memcpy(out, rows + id * row_bytes, row_bytes);
-    out += row_bytes;
-  }
+using Clock = std::chrono::steady_clock;
+
+uint64_t nanoseconds_since(Clock::time_point start) {
+  return static_cast<uint64_t>(std::chrono::nanoseconds(Clock::now() - start).count());
 }
 
-void check_region(const RowRegion& region, uint64_t file_bytes) {
-  const uint64_t bytes = checked_mul(region.rows, region.row_bytes, "size of a memory table");
-  const uint64_t end = checked_add(region.offset, bytes, "end of a memory table");
-  require(
-      end <= file_bytes, ErrorCode::corrupt,
-      "{}: {} rows of {} bytes from offset {} end at byte {}, but the file has {}; it is incomplete or its "
-      "description belongs to another file",
-      region.path.string(), region.rows, region.row_bytes, region.offset, end, file_bytes);
+// A number alone in a file, as control groups write them; 0 if there is none ("max").
+uint64_t number_in(const std::filesystem::path& path) {
+  uint64_t number = 0;
+  std::ifstream file(path);
+  return file >> number ? number : 0;
 }
-
-class MappedTable final : public MemoryTable {
- public:
-  explicit MappedTable(const RowRegion& region)
-      : MemoryTable(region, Placement::mmap), file_(region.path, LoadMode::mmap) {
-    check_region(region, file_.size());
-    first_ = file_.bytes().data() + region.offset;
-  }
-  uint64_t resident_bytes() const noexcept override { return 0; }
-
- private:
-  void read_checked(std::span<const uint64_t> ids, std::byte* out) const override {
-    file_.check_not_truncated();  // touching a page beyond the end would kill the process
-    copy_rows(first_, row_bytes(), ids, out);
-  }
-
-  MappedFile file_;
-  const std::byte* first_ = nullptr;
-};
-
-class RamTable final : public MemoryTable {
- public:
-  explicit RamTable(const RowRegion& region) : MemoryTable(region, Placement::ram) {
-    const MappedFile file(region.path, LoadMode::mmap);
-    check_region(region, file.size());
-    rows_.reset(new (std::nothrow) std::byte[bytes()]);
-    require(rows_ != nullptr, ErrorCode::out_of_memory,
-            "no memory for the {} bytes of {}; use the placement mmap", bytes(), region.path.string());
-    load(region);
-  }
-  uint64_t resident_bytes() const noexcept override { return bytes(); }
-
- private:
-  // By read calls, not through the mapping: a bad disk block is then an error and not a signal.
-  void load(const RowRegion& region) {
-    const int fd = ::open(region.path.c_str(), O_RDONLY | O_CLOEXEC);
-    require(fd >= 0, ErrorCode::io, "cannot open {}: {}", region.path.string(), std::strerror(errno));
-    uint64_t done = 0;
-    ssize_t got = 1;
-    while (done < bytes()) {
-      got = ::pread(fd, rows_.get() + done, bytes() - done, static_cast<off_t>(region.offset + done));
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) break;
-      done += static_cast<uint64_t>(got);
-    }
-    const int error = errno;
-    ::close(fd);
-    require(done == bytes(), ErrorCode::io, "cannot read {} at byte {}: {}", region.path.string(),
-            region.offset + done, got == 0 ? "the file became shorter" : std::strerror(error));
-  }
-
-  void read_checked(std::span<const uint64_t> ids, std::byte* out) const override {
-    copy_rows(rows_.get(), row_bytes(), ids, out);
-  }
-
-  std::unique_ptr<std::byte[]> rows_;
-};
 
 }  // namespace
 
-std::string_view to_string(Placement placement) noexcept {
-  return placement == Placement::ram ? "ram" : "mmap";
+uint64_t free_memory() {
+  uint64_t available = 0;
+  std::ifstream info("/proc/meminfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("MemAvailable:")) available = std::strtoull(line.c_str() + 13, nullptr, 10) * 1024;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    if (!line.starts_with("0::/")) continue;
+    for (std::filesystem::path folder = line.substr(4);; folder = folder.parent_path()) {
+      const std::filesystem::path at = std::filesystem::path("/sys/fs/cgroup") / folder;
+      if (const uint64_t most = number_in(at / "memory.max"); most > 0)
+        available = std::min(available, most - std::min(most, number_in(at / "memory.current")));
+      if (folder.empty()) break;
+    }
+  }
+  return available;
 }
 
-std::unique_ptr<MemoryTable> MemoryTable::open(const RowRegion& region, Placement placement) {
-  require(region.rows > 0 && region.row_bytes > 0, ErrorCode::invalid_argument,
-          "{}: a memory table of {} rows of {} bytes; both must be at least 1", region.path.string(),
-          region.rows, region.row_bytes);
-  if (placement == Placement::ram) return std::make_unique<RamTable>(region);
-  return std::make_unique<MappedTable>(region);
+std::string bytes_text(uint64_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KB", "MB", "GB", "TB"};
+  auto amount = static_cast<double>(bytes);
+  size_t unit = 0;
+  while (amount >= 999.5 && unit + 1 < std::size(kUnits)) {
+    amount /= 1000;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes)
+                   : fmt::format("{:.{}f} {}", amount, amount < 10 ? 1 : 0, kUnits[unit]);
+}
+
+std::string_view to_string(Placement placement) noexcept {
+  switch (placement) {
+    case Placement::automatic:
+      return "auto";
+    case Placement::ram:
+      return "ram";
+    case Placement::mmap:
+      return "mmap";
+    case Placement::direct:
+      return "direct";
+    case Placement::cache:
+      return "cache";
+  }
+  return "unknown";
+}
+
+Placement placement_from(std::string_view word) {
+  for (const auto placement :
+       {Placement::automatic, Placement::ram, Placement::mmap, Placement::direct, Placement::cache})
+    if (word == to_string(placement)) return placement;
+  fail(ErrorCode::invalid_argument,
+       "\"{}\" is no placement of a memory table; there are auto, ram, mmap, direct and cache", word);
+}
+
+RowLayout::RowLayout(const RowRegion& region)
+    : path(region.path),
+      segments{{region.rows, {{region.path, region.offset, region.row_bytes, region.rows_per_page}}}} {}
+
+RowBatch::RowBatch() = default;
+RowBatch::~RowBatch() {
+  finish();
+}
+RowBatch::RowBatch(RowBatch&& other) noexcept {
+  *this = std::move(other);
+}
+RowBatch& RowBatch::operator=(RowBatch&& other) noexcept {
+  if (this == &other) return *this;
+  finish();
+  addresses_ = std::move(other.addresses_);
+  other.addresses_.clear();
+  pending_ = std::exchange(other.pending_, nullptr);
+  owner_ = std::exchange(other.owner_, nullptr);
+  state_ = std::move(other.state_);
+  spent_ = other.spent_;
+  return *this;
+}
+
+uint64_t RowBatch::buffer_bytes() const noexcept {
+  return addresses_.capacity() * sizeof(addresses_[0]) + (state_ ? state_->bytes() : 0);
+}
+
+// A batch that nobody waits for any more: its reads must end before their buffers go.
+void RowBatch::finish() noexcept {
+  if (pending_ == nullptr) return;
+  try {
+    pending_->end(state_);
+  } catch (const std::exception&) {  // nobody is there to hear of it
+  }
+  pending_ = nullptr;
+}
+
+MemoryTable::MemoryTable(const RowLayout& layout, Placement placement)
+    : layout_(layout), path_(layout.path), placement_(placement), counters_(std::make_shared<Counters>()) {
+  const RowMap map(layout);
+  rows_ = map.rows();
+  row_bytes_ = map.row_bytes();
+}
+
+void MemoryTable::start(std::span<const uint64_t> ids, RowBatch& batch) const {
+  for (const uint64_t id : ids)
+    require(id < rows_, ErrorCode::invalid_argument, "row {} is outside {}, which has {} rows", id,
+            path_.string(), rows_);
+  batch.finish();
+  if (batch.owner_ != this) batch.state_.reset();
+  batch.owner_ = this;
+  const auto start = Clock::now();
+  batch.addresses_.assign(ids.size(), nullptr);
+  try {
+    if (!ids.empty()) begin(ids, batch.addresses_, batch.state_);
+  } catch (...) {
+    batch.addresses_.clear();
+    throw;
+  }
+  batch.pending_ = this;
+  batch.spent_ = nanoseconds_since(start);
+}
+
+void MemoryTable::wait(RowBatch& batch) const {
+  if (batch.pending_ == nullptr) return;
+  require(batch.pending_ == this, ErrorCode::invalid_argument, "the batch was started on {}, not on {}",
+          batch.pending_->path().string(), path_.string());
+  const auto start = Clock::now();
+  batch.pending_ = nullptr;
+  try {
+    if (!batch.addresses_.empty()) end(batch.state_);
+  } catch (...) {
+    batch.addresses_.clear();
+    throw;
+  }
+  counters().batch.add(batch.spent_ + nanoseconds_since(start));
+  count(counters().reads, 1);
+  count(counters().rows, batch.addresses_.size());
 }
 
 void MemoryTable::read(std::span<const uint64_t> ids, std::span<std::byte> out) const {
-  require(ids.size() <= out.size() / region_.row_bytes && ids.size() * region_.row_bytes == out.size(),
+  require(ids.size() <= out.size() / row_bytes_ && ids.size() * row_bytes_ == out.size(),
           ErrorCode::invalid_argument, "{} rows of {} bytes do not fill a buffer of {} bytes", ids.size(),
-          region_.row_bytes, out.size());
-  for (const uint64_t id : ids)
-    require(id < region_.rows, ErrorCode::invalid_argument, "row {} is outside {}, which has {} rows", id,
-            region_.path.string(), region_.rows);
-  read_checked(ids, out.data());
-  reads_.fetch_add(1, std::memory_order_relaxed);
-  rows_read_.fetch_add(ids.size(), std::memory_order_relaxed);
+          row_bytes_, out.size());
+  RowBatch batch;
+  start(ids, batch);
+  wait(batch);
+  std::byte* to = out.data();
+  for (const std::byte* const row : batch.rows()) {
+    std::memcpy(to, row, row_bytes_);
+    to += row_bytes_;
+  }
 }
 
-MemoryStatistics MemoryTable::statistics() const noexcept {
-  const uint64_t rows = rows_read_.load(std::memory_order_relaxed);
-  return {reads_.load(std::memory_order_relaxed), rows, rows * region_.row_bytes};
+MemoryStatistics MemoryTable::statistics() const {
+  const auto load = [](const std::atomic<uint64_t>& counter) {
+    return counter.load(std::memory_order_relaxed);
+  };
+  const Counters& c = *counters_;
+  MemoryStatistics out;
+  out.reads = load(c.reads);
+  out.rows = load(c.rows);
+  out.bytes = out.rows * row_bytes_;
+  out.distinct = load(c.distinct);
+  out.hits = load(c.hits);
+  out.misses = load(c.misses);
+  out.overlaid = load(c.overlaid);
+  out.disk_reads = load(c.disk_reads);
+  out.disk_bytes = load(c.disk_bytes);
+  out.batch = c.batch.read();
+  out.disk = c.disk.read();
+  return out;
+}
+
+void MemoryTable::reset_statistics() const noexcept {
+  Counters& c = *counters_;
+  for (auto* counter :
+       {&c.reads, &c.rows, &c.distinct, &c.hits, &c.misses, &c.overlaid, &c.disk_reads, &c.disk_bytes})
+    counter->store(0, std::memory_order_relaxed);
+  c.batch.reset();
+  c.disk.reset();
+}
+
+std::string MemoryTable::describe() const {
+  std::string out = fmt::format("{}: {}, {} rows of {} bytes, {} on disk, {} in memory; {}", path_.string(),
+                                to_string(placement_), rows_, row_bytes_, bytes_text(bytes()),
+                                bytes_text(resident_bytes()), details());
+  if (!reason_.empty()) out += "; " + reason_;
+  return out;
+}
+
+std::unique_ptr<MemoryTable> open_table(const RowLayout& layout, const MemoryOptions& options,
+                                        const BlockSums* sums) {
+  if (options.placement == Placement::ram) return open_ram(layout, options, sums);
+  require(options.placement == Placement::mmap, ErrorCode::unsupported,
+          "{}: the placement {} is not built yet", layout.path.string(), to_string(options.placement));
+  return open_mapped(layout, options);
+}
+
+std::unique_ptr<MemoryTable> MemoryTable::open(const RowLayout& layout, const MemoryOptions& options) {
+  return open_table(layout, options, nullptr);
+}
+
+std::unique_ptr<MemoryTable> MemoryTable::open(const RowLayout& layout, Placement placement) {
+  MemoryOptions options;
+  options.placement = placement;
+  return open(layout, options);
 }
 
 }  // namespace mneme

@@ -113,7 +113,7 @@ TEST_P(MemoryTableTest, RegionsThatDoNotFitTheirFileAreRefused) {
   EXPECT_EQ(refused({path.string() + ".missing", 0, 1, 1}), ErrorCode::not_found);
   EXPECT_EQ(refused({path.parent_path(), 0, 1, 1}), ErrorCode::io);
   // exactly up to the end of the file is fine
-  EXPECT_NO_THROW(MemoryTable::open({path, content.size() - 2 * kRowBytes, 2, kRowBytes}, GetParam()));
+  EXPECT_NO_THROW(MemoryTable::open(RowRegion{path, content.size() - 2 * kRowBytes, 2, kRowBytes}, GetParam()));
 }
 
 TEST_P(MemoryTableTest, AFileThatShrinksIsAnErrorOrDoesNotMatter) {
