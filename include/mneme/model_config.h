@@ -3,10 +3,13 @@
 // prose.
 #pragma once
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "mneme/engram_config.h"
 
 namespace mneme {
 
@@ -82,11 +85,13 @@ struct FfnConfig {
   bool operator==(const FfnConfig&) const = default;
 };
 
-/// x += post1(mixer(norm1(x))); x += post2(ffn(norm2(x))), where post1 and post2 are there if post_norm.
+/// x += memory(x); x += post1(mixer(norm1(x))); x += post2(ffn(norm2(x))), where post1 and post2 are there if
+/// post_norm.
 struct LayerConfig {
   MixerConfig mixer;
   FfnConfig ffn;
   bool post_norm = false;
+  std::optional<EngramModuleConfig> memory;  // looks up its rows in one of ModelConfig's tables
   Activation activation = Activation::automatic;
   bool operator==(const LayerConfig&) const = default;
 };
@@ -101,8 +106,9 @@ struct ModelConfig {
   double logit_scale = 1.0;      // multiplies logits
   NormConfig norm;
   RopeConfig rope;
-  std::vector<LayerConfig> layers;  // always expanded: one entry a layer
-  std::string name;                 // for people
+  std::vector<LayerConfig> layers;                  // always expanded: one entry a layer
+  std::map<std::string, EngramTableConfig> tables;  // of the layers' memories, by name
+  std::string name;                                 // for people
 
   bool operator==(const ModelConfig&) const = default;
 

@@ -52,12 +52,13 @@ std::vector<uint32_t> row_order(const ModelConfig& from, const ModelConfig& to, 
   return rope_row_order(heads, mixer.head_dim, rope.dims, rope.style, rope_of(to, target).style);
 }
 
+// Norms of the model's own kind; those of an Engram module have an offset of their own.
 bool is_norm(std::string_view name) {
-  return name.ends_with("norm.weight");
+  return name.ends_with("norm.weight") && name.find(".engram_") == std::string_view::npos;
 }
 
 DType target_type(const TensorInfo& source, const std::string& name, const WeightPlanOptions& options) {
-  if (source.shape.size() < 2) return DType::f32;
+  if (source.shape.size() < 2 || name.ends_with(".engram_conv.weight")) return DType::f32;  // small
   DType type = options.type;
   const bool four_bits = type == DType::q4_0 || type == DType::q4_1;
   if (four_bits && !options.pure && (name == "token_embd.weight" || name == "output.weight"))

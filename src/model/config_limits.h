@@ -16,5 +16,6 @@ inline constexpr double kMaxRopeBase = 1e15;
 inline constexpr double kMaxRopeFactor = 1e6;
 inline constexpr double kMaxScale = 1e6;  // any factor on embeddings, scores or logits, and the soft-caps
 inline constexpr uint32_t kMaxNameBytes = 1024;
+inline constexpr uint32_t kMaxTables = 64;  // of memory
 
 }  // namespace mneme::config_limits

@@ -2,10 +2,11 @@
 #include <algorithm>
 
 #include "core/fail.h"
+#include "core/json_fields.h"
+#include "memory/engram_config.h"
 #include "mneme/model_config.h"
 #include "model/config_limits.h"
 #include "model/config_names.h"
-#include "core/json_fields.h"
 
 namespace mneme {
 namespace {
@@ -125,8 +126,11 @@ void read_ffn(JsonFields fields, FfnConfig& out) {
 
 /// The fields that "defaults" and the entries of "layers" share.
 void read_layer(JsonFields& fields, bool is_layer, LayerConfig& out) {
-  require(!fields.has("memory"), ErrorCode::unsupported, "{} is there, but this version has no memory tables",
-          fields.where("memory"));
+  if (fields.has("memory")) {
+    require(is_layer, ErrorCode::invalid_argument,
+            "{} is there, but a memory belongs to one layer and cannot be shared", fields.where("memory"));
+    out.memory = read_engram_module(fields.object("memory"));
+  }
   if (fields.has("mixer")) read_mixer(fields.object("mixer"), is_layer, out.mixer);
   if (fields.has("ffn")) read_ffn(fields.object("ffn"), out.ffn);
   out.post_norm = fields.boolean("post_norm", out.post_norm);
@@ -157,9 +161,20 @@ std::vector<LayerConfig> read_layers(JsonFields& fields, const LayerConfig& defa
             kMaxLayers);
     LayerConfig layer = defaults;
     read_layer(entry, true, layer);
+    require(!layer.memory || repeat == 1, ErrorCode::invalid_argument,
+            "layers[{}].repeat is {}, but a memory belongs to one layer: write the layers one by one", i,
+            repeat);
     entry.finish();
     out.insert(out.end(), repeat, layer);
   }
+  return out;
+}
+
+std::map<std::string, EngramTableConfig> read_tables(JsonFields fields, const Json& object) {
+  require(object.size() <= kMaxTables, ErrorCode::invalid_argument, "tables has {} entries, but may have {}",
+          object.size(), kMaxTables);
+  std::map<std::string, EngramTableConfig> out;
+  for (const auto& [name, table] : object.items()) out.emplace(name, read_engram_table(fields.object(name)));
   return out;
 }
 
@@ -170,8 +185,6 @@ ModelConfig ModelConfig::from_json(std::string_view text) {
   JsonFields fields(json, "", ErrorCode::invalid_argument);
   const uint32_t version = fields.u32("mneme", 0, UINT32_MAX);
   require(version == 1, ErrorCode::unsupported, "mneme is {}, but this version reads schema 1", version);
-  require(!fields.has("tables"), ErrorCode::unsupported,
-          "tables is there, but this version has no memory tables");
 
   ModelConfig out;
   out.name = fields.string("name", "");
@@ -184,6 +197,8 @@ ModelConfig ModelConfig::from_json(std::string_view text) {
   read_number(fields, "logit_scale", out.logit_scale);
   if (fields.has("norm")) out.norm = read_norm(fields.object("norm"));
   if (fields.has("rope")) out.rope = read_rope(fields.object("rope"));
+
+  if (fields.has("tables")) out.tables = read_tables(fields.object("tables"), *fields.find("tables"));
 
   LayerConfig defaults;
   if (fields.has("defaults")) {

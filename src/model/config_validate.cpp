@@ -1,9 +1,11 @@
 // ModelConfig::validate(): the one place that decides which configs may exist. Importers and from_json() end
 // here, so everything downstream may trust every number.
+#include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "core/fail.h"
+#include "memory/engram_config.h"
 #include "mneme/model_config.h"
 #include "model/config_limits.h"
 
@@ -100,8 +102,20 @@ void check_mixer(const MixerConfig& mixer, const ModelConfig& model, const std::
   check_rope(own ? *mixer.rope : model.rope, mixer.head_dim, own ? where + ".rope" : "rope");
 }
 
+void check_memory(const EngramModuleConfig& memory, const ModelConfig& model, const std::string& where) {
+  mneme::validate(memory, where);
+  const auto table = model.tables.find(memory.table);
+  require(table != model.tables.end(), ErrorCode::invalid_argument,
+          "{}.table is \"{}\", but tables has no such entry", where, memory.table);
+  const auto& ids = table->second.layer_ids;
+  require(std::find(ids.begin(), ids.end(), memory.layer_id) != ids.end(), ErrorCode::invalid_argument,
+          "{}.layer_id is {}, but tables.{}.layer_ids has only {}", where, memory.layer_id, memory.table,
+          fmt::join(ids, ", "));
+}
+
 void check_layer(const LayerConfig& layer, const ModelConfig& model, const std::string& where) {
   check_mixer(layer.mixer, model, where + ".mixer");
+  if (layer.memory) check_memory(*layer.memory, model, where + ".memory");
   require(layer.ffn.type == FfnType::dense, ErrorCode::unsupported, "{}.ffn.type is not dense", where);
   in_range(layer.ffn.hidden, 1, kMaxHidden, where + ".ffn.hidden");
   require(layer.ffn.act == Act::silu || layer.ffn.act == Act::gelu_tanh || layer.ffn.act == Act::gelu,
@@ -128,6 +142,13 @@ void ModelConfig::validate() const {
   check_rope_base(rope, "rope");  // the rest of it in the layers that use it
   require(name.size() <= kMaxNameBytes, ErrorCode::invalid_argument,
           "name has {} bytes, but may have at most {}", name.size(), kMaxNameBytes);
+  require(tables.size() <= kMaxTables, ErrorCode::invalid_argument,
+          "tables has {} entries, but may have at most {}", tables.size(), kMaxTables);
+  for (const auto& [table_name, table] : tables) {
+    require(!table_name.empty() && table_name.size() <= kMaxNameBytes, ErrorCode::invalid_argument,
+            "tables has a name of {} bytes; names have 1 to {}", table_name.size(), kMaxNameBytes);
+    mneme::validate(table, "tables." + table_name);
+  }
   require(!layers.empty(), ErrorCode::invalid_argument, "layers is empty, but a model has at least one");
   require(layers.size() <= kMaxLayers, ErrorCode::invalid_argument,
           "layers has {} entries, but may have at most {}", layers.size(), kMaxLayers);

@@ -2,6 +2,7 @@
 // "defaults"; equal consecutive layers are folded by "repeat". Key order is fixed, so equal configs give
 // equal text.
 #include "core/json.h"
+#include "memory/engram_config.h"
 #include "mneme/model_config.h"
 #include "model/config_names.h"
 
@@ -116,6 +117,8 @@ std::string ModelConfig::to_json() const {
   put(out["norm"], "weight_offset", norm.weight_offset, 0.0);
   out["rope"] = rope_json(rope);
 
+  for (const auto& [table_name, table] : tables) out["tables"][table_name] = engram_table_json(table);
+
   Ordered defaults;
   std::vector<Ordered> all;
   for (const LayerConfig& layer : layers) {
@@ -126,10 +129,12 @@ std::string ModelConfig::to_json() const {
   out["layers"] = Ordered::array();
   for (size_t i = 0; i < all.size();) {
     size_t end = i + 1;
-    while (end < all.size() && all[end] == all[i]) ++end;
+    // a layer with a memory stands alone
+    while (end < all.size() && !layers[i].memory && !layers[end].memory && all[end] == all[i]) ++end;
     Ordered entry = Ordered::object();
     if (end - i > 1) entry["repeat"] = end - i;
     entry.update(without(all[i], defaults, 1));
+    if (layers[i].memory) entry["memory"] = engram_module_json(*layers[i].memory);
     out["layers"].push_back(std::move(entry));
     i = end;
   }

@@ -15,7 +15,7 @@ struct NamePair {
   std::string_view hf;         // after "layers.N."
 };
 
-constexpr std::array<NamePair, 20> kLayerNames{{
+constexpr std::array<NamePair, 28> kLayerNames{{
     {"attn_norm.weight", "input_layernorm.weight"},
     {"attn_q.weight", "self_attn.q_proj.weight"},
     {"attn_q.bias", "self_attn.q_proj.bias"},
@@ -36,6 +36,14 @@ constexpr std::array<NamePair, 20> kLayerNames{{
     {"ffn_down.weight", "mlp.down_proj.weight"},
     {"ffn_down.bias", "mlp.down_proj.bias"},
     {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
+    {"engram_k.weight", "engram.k_proj.weight"},
+    {"engram_k.bias", "engram.k_proj.bias"},
+    {"engram_v.weight", "engram.v_proj.weight"},
+    {"engram_v.bias", "engram.v_proj.bias"},
+    {"engram_k_norm.weight", "engram.k_norm.weight"},
+    {"engram_q_norm.weight", "engram.q_norm.weight"},
+    {"engram_conv.weight", "engram.conv.weight"},
+    {"engram_conv_norm.weight", "engram.conv_norm.weight"},
 }};
 
 /// Where the text model may stand in a Hugging Face checkpoint.
@@ -54,6 +62,13 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
 /// Tensors that checkpoints carry beside the weights and that the config already accounts for.
 bool derived(std::string_view name) {
   return name == "rope_freqs.weight" || name.ends_with("rotary_emb.inv_freq");
+}
+
+void append_memory(const ModelConfig& config, const EngramModuleConfig& memory, const std::string& blk,
+                   std::vector<ExpectedTensor>& out) {
+  for (ExpectedTensor& tensor :
+       expected_engram_tensors(memory, config.tables.at(memory.table).embedding_dim(), config.d_model))
+    out.push_back({blk + tensor.name, std::move(tensor.shape)});
 }
 
 void append_mixer(const ModelConfig& config, const MixerConfig& mixer, const std::string& blk,
@@ -93,6 +108,23 @@ void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::stri
 
 }  // namespace
 
+std::vector<ExpectedTensor> expected_engram_tensors(const EngramModuleConfig& memory, uint64_t embedding_dim,
+                                                    uint64_t d) {
+  std::vector<ExpectedTensor> out{{"engram_k.weight", {d, embedding_dim}},
+                                  {"engram_v.weight", {d, embedding_dim}}};
+  if (memory.bias) {
+    out.push_back({"engram_k.bias", {d}});
+    out.push_back({"engram_v.bias", {d}});
+  }
+  out.push_back({"engram_k_norm.weight", {d}});
+  out.push_back({"engram_q_norm.weight", {d}});
+  if (memory.conv) {
+    out.push_back({"engram_conv.weight", {d, memory.conv->kernel}});
+    out.push_back({"engram_conv_norm.weight", {d}});
+  }
+  return out;
+}
+
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config) {
   const uint64_t d = config.d_model;
   std::vector<ExpectedTensor> out;
@@ -100,6 +132,7 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config) {
   for (size_t i = 0; i < config.layers.size(); ++i) {
     const LayerConfig& layer = config.layers[i];
     const std::string blk = fmt::format("blk.{}.", i);
+    if (layer.memory) append_memory(config, *layer.memory, blk, out);
     out.push_back({blk + "attn_norm.weight", {d}});
     append_mixer(config, layer.mixer, blk, out);
     if (layer.post_norm) out.push_back({blk + "post_attention_norm.weight", {d}});

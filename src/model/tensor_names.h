@@ -18,6 +18,10 @@
 //   post_norm output_norm.weight               model.norm.weight                               [d_model]
 //   output.weight                    lm_head.weight                                  [vocab, d_model] unless
 //   tied
+//   blk.N.engram_k, engram_v         model.layers.N.engram.k_proj, v_proj            [d_model, d_e]   with
+//   memory blk.N.engram_k_norm, engram_q_norm ... k_norm, q_norm                            [d_model]
+//   blk.N.engram_conv.weight         ... conv.weight   newest token last             [d_model, kernel]
+//   blk.N.engram_conv_norm.weight    ... conv_norm                                   [d_model]
 //
 // The rows of attn_q and attn_k are ordered for RopeConfig::style: converting between an `interleaved` and a
 // `half` checkpoint permutes them.
@@ -42,6 +46,11 @@ struct ExpectedTensor {
 
 /// Every tensor that a checkpoint of this (valid) config holds, in the order of the forward pass.
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
+
+/// The tensors of one Engram module, named as after "blk.N.": what a model's file or a memory pack holds for
+/// it. d_e = embedding_dim.
+std::vector<ExpectedTensor> expected_engram_tensors(const EngramModuleConfig& memory, uint64_t embedding_dim,
+                                                    uint64_t d_model);
 
 /// The Hugging Face name of a canonical one. `prefix` is what stands before "layers." and "embed_tokens."
 /// ("model." in text models). Throws Error(not_found) for a name that is not in the table above.

@@ -148,6 +148,36 @@ TEST(ConfigJson, LayersTakeWhatTheyOmitFromDefaults) {
   EXPECT_FALSE(config.layers[1].post_norm);
 }
 
+Json small_table() {
+  return {{"compressed_vocab", 90}, {"pad_id", 2},           {"heads", 2},          {"head_dim", 8},
+          {"max_ngram", 3},         {"base_rows", {50, 60}}, {"layer_ids", {1, 14}}};
+}
+
+Json memory_layer(const std::string& table, uint32_t layer_id) {
+  return {{"mixer", {{"heads", 4}, {"kv_heads", 2}, {"head_dim", 16}}},
+          {"ffn", {{"hidden", 96}}},
+          {"memory", {{"table", table}, {"layer_id", layer_id}}}};
+}
+
+TEST(ConfigJson, TablesAndMemoriesSurviveARoundTripUnfolded) {
+  Json json = Json::parse(kSmall);
+  json["tables"] = {{"facts", small_table()}};
+  json["layers"].push_back(memory_layer("facts", 1));
+  json["layers"].push_back(memory_layer("facts", 1));  // the same rows twice: allowed, and not folded
+  const ModelConfig config = ModelConfig::from_json(json.dump());
+  ASSERT_EQ(config.layers.size(), 4u);
+  EXPECT_EQ(config.tables.at("facts").layer_ids, (std::vector<uint32_t>{1, 14}));
+  EXPECT_FALSE(config.layers[1].memory);
+  EXPECT_EQ(config.layers[2].memory, config.layers[3].memory);
+  const std::string text = config.to_json();
+  EXPECT_EQ(ModelConfig::from_json(text), config) << text;
+  EXPECT_EQ(ModelConfig::from_json(text).to_json(), text);
+  EXPECT_EQ(Json::parse(text)["layers"].size(), 3u);
+  json["layers"][1] = memory_layer("facts", 3);
+  EXPECT_THAT(error_of([&] { ModelConfig::from_json(json.dump()); }).what(),
+              HasSubstr("layers[2].memory.layer_id is 3, but tables.facts.layer_ids has only 1, 14"));
+}
+
 struct Refusal {
   std::string pointer;
   Json value;
@@ -200,8 +230,13 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/layers/0/mixer/type", "sparse", kLater, "\"sparse\""},
         Refusal{"/layers/0/mixer/type", "parallel", kLater, "\"parallel\""},
         Refusal{"/layers/0/ffn/type", "moe", kLater, "layers[0].ffn.type is \"moe\""},
-        Refusal{"/layers/0/memory", Json::object(), kLater, "layers[0].memory"},
-        Refusal{"/tables", Json::object(), kLater, "tables"},
+        Refusal{"/layers/0/memory", Json::object(), kBad, "layers[0].memory.table is missing"},
+        Refusal{"/layers/0/memory", {{"table", "facts"}, {"layer_id", 1}}, kBad, "layers[0].repeat is 2"},
+        Refusal{"/layers/1", memory_layer("facts", 1), kBad, "tables has no such entry"},
+        Refusal{"/defaults", {{"memory", {{"table", "facts"}, {"layer_id", 1}}}}, kBad, "defaults.memory"},
+        Refusal{"/tables", {{"facts", {{"heads", 4}}}}, kBad, "tables.facts.compressed_vocab is missing"},
+        Refusal{"/tables", {{"", small_table()}}, kBad, "tables has a name of 0 bytes"},
+        Refusal{"/tables", 3, kBad, "tables is 3"},
         Refusal{"/layers/0/activation", "spike", kLater, "layers[0].activation is \"spike\""},
         Refusal{"/layers/0/activation", Json::object(), kLater, "layers[0].activation differs by projection"},
         Refusal{"/layers/0/ffn/act", "relu", kBad, "layers[0].ffn.act is \"relu\""},
