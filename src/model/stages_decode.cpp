@@ -54,7 +54,7 @@ class DecodeStage : public Stage {
 class QkvStage final : public DecodeStage {
  public:
   QkvStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&weights_.q, &weights_.k, &weights_.v}, model.pool->size(), 4) {
+      : DecodeStage(model, layer), tasks_({&weights_.q, &weights_.k, &weights_.v}, model.pool->size(), 8) {
     for (const Linear* linear : linears()) forms_.add(*linear);
   }
   std::string describe() const override {
@@ -80,7 +80,7 @@ class QkvStage final : public DecodeStage {
 class OutputStage final : public DecodeStage {
  public:
   OutputStage(const ModelImpl& model, size_t layer, const AttentionParts& parts)
-      : DecodeStage(model, layer), parts_(parts), tasks_({&weights_.o}, model.pool->size(), 4) {
+      : DecodeStage(model, layer), parts_(parts), tasks_({&weights_.o}, model.pool->size(), 8) {
     forms_.add(weights_.o);
   }
   std::string describe() const override {
@@ -114,7 +114,7 @@ class OutputStage final : public DecodeStage {
 class GatedStage final : public DecodeStage {
  public:
   GatedStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&weights_.gate}, model.pool->size(), 4, 2) {
+      : DecodeStage(model, layer), tasks_({&weights_.gate}, model.pool->size(), 8, 2) {
     forms_.add(weights_.gate);
     forms_.add(weights_.up);
     hidden_forms_.add(weights_.down);
@@ -154,7 +154,7 @@ class GatedStage final : public DecodeStage {
 class DownStage final : public DecodeStage {
  public:
   DownStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&weights_.down}, model.pool->size(), 4) {
+      : DecodeStage(model, layer), tasks_({&weights_.down}, model.pool->size(), 8) {
     forms_.add(weights_.down);
   }
   std::string describe() const override {

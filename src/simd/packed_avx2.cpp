@@ -17,14 +17,14 @@ namespace {
 #define MNEME_INLINE static inline __attribute__((always_inline))
 
 struct Avx2 {
-  static constexpr int kLanes = 8, kMaxN = 4, kPrefetch = 2048;
+  static constexpr int kLanes = 8, kMaxN = 4, kPrefetch = 6144;
   using F = __m256;
   using I = __m256i;
   using B = __m256i;
   using A = __m256i;
 
   MNEME_INLINE void prefetch(const std::byte* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
   MNEME_INLINE F set_f(float x) { return _mm256_set1_ps(x); }
   MNEME_INLINE I set_i(int32_t x) { return _mm256_set1_epi32(x); }

@@ -7,14 +7,14 @@ namespace {
 #define MNEME_INLINE static inline __attribute__((always_inline))
 
 struct Avx512Base {
-  static constexpr int kLanes = 16, kMaxN = 12, kPrefetch = 4096;
+  static constexpr int kLanes = 16, kMaxN = 12, kPrefetch = 6144;
   using F = __m512;
   using I = __m512i;
   using B = __m512i;
   using A = __m512i;
 
   MNEME_INLINE void prefetch(const std::byte* p) {
-    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
   MNEME_INLINE F set_f(float x) { return _mm512_set1_ps(x); }
   MNEME_INLINE I set_i(int32_t x) { return _mm512_set1_epi32(x); }

@@ -59,6 +59,29 @@ inline __attribute__((always_inline)) int32_t offset_term(const ProductArgs& arg
   return 0;
 }
 
+// Prefetches the matrix as one stream, at a constant distance and every line of it: a tile's scales, its
+// codes, the next tile's scales. With few rows of X a product is bound by memory, and the hardware's own
+// prefetcher, which sees two streams that jump at each tile, reaches 88 % (8 bits) and 72 % (4 bits) of what
+// plain loads reach; this reaches 95 % and 90 %. Into the second-level cache: fetching 4-bit codes into the
+// first stops at 83 %, because its few fill buffers then wait for memory. Tried without gain: two chains of
+// sums, a second prefetch nearby. With many rows a line is used often enough that one hint a block will do.
+template <class V, int BlockBytes, int N>
+struct ReadAhead {
+  const std::byte* at;
+  int64_t step;
+  inline __attribute__((always_inline)) ReadAhead(const ProductArgs& args, const std::byte* tile)
+      : at(tile + V::kPrefetch), step(args.tile_bytes / (args.cols / 32)) {}
+  inline __attribute__((always_inline)) void next() {
+    if constexpr (N <= 4) {
+#pragma GCC unroll 10
+      for (int line = 0; line < BlockBytes + 64; line += 64) V::prefetch(at + line);
+    } else {
+      V::prefetch(at);
+    }
+    at += step;
+  }
+};
+
 // N rows of X against kLanes rows of W; integer dot products. acc: [N] vectors.
 template <class V, class T, int N>
 inline __attribute__((always_inline)) void integer_rows(const ProductArgs& args, const std::byte* scales,
@@ -66,9 +89,10 @@ inline __attribute__((always_inline)) void integer_rows(const ProductArgs& args,
                                                         typename V::F (&acc)[N]) {
   const int64_t blocks = args.cols / 32;
   const int8_t* q = args.q + n0 * args.cols;
+  ReadAhead<V, T::block_bytes, N> ahead(args, scales);
   for (int64_t b = 0; b < blocks; ++b) {
     const std::byte* block = codes + b * T::block_bytes;
-    V::prefetch(block + V::kPrefetch);
+    ahead.next();
     typename V::I dot[N];
     typename V::F scale, min;
     if constexpr (T::sub_block == 32) {
