@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <tuple>
 
 #include "core/checked.h"
 #include "memory/store/placements.h"
@@ -210,12 +211,55 @@ std::string MemoryTable::describe() const {
   return out;
 }
 
-std::unique_ptr<MemoryTable> open_table(const RowLayout& layout, const MemoryOptions& options,
+namespace {
+
+// What automatic becomes, and why.
+std::pair<Placement, std::string> choose(const RowLayout& layout, uint64_t budget, bool given) {
+  const RowMap map(layout);
+  const uint64_t bytes = map.rows() * map.row_bytes();
+  const std::string room =
+      fmt::format("{} {}", given ? "the budget of" : "half of free memory,", bytes_text(budget));
+  if (bytes <= budget) return {Placement::ram, "auto: it fits into " + room};
+  for (const RowMap::File& file : map.files())
+    if (!can_read_directly(file.path))
+      return {Placement::mmap,
+              fmt::format("auto: larger than {}, and its filesystem refuses O_DIRECT", room)};
+  return {Placement::cache, "auto: larger than " + room};
+}
+
+}  // namespace
+
+std::unique_ptr<MemoryTable> open_table(const RowLayout& layout, const MemoryOptions& given,
                                         const BlockSums* sums) {
-  if (options.placement == Placement::ram) return open_ram(layout, options, sums);
-  require(options.placement == Placement::mmap, ErrorCode::unsupported,
-          "{}: the placement {} is not built yet", layout.path.string(), to_string(options.placement));
-  return open_mapped(layout, options);
+  MemoryOptions options = given;
+  if (!options.overlays.empty() && options.budget_bytes > 0) {
+    const uint64_t overlays = overlay_bytes(options.overlays);
+    require(overlays < options.budget_bytes, ErrorCode::limit,
+            "{}: its overlays need {} bytes, and the memory budget is {}; give more, or fewer overlays",
+            layout.path.string(), overlays, options.budget_bytes);
+    options.budget_bytes -= overlays;
+  }
+  std::string reason;
+  if (options.placement == Placement::automatic) {
+    RowMap(layout).open_files();  // a missing or short file is told as such
+    const uint64_t budget = options.budget_bytes > 0 ? options.budget_bytes : free_memory() / 2;
+    std::tie(options.placement, reason) = choose(layout, budget, options.budget_bytes > 0);
+    options.budget_bytes = budget;
+  }
+  std::unique_ptr<MemoryTable> table;
+  switch (options.placement) {
+    case Placement::ram:
+      table = open_ram(layout, options, sums);
+      break;
+    case Placement::mmap:
+      table = open_mapped(layout, options);
+      break;
+    default:
+      table = open_reading(layout, options, system_read_queue);
+      break;
+  }
+  table->reason_ = std::move(reason);
+  return open_overlays(std::move(table), layout, options.overlays);
 }
 
 std::unique_ptr<MemoryTable> MemoryTable::open(const RowLayout& layout, const MemoryOptions& options) {

@@ -68,7 +68,12 @@ TEST_P(MemoryTableTest, RowsComeInTheOrderAskedWithDuplicates) {
   EXPECT_EQ(table->bytes(), kRows * kRowBytes);
   EXPECT_EQ(table->path(), path);
   EXPECT_EQ(table->placement(), GetParam());
-  EXPECT_EQ(table->resident_bytes(), GetParam() == Placement::ram ? kRows * kRowBytes : 0u);
+  if (GetParam() == Placement::ram) {
+    EXPECT_EQ(table->resident_bytes(), kRows * kRowBytes);
+  }
+  if (GetParam() == Placement::mmap || GetParam() == Placement::direct) {
+    EXPECT_EQ(table->resident_bytes(), 0u);
+  }
 }
 
 TEST_P(MemoryTableTest, StatisticsCountRowsAndBytesOfSuccessfulReads) {
@@ -113,7 +118,8 @@ TEST_P(MemoryTableTest, RegionsThatDoNotFitTheirFileAreRefused) {
   EXPECT_EQ(refused({path.string() + ".missing", 0, 1, 1}), ErrorCode::not_found);
   EXPECT_EQ(refused({path.parent_path(), 0, 1, 1}), ErrorCode::io);
   // exactly up to the end of the file is fine
-  EXPECT_NO_THROW(MemoryTable::open(RowRegion{path, content.size() - 2 * kRowBytes, 2, kRowBytes}, GetParam()));
+  EXPECT_NO_THROW(
+      MemoryTable::open(RowRegion{path, content.size() - 2 * kRowBytes, 2, kRowBytes}, GetParam()));
 }
 
 TEST_P(MemoryTableTest, AFileThatShrinksIsAnErrorOrDoesNotMatter) {
@@ -145,7 +151,9 @@ TEST_P(MemoryTableTest, ManyThreadsReadAtOnce) {
   EXPECT_EQ(table->statistics().reads, 200u);
 }
 
-INSTANTIATE_TEST_SUITE_P(Placements, MemoryTableTest, testing::Values(Placement::ram, Placement::mmap),
+INSTANTIATE_TEST_SUITE_P(Placements, MemoryTableTest,
+                         testing::Values(Placement::ram, Placement::mmap, Placement::direct,
+                                         Placement::cache),
                          [](const auto& item) { return std::string(to_string(item.param)); });
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "memory/store/counters.h"
+#include "memory/store/read_queue.h"
 #include "memory/store/row_map.h"
 
 namespace mneme {
@@ -20,6 +21,14 @@ struct BlockSums {
 std::unique_ptr<MemoryTable> open_ram(const RowLayout& layout, const MemoryOptions& options,
                                       const BlockSums* sums);
 std::unique_ptr<MemoryTable> open_mapped(const RowLayout& layout, const MemoryOptions& options);
+/// direct or cache, by options.placement. `queues`: system_read_queue(), or a test's.
+std::unique_ptr<MemoryTable> open_reading(const RowLayout& layout, const MemoryOptions& options,
+                                          const std::function<ReadQueueFactory(uint32_t depth)>& queues);
+/// `base` with its options' overlays on top.
+std::unique_ptr<MemoryTable> open_overlays(std::unique_ptr<MemoryTable> base, const RowLayout& layout,
+                                           const std::vector<std::filesystem::path>& overlays);
+/// Memory that the overlays will hold.
+uint64_t overlay_bytes(const std::vector<std::filesystem::path>& overlays);
 
 /// MemoryTable::open with the checksums of a pack.
 std::unique_ptr<MemoryTable> open_table(const RowLayout& layout, const MemoryOptions& options,
