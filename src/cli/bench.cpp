@@ -2,9 +2,10 @@
 // the share of memory bandwidth that decoding reaches.
 //
 // A test runs `--repeat` times after one run that warms up, on one session that is rolled back between runs.
-// Token ids are pseudo-random; sampling is not part of the time. With --bandwidth, passes over a large buffer
-// are timed between the runs, so that bandwidth and speed come from the same minutes; without it the figure
-// of `mneme doctor` is used and called an estimate.
+// Token ids are pseudo-random, and others in every run, so that a memory table is asked for new rows;
+// sampling is not part of the time. With --bandwidth, passes over a large buffer are timed between the runs,
+// so that bandwidth and speed come from the same minutes; without it the figure of `mneme doctor` is used and
+// called an estimate.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -174,7 +175,7 @@ class Bench {
   }
 
   double run_once(const Test& test) {
-    const auto ids = random_ids(test.tokens, model_->config().vocab, 2);
+    const auto ids = random_ids(test.tokens, model_->config().vocab, 2 + runs_++);
     const auto start = std::chrono::steady_clock::now();
     if (test.decode) {
       for (const TokenId& id : ids) append({&id, 1});
@@ -198,6 +199,7 @@ class Bench {
   Progress bar_;
   SessionOptions session_options_;
   uint64_t longest_ = 1;
+  uint64_t runs_ = 0;
   std::unique_ptr<ReadBandwidth> probe_;
   int probe_threads_ = 1;
   std::optional<MachineFigures> machine_;

@@ -184,6 +184,14 @@ class Measure(unittest.TestCase):
             self.assertGreater(row["rss_bytes"], 1 << 20)
         self.assertGreater(got[5]["bytes_per_token"], got[2]["bytes_per_token"])  # deeper: more cache to read
 
+    def test_bench_measures_bandwidth_between_the_runs(self):
+        got, = e2e.mneme_json("bench", GGUF, "--prompt", "0", "--gen", "4", "--repeat", "2", "--bandwidth", "--quiet")
+        self.assertEqual(got["bandwidth_source"], "measured in this run")
+        self.assertGreater(got["read_gbps"], 0.1)
+        self.assertLess(got["read_gbps"], 5000)
+        self.assertAlmostEqual(got["bandwidth_fraction"], got["bytes_per_token"] * got["tokens_per_second"] / (got["read_gbps"] * 1e9), 6)
+        self.assertLess(got["rss_bytes"], 60 << 20)  # of the model; the buffer that is read is not counted
+
     def test_bench_forms(self):
         base = ("bench", GGUF, "--prompt", "4", "--gen", "0", "--repeat", "1", "--quiet")
         self.assertEqual(e2e.mneme(*base).stdout.splitlines()[1].split()[0], "pp4")
