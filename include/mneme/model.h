@@ -9,16 +9,27 @@
 #include <string_view>
 #include <vector>
 
+#include "mneme/memory.h"
 #include "mneme/model_config.h"
 #include "mneme/tokenizer.h"
 
 namespace mneme {
+
+/// A memory pack that is put to a model.
+struct MemoryPackOptions {
+  std::filesystem::path path;
+  Placement placement = Placement::automatic;
+  std::vector<std::filesystem::path> overlays = {};  // of changed rows, the last one first in precedence
+};
 
 struct LoadOptions {
   int threads = 0;   // 0 = one per available core
   bool mmap = true;  // false: read the file into memory first
   std::string type;  // weights of a float checkpoint are quantized to this ("" = as stored)
   Activation activation = Activation::automatic;                // overrides the config
+  /// Packs whose modules are inserted, or that serve tables which the config names.
+  std::vector<MemoryPackOptions> memory;
+  uint64_t memory_budget = 0;  // bytes of RAM for the rows of all packs together; 0 = no bound
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights prepared; may be empty
 };
 
@@ -28,6 +39,18 @@ struct TensorDescription {
   std::string layout;           // as held in memory
   std::vector<uint64_t> shape;  // outermost first: [rows, cols]
   uint64_t bytes = 0;           // in the file
+};
+
+/// A memory table that the model reads.
+struct MemoryDescription {
+  std::string name;              // in config().tables
+  std::string path;              // of the pack
+  std::string placement;         // "ram", "mmap", ...
+  std::string text;              // one line for people: where rows are, how many bytes, and why
+  std::vector<uint32_t> layers;  // of the model that read it
+  uint64_t rows = 0, bytes = 0, resident = 0;
+  double resident_fraction = 0;    // of the file, in the system's memory
+  MemoryStatistics statistics;     // since loading
 };
 
 struct ModelBytes {
@@ -56,6 +79,7 @@ class Model {
   std::string_view isa() const noexcept;
   ModelBytes bytes() const noexcept;
   std::vector<TensorDescription> tensors() const;
+  std::vector<MemoryDescription> memories() const;
   /// Weight bytes that decoding one token reads.
   uint64_t bytes_per_token() const noexcept;
   /// Bytes of KV cache that one more token of context adds over all layers, with values of `kv_type_bytes`
@@ -63,7 +87,7 @@ class Model {
   uint64_t kv_bytes_per_token(double kv_type_bytes = 2.0) const noexcept;
   /// One line per fused stage of the decode (or prefill) plan.
   std::string describe_plan(bool prefill = false) const;
-  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums. Computed on first use and cached on
+  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums, and of the memory packs. Computed on first use and cached on
   /// disk by path, size and time; a first use reads the whole file.
   const std::string& hash() const;
 

@@ -8,6 +8,7 @@
 #include "core/huge_buffer.h"
 #include "core/thread_pool.h"
 #include "mneme/model.h"
+#include "model/model_memory.h"
 #include "model/plan.h"
 #include "simd/packed_matrix.h"
 
@@ -28,12 +29,25 @@ struct RopeTable {
   bool half = true;
 };
 
+/// An Engram module before a layer's mixer.
+struct MemoryWeights {
+  size_t table = 0;        // of ModelImpl::memory_tables
+  size_t table_layer = 0;  // place of its layer_id in the table
+  size_t index = 0;        // among the model's modules
+  size_t conv_index = 0;   // among those with a convolution
+  Linear k, v;
+  std::vector<float> gate;       // [d_model]: key norm * query norm, offsets added
+  std::vector<float> conv_norm;  // [d_model] or empty
+  std::vector<float> conv;       // [kernel, d_model] or empty
+};
+
 struct LayerWeights {
   std::vector<float> attn_norm, ffn_norm, post_attn_norm, post_ffn_norm;  // [d_model], offset added
   std::vector<float> q_norm, k_norm;                                      // [head_dim] or empty
   std::vector<float> sinks;                                               // [heads] or empty
   Linear q, k, v, o, gate, up, down;
   size_t rope = 0;  // index of its RopeTable
+  std::optional<MemoryWeights> memory;
 };
 
 struct ModelImpl {
@@ -46,6 +60,9 @@ struct ModelImpl {
   std::vector<float> output_norm;
   std::vector<LayerWeights> layers;
   std::vector<RopeTable> ropes;
+  std::vector<LoadedTable> memory_tables;
+  std::vector<size_t> memory_layers;  // layers with a module, in order
+  bool extended = false;              // by modules of packs: the config is not only the checkpoint's
   std::unique_ptr<Tokenizer> tokenizer;
   std::vector<TensorDescription> tensors;
   ModelBytes bytes;

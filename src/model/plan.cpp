@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "model/model_impl.h"
 #include "model/stage_parts.h"
@@ -13,6 +14,7 @@ namespace {
 void add_decode_layer(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list) {
   const LayerWeights& w = model.layers[layer];
   const bool post_norm = model.config.layers[layer].post_norm;
+  if (w.memory) add_memory_stages(model, layer, true, list);
   list.push_back(make_decode_qkv_stage(model, layer));
   DecodeAttentionStage attention = make_decode_attention_stage(model, layer);
   list.push_back(std::move(attention.stage));
@@ -27,6 +29,7 @@ void add_decode_layer(const ModelImpl& model, size_t layer, std::vector<StagePtr
 void add_prefill_layer(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list) {
   const LayerWeights& w = model.layers[layer];
   const bool post_norm = model.config.layers[layer].post_norm;
+  if (w.memory) add_memory_stages(model, layer, false, list);
   list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::mixer));
   list.push_back(make_prefill_qkv_stage(model, layer));
   list.push_back(make_prefill_store_stage(model, layer));
@@ -55,6 +58,9 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
     hidden = std::max<int64_t>(hidden, model.config.layers[i].ffn.hidden);
     widest = std::max({widest, hidden, w.o.w.cols});
     for (const Linear* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) forms.add(*linear);
+    if (!w.memory) continue;
+    widest = std::max(widest, w.memory->k.w.cols);
+    for (const Linear* linear : {&w.memory->k, &w.memory->v}) forms.add(*linear);
   }
   grow(ws.x, rows * d);
   grow(ws.branch, rows * d);
@@ -62,6 +68,7 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   grow(ws.up, rows * hidden);
   size_activations(forms, rows, widest, ws.input);
   size_attention(model, step, decode);
+  size_memory(model, step);
 }
 
 bool one_row_each(const Step& step) {
@@ -73,6 +80,8 @@ bool one_row_each(const Step& step) {
 
 Plan compile_plan(const ModelImpl& model) {
   Plan plan;
+  if (!model.memory_layers.empty())
+    for (auto* list : {&plan.decode, &plan.prefill}) list->push_back(make_memory_start_stage(model));
   plan.decode.push_back(make_embed_stage(model));
   plan.prefill.push_back(make_embed_stage(model));
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
@@ -81,6 +90,8 @@ Plan compile_plan(const ModelImpl& model) {
   }
   plan.decode.push_back(make_head_stage(model));
   plan.prefill.push_back(make_head_stage(model));
+  for (auto* list : {&plan.decode, &plan.prefill})
+    if (StagePtr commit = make_memory_commit_stage(model)) list->push_back(std::move(commit));
   return plan;
 }
 
@@ -88,6 +99,9 @@ bool run_step(ThreadPool& pool, Step& step) {
   const bool decode = one_row_each(step);
   const auto& stages = decode ? step.model.plan.decode : step.model.plan.prefill;
   size_workspace(step.model, step, decode);
+  Workspace& ws = step.workspace;
+  ws.failed = false;
+  const auto abandoned = [&] { return ws.failed.load() || (step.cancelled && step.cancelled()); };
   std::atomic<bool> stop{false};
   pool.run([&](int thread) {
     pool.share_tasks(0, thread, stages.front()->tasks(step));
@@ -100,12 +114,13 @@ bool run_step(ThreadPool& pool, Step& step) {
         stage.run(step, thread, task);
       if (s + 1 == stages.size()) return;
       pool.share_tasks(slot ^ 1, thread, stages[s + 1]->tasks(step));
-      if (stage.ends_layer && thread == 0 && step.cancelled && step.cancelled())
+      if (stage.ends_layer && thread == 0 && abandoned())
         stop.store(true, std::memory_order_relaxed);
       pool.barrier();
       if (stage.ends_layer && stop.load(std::memory_order_relaxed)) return;
     }
   });
+  if (ws.failed) std::rethrow_exception(std::exchange(ws.failure, nullptr));
   return !stop.load();
 }
 

@@ -9,7 +9,9 @@
 //
 // A stage is a kernel with its arguments. A new block adds stages; the walker knows none of them.
 #pragma once
+#include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <span>
@@ -17,6 +19,8 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "memory/engram_hash.h"
+#include "mneme/memory.h"
 #include "mneme/tokenizer.h"
 #include "model/sequence_state.h"
 #include "simd/packed_product.h"
@@ -33,6 +37,7 @@ struct Slice {
   int64_t row = 0;       // first row of the step
   int64_t count = 0;     // rows
   int64_t position = 0;  // of the first row
+  std::span<const TokenId> before = {};  // tokens of the sequence before the first row; memories look back on them
 };
 
 /// Activations in the forms that the products of a stage ask for.
@@ -60,7 +65,24 @@ struct Workspace {
   std::vector<float> m, l,
       acc;  // partial attention at decode: [row][kv_head][part][group], acc also [padded_dim]
   std::vector<float> cos, sin;  // [rope][rows][dims / 2]
+  struct Memory {
+    std::vector<TokenClass> previous;           // classes before a slice
+    std::vector<TokenClass> classes;            // [rows]
+    std::vector<TokenClass> contexts;           // [rows, max_ngram]
+    std::vector<uint64_t> rows;                 // [rows, rows_per_token]
+    RowBatch batch;                             // the records of `rows`
+    std::vector<float> normed;                  // [rows, d_model]: what the convolution reads
+  };
+  std::vector<Memory> memory;  // [module]
+  std::vector<float> kv;       // [rows, 2 d_model]: key and value of a module
   std::vector<Thread> threads;
+
+  /// The first thing that went wrong inside a stage; the pass ends after the layer and throws it. Thread-safe.
+  void fail(std::exception_ptr error) {
+    if (!failed.exchange(true)) failure = std::move(error);
+  }
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;
 };
 
 /// One pass over the plan.
@@ -97,7 +119,8 @@ Plan compile_plan(const ModelImpl& model);
 
 /// Walks the decode list if every slice has one row and there are at most kMaxDecodeRows, else the prefill
 /// list. Returns false if it was cancelled (the sequences' caches then hold unfinished rows beyond their
-/// positions, which the next pass overwrites).
+/// positions, which the next pass overwrites). Throws what a stage could not do: Error(io) if a memory's rows cannot
+/// be read; the sequences are then as after a cancellation.
 bool run_step(ThreadPool& pool, Step& step);
 
 }  // namespace mneme

@@ -22,12 +22,19 @@ CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_
     const KvGeometry geometry{format, mixer.kv_heads, mixer.head_dim};
     layout.layers.push_back({geometry, group, layout.groups[group].block_bytes});
     layout.groups[group].block_bytes += (geometry.page_bytes() + 63) / 64 * 64;
+    if (layer.memory && layer.memory->conv) {
+      const EngramConvConfig& conv = *layer.memory->conv;
+      const int64_t reach = int64_t{conv.kernel - 1} * conv.dilation;
+      layout.convs.push_back({config.d_model, std::max<int64_t>(1, reach + max_rollback)});
+    }
   }
   return layout;
 }
 
 SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout)
-    : layout_(std::move(layout)), blocks_(layout_->groups.size()), bases_(layout_->groups.size()) {}
+    : layout_(std::move(layout)), blocks_(layout_->groups.size()), bases_(layout_->groups.size()) {
+  for (const CacheLayout::Conv& conv : layout_->convs) convs_.emplace_back(conv.values());
+}
 
 void SequenceState::refresh(size_t group) {
   bases_[group].clear();
@@ -56,6 +63,7 @@ void SequenceState::reserve(int64_t n) {
 
 void SequenceState::advance(int64_t n) {
   position_ += n;
+  if (!convs_.empty()) low_water_ = std::max(low_water_, position_ - layout_->max_rollback);
   for (size_t g = 0; g < blocks_.size(); ++g) {
     const CacheLayout::Group& group = layout_->groups[g];
     if (group.window == 0) continue;
@@ -74,7 +82,8 @@ void SequenceState::rollback(int64_t n) {
   require(n >= 0 && n <= position_, ErrorCode::invalid_argument,
           "cannot roll back {} tokens: the session holds {}", n, position_);
   require(position_ - n >= low_water_ || n == 0, ErrorCode::limit,
-          "cannot roll back {} tokens: with windowed layers the last {} can be undone (max_rollback {})", n,
+          "cannot roll back {} tokens: with windowed layers or memory convolutions the last {} can be undone "
+          "(max_rollback {})", n,
           position_ - low_water_, layout_->max_rollback);
   position_ -= n;
   const auto count = static_cast<size_t>((position_ + kPagePositions - 1) / kPagePositions);
@@ -93,13 +102,16 @@ int64_t SequenceState::bytes() const {
   int64_t sum = 0;
   for (const auto& group : blocks_)
     for (const Block& block : group) sum += block ? static_cast<int64_t>(block->size()) : 0;
+  for (const auto& conv : convs_) sum += static_cast<int64_t>(conv.size() * sizeof(float));
   return sum;
 }
 
-void SequenceState::restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks) {
+void SequenceState::restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks,
+                            std::vector<std::vector<float>> convs) {
   position_ = position;
   low_water_ = low_water;
   blocks_ = std::move(blocks);
+  convs_ = std::move(convs);
   for (size_t g = 0; g < blocks_.size(); ++g) refresh(g);
 }
 

@@ -1,4 +1,6 @@
-// SequenceState: what one sequence has written so far, for every layer: today its key/value caches.
+// SequenceState: what one sequence has written so far, for every layer: its key/value caches, and what the
+// convolutions of memory modules read of earlier tokens. (What memories hash is the tokens themselves, which the
+// session has.)
 //
 // The cache grows in blocks of 256 positions. A block holds those positions for every layer of a group
 // (layers that forget at the same rate), so that one allocation of a few MB serves all of them on huge pages.
@@ -27,8 +29,16 @@ struct CacheLayout {
     int64_t window = 0;  // keys a query sees; 0 = all
     int64_t sinks = 0;
   };
+  /// The convolution of a memory module: rows of the last `slots` positions, of which a token reads those within its
+  /// reach; the rest is for rollbacks.
+  struct Conv {
+    int64_t channels = 0;
+    int64_t slots = 0;
+    uint64_t values() const { return static_cast<uint64_t>(channels) * static_cast<uint64_t>(slots); }
+  };
   std::vector<Layer> layers;
   std::vector<Group> groups;
+  std::vector<Conv> convs;
   int64_t max_rollback = 16;
 };
 
@@ -55,10 +65,18 @@ class SequenceState {
   std::byte* page(size_t layer, int64_t position) const;
   int64_t bytes() const;
 
+  /// The row of a convolution [channels] at a position; valid for the last `slots` positions that were written.
+  float* conv_row(size_t conv, int64_t position) {
+    const CacheLayout::Conv& at = layout_->convs[conv];
+    return convs_[conv].data() + position % at.slots * at.channels;
+  }
+  const std::vector<std::vector<float>>& convs() const { return convs_; }
+
   /// The blocks of each group; null where already given back.
   const std::vector<std::vector<Block>>& blocks() const { return blocks_; }
   /// Rebuilds a saved state. `low_water`: first position from which a rollback would be exact.
-  void restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks);
+  void restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks,
+               std::vector<std::vector<float>> convs);
   int64_t low_water() const { return low_water_; }
 
  private:
@@ -67,6 +85,7 @@ class SequenceState {
   int64_t low_water_ = 0;  // positions below this may have lost keys that a session there would see
   std::vector<std::vector<Block>> blocks_;            // [group][position / 256]
   std::vector<std::vector<const std::byte*>> bases_;  // the same as addresses
+  std::vector<std::vector<float>> convs_;             // [conv][slots, channels], position p in slot p % slots
   void refresh(size_t group);
 };
 
