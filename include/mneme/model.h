@@ -26,7 +26,7 @@ struct LoadOptions {
   int threads = 0;   // 0 = one per available core
   bool mmap = true;  // false: read the file into memory first
   std::string type;  // weights of a float checkpoint are quantized to this ("" = as stored)
-  Activation activation = Activation::automatic;                // overrides the config
+  Activation activation = Activation::automatic;  // overrides the config
   /// Packs whose modules are inserted, or that serve tables which the config names.
   std::vector<MemoryPackOptions> memory;
   uint64_t memory_budget = 0;  // bytes of RAM for the rows of all packs together; 0 = no bound
@@ -49,8 +49,8 @@ struct MemoryDescription {
   std::string text;              // one line for people: where rows are, how many bytes, and why
   std::vector<uint32_t> layers;  // of the model that read it
   uint64_t rows = 0, bytes = 0, resident = 0;
-  double resident_fraction = 0;    // of the file, in the system's memory
-  MemoryStatistics statistics;     // since loading
+  double resident_fraction = 0;  // of the file, in the system's memory
+  MemoryStatistics statistics;   // since loading
 };
 
 struct ModelBytes {
@@ -87,8 +87,8 @@ class Model {
   uint64_t kv_bytes_per_token(double kv_type_bytes = 2.0) const noexcept;
   /// One line per fused stage of the decode (or prefill) plan.
   std::string describe_plan(bool prefill = false) const;
-  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums, and of the memory packs. Computed on first use and cached on
-  /// disk by path, size and time; a first use reads the whole file.
+  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums, and of the memory packs. Computed on
+  /// first use and cached on disk by path, size and time; a first use reads the whole file.
   const std::string& hash() const;
 
   const ModelImpl& impl() const noexcept { return *impl_; }

@@ -101,6 +101,7 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
   // Undoing finished chunks is a rollback unless a windowed layer has already let go of what it would need.
   const auto& groups = s.state.layout().groups;
   const bool windowed =
+      !s.state.layout().convs.empty() ||
       std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.window > 0; });
   const bool long_run = ids.size() > chunk;
   // (A copy shares the blocks, which the first chunk then has to copy before it writes: not for every token.)
@@ -126,7 +127,7 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
       if (options.all_logits || last) rows.push_back(static_cast<int64_t>(i));
     if (!keep_all) s.logits.resize(std::max<size_t>(rows.size() * vocab, s.logits.size()));
     float* logits = s.logits.data() + (keep_all ? done * vocab : 0);
-    const Slice slice{&s.state, 0, static_cast<int64_t>(n), s.state.position()};
+    const Slice slice{&s.state, 0, static_cast<int64_t>(n), s.state.position(), s.tokens};
     bool finished = false;
     try {
       s.state.reserve(static_cast<int64_t>(n));
@@ -173,7 +174,7 @@ void Session::append_batch(std::span<Session* const> sessions, std::span<const T
   for (size_t i = 0; i < sessions.size(); ++i) {
     SequenceState& state = sessions[i]->impl_->state;
     state.reserve(1);
-    slices.push_back({&state, static_cast<int64_t>(i), 1, state.position()});
+    slices.push_back({&state, static_cast<int64_t>(i), 1, state.position(), sessions[i]->impl_->tokens});
     rows.push_back(static_cast<int64_t>(i));
   }
   if (!first.executor->run(slices, ids, rows, logits.data(), cancel))

@@ -56,6 +56,7 @@ struct Snapshot::Data {
   std::vector<TokenId> tokens;                            // [position]
   std::vector<float> logits;                              // [vocab] after the last token, or empty
   std::vector<std::vector<SequenceState::Block>> blocks;  // [group][position / 256], null where given back
+  std::vector<std::vector<float>> convs;                  // [convolution][slots, d_model]
 };
 
 /// Parses the bytes of a snapshot file (tests, fuzzing). Throws Error(corrupt | unsupported).

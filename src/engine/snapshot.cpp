@@ -1,8 +1,9 @@
 // Snapshots in memory and on disk. File, little-endian:
 //
-//   "MNEMSNAP" | u32 version = 1 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
-//   | SHA-256
+//   "MNEMSNAP" | u32 version = 2 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
+//   | convolution rows f32[] | SHA-256
 //
+// Version 1, which is still read, has no convolution rows.
 // The header names the model hash, KV type, rollback reach, position, and for every group of layers the size
 // of a block and which blocks follow. The checksum (64 hexadecimal digits) covers everything before it.
 #include <algorithm>
@@ -18,7 +19,7 @@ namespace mneme {
 namespace {
 
 constexpr std::string_view kMagic = "MNEMSNAP";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2, kOldestVersion = 1;
 constexpr uint64_t kPrefix = 16, kChecksum = 64;
 constexpr std::string_view kKvNames[] = {"f16", "int8", "f32"};
 
@@ -75,13 +76,28 @@ Json make_header(const Snapshot::Data& data) {
     }
     groups.push_back({{"block_bytes", bytes}, {"present", present}});
   }
+  Json convs = Json::array();
+  for (const auto& rows : data.convs) convs.push_back(rows.size());
   return {{"model_hash", data.model_hash},
           {"kv", kKvNames[static_cast<size_t>(data.kv)]},
           {"max_rollback", data.max_rollback},
           {"position", data.position},
           {"low_water", data.low_water},
           {"logits", data.logits.size()},
-          {"groups", groups}};
+          {"groups", groups},
+          {"convs", convs}};
+}
+
+void read_convs(const Json& header, Reader& reader, const std::string& name, Snapshot::Data& data) {
+  const auto sizes = field<Json>(header, "convs", name);
+  require(sizes.is_array() && sizes.size() <= 4096, ErrorCode::corrupt, "snapshot {}: bad \"convs\"", name);
+  for (const Json& size : sizes) {
+    require(size.is_number_unsigned() && size.get<uint64_t>() <= uint64_t{1} << 40, ErrorCode::corrupt,
+            "snapshot {}: bad size in \"convs\"", name);
+    const Bytes content = reader.take(size.get<uint64_t>() * sizeof(float), "convolution rows");
+    auto& rows = data.convs.emplace_back(size.get<uint64_t>());
+    copy_bytes(content, rows.data());
+  }
 }
 
 void read_blocks(const Json& header, Reader& reader, const std::string& name, Snapshot::Data& data) {
@@ -108,8 +124,9 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   require(bytes.size() >= kPrefix + kChecksum && text(bytes.first(8)) == kMagic, ErrorCode::corrupt,
           "{} is not a Mneme snapshot", name);
   const auto version = load_le<uint32_t>(bytes.data() + 8);
-  require(version == kVersion, ErrorCode::unsupported,
-          "snapshot {} has version {}; this program reads version {}", name, version, kVersion);
+  require(version >= kOldestVersion && version <= kVersion, ErrorCode::unsupported,
+          "snapshot {} has version {}; this program reads versions {} to {}", name, version, kOldestVersion,
+          kVersion);
   const Bytes body = bytes.first(bytes.size() - kChecksum);
   require(sha256_hex(body) == text(bytes.last(kChecksum)), ErrorCode::corrupt,
           "snapshot {} is damaged: its checksum does not match; make it again", name);
@@ -136,6 +153,7 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   data->logits.resize(logits);
   copy_bytes(values, data->logits.data());
   read_blocks(header, reader, name, *data);
+  if (version >= 2) read_convs(header, reader, name, *data);
   require(reader.left() == 0, ErrorCode::corrupt, "snapshot {} has {} bytes too many", name, reader.left());
   return data;
 }
@@ -166,6 +184,7 @@ void Snapshot::save(const std::filesystem::path& path) const {
   for (const auto& group : named.blocks)
     for (const auto& block : group)
       if (block) write({block->data(), block->size()});
+  for (const auto& rows : named.convs) write(std::as_bytes(std::span(rows)));
   file.write(checksum.hex());
   file.commit();
 }
@@ -186,6 +205,7 @@ Snapshot Session::snapshot() const {
   const auto row = logits();
   data->logits.assign(row.begin(), row.end());
   data->blocks = impl_->state.blocks();
+  data->convs = impl_->state.convs();
   return Snapshot(std::move(data));
 }
 
@@ -225,10 +245,15 @@ void Session::restore(const Snapshot& snapshot) {
               ErrorCode::corrupt, "the snapshot's cache block {} is missing or has another size", i);
     }
   }
+  const auto& convs = s.state.layout().convs;
+  bool convs_fit = data.convs.size() == convs.size();
+  for (size_t i = 0; convs_fit && i < convs.size(); ++i)
+    convs_fit = data.convs[i].size() == convs[i].values();
+  require(convs_fit, ErrorCode::corrupt, "the snapshot does not have the convolution rows of this model");
   for (const TokenId id : data.tokens)
     require(id >= 0 && static_cast<uint64_t>(id) < s.vocab(), ErrorCode::corrupt,
             "the snapshot holds token id {}", id);
-  s.state.restore(data.position, data.low_water, data.blocks);
+  s.state.restore(data.position, data.low_water, data.blocks, data.convs);
   s.tokens = data.tokens;
   s.logits = data.logits;
   s.last_logits = 0;

@@ -5,10 +5,10 @@
 #include <fstream>
 
 #include "core/fail.h"
+#include "core/json_fields.h"
 #include "files/safetensors.h"
 #include "model/import_gguf.h"
 #include "model/import_hf.h"
-#include "core/json_fields.h"
 
 namespace mneme {
 namespace {

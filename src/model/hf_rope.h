@@ -6,8 +6,8 @@
 //   object
 //          for each of "full_attention" and "sliding_attention"
 #pragma once
-#include "mneme/model_config.h"
 #include "core/json_fields.h"
+#include "mneme/model_config.h"
 
 namespace mneme {
 

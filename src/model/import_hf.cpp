@@ -5,9 +5,9 @@
 #include <optional>
 
 #include "core/fail.h"
+#include "core/json_fields.h"
 #include "model/config_limits.h"
 #include "model/hf_rope.h"
-#include "core/json_fields.h"
 
 namespace mneme {
 namespace {

@@ -31,18 +31,21 @@ class Loader {
     }
   }
 
-  std::unique_ptr<ModelImpl> load(const std::string& path) {
+  std::unique_ptr<ModelImpl> load(const std::string& path, std::vector<OpenedMemory> packs) {
     auto model = std::make_unique<ModelImpl>();
     model->config = checkpoint_.config();
     model->path = path;
     model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
     model_ = model.get();
+    model->tokenizer = load_tokenizer(checkpoint_);
+    attach(std::move(packs));
     plan_memory();
+    plan_modules();
     load_vectors();
+    for (const size_t layer : model->memory_layers) load_module_vectors(layer);
     load_matrices();
     connect_head();
     count_bytes();
-    model->tokenizer = load_tokenizer(checkpoint_);
     model->plan = compile_plan(*model);
     return model;
   }
@@ -50,16 +53,42 @@ class Loader {
  private:
   struct Matrix {
     const TensorInfo* tensor;
+    const TensorSource* source;
     DType type;  // to pack as
     PackedMatrix* out;
     uint64_t offset;
     std::string name;
   };
 
-  const TensorInfo& tensor(const std::string& name) const {
-    const TensorInfo* found = checkpoint_.find(name);
-    require(found != nullptr, ErrorCode::corrupt, "{} has no tensor {}", model_->path, name);
-    return *found;
+  struct Located {
+    const TensorInfo* info;
+    const TensorSource* source;
+  };
+  /// A tensor of the checkpoint, or of a module that a pack brings; without either, {nullptr, nullptr}.
+  Located find(const std::string& name) const {
+    if (const TensorInfo* found = checkpoint_.find(name)) return {found, &checkpoint_.tensors()};
+    for (const size_t layer : model_->memory_layers) {
+      const TensorSource* pack = module_tensors_[layer].get();
+      if (pack == nullptr || !name.starts_with(fmt::format("blk.{}.engram_", layer))) continue;
+      if (const TensorInfo* found = pack->find(name)) return {found, pack};
+    }
+    return {nullptr, nullptr};
+  }
+  Located tensor(const std::string& name) const {
+    const Located found = find(name);
+    require(found.info != nullptr, ErrorCode::corrupt, "{} has no tensor {}", model_->path, name);
+    return found;
+  }
+
+  void attach(std::vector<OpenedMemory> packs) {
+    const std::string& path = model_->path;
+    Memories memories = attach_memories(model_->config, path, model_->tokenizer.get(), std::move(packs),
+                                        options_, [&path] { return checkpoint_hash(path); });
+    model_->memory_tables = std::move(memories.tables);
+    model_->extended = memories.from_packs;
+    module_tensors_ = std::move(memories.module_tensors);
+    for (size_t i = 0; i < model_->config.layers.size(); ++i)
+      if (model_->config.layers[i].memory) model_->memory_layers.push_back(i);
   }
 
   // A float checkpoint takes the type asked for, where its rows divide into blocks; a quantized one stays as
@@ -71,14 +100,15 @@ class Loader {
   }
 
   void add_matrix(const std::string& name, PackedMatrix& out) {
-    const TensorInfo& info = tensor(name);
+    const auto [found, source] = tensor(name);
+    const TensorInfo& info = *found;
     require(info.shape.size() == 2, ErrorCode::corrupt, "tensor {} has {} dimensions instead of 2", name,
             info.shape.size());
     const DType type = packed_as(info);
     out.type = packed_type(type);
     out.rows = static_cast<int64_t>(info.shape[0]);
     out.cols = static_cast<int64_t>(info.shape[1]);
-    matrices_.push_back({&info, type, &out, arena_, name});
+    matrices_.push_back({&info, source, type, &out, arena_, name});
     arena_ = checked_align(checked_add(arena_, packed_bytes(out.type, out.rows, out.cols), "weights"), 64,
                            "weights");
   }
@@ -87,7 +117,7 @@ class Loader {
     add_matrix(name + ".weight", out.w);
     out.name = name.substr(name.rfind('.') + 1);
     out.input = input_form(activation, out.w);
-    if (checkpoint_.find(name + ".bias") != nullptr) out.bias = vector(name + ".bias", out.w.rows);
+    if (find(name + ".bias").info != nullptr) out.bias = vector(name + ".bias", out.w.rows);
   }
 
   Linear::Input input_form(Activation activation, const PackedMatrix& w) const {
@@ -122,12 +152,50 @@ class Loader {
     if (!config.tied) add_matrix("output.weight", model_->head.w);
   }
 
+  void plan_modules() {
+    const ModelConfig& config = model_->config;
+    size_t convs = 0;
+    for (const size_t layer : model_->memory_layers) {
+      const EngramModuleConfig& module = *config.layers[layer].memory;
+      MemoryWeights& w = model_->layers[layer].memory.emplace();
+      w.index = static_cast<size_t>(&layer - model_->memory_layers.data());
+      if (module.conv) w.conv_index = convs++;
+      const auto& tables = model_->memory_tables;
+      const auto table = std::find_if(tables.begin(), tables.end(),
+                                      [&](const LoadedTable& t) { return t.name == module.table; });
+      w.table = static_cast<size_t>(table - tables.begin());
+      w.table_layer = table->hash.layer_index(module.layer_id);
+      const std::string block = fmt::format("blk.{}.", layer);
+      add_linear(block + "engram_k", config.layers[layer].activation, w.k);
+      add_linear(block + "engram_v", config.layers[layer].activation, w.v);
+    }
+  }
+
+  void load_module_vectors(size_t layer) {
+    const EngramModuleConfig& module = *model_->config.layers[layer].memory;
+    const int64_t d = model_->config.d_model;
+    const std::string block = fmt::format("blk.{}.engram_", layer);
+    MemoryWeights& w = *model_->layers[layer].memory;
+    w.gate = vector(block + "k_norm.weight", d, module.norm_offset);
+    const std::vector<float> query = vector(block + "q_norm.weight", d, module.norm_offset);
+    for (size_t i = 0; i < query.size(); ++i) w.gate[i] *= query[i];
+    if (!module.conv) return;
+    w.conv_norm = vector(block + "conv_norm.weight", d, module.norm_offset);
+    const int64_t kernel = module.conv->kernel;
+    const std::vector<float> conv = vector(block + "conv.weight", d * kernel);
+    w.conv.resize(conv.size());
+    for (int64_t c = 0; c < d; ++c)
+      for (int64_t j = 0; j < kernel; ++j)
+        w.conv[static_cast<size_t>(j * d + c)] = conv[static_cast<size_t>(c * kernel + j)];
+  }
+
   std::vector<float> vector(const std::string& name, int64_t size, double offset = 0) {
-    const TensorInfo& info = tensor(name);
+    const auto [found, source] = tensor(name);
+    const TensorInfo& info = *found;
     require(info.values() == static_cast<uint64_t>(size), ErrorCode::corrupt,
             "tensor {} has {} values instead of {}", name, info.values(), size);
     std::vector<float> out(static_cast<size_t>(size));
-    dequantize_row(info.type, checkpoint_.tensors().data(info).data(), out.data(), out.size());
+    dequantize_row(info.type, source->data(info).data(), out.data(), out.size());
     for (float& value : out) {
       require(std::isfinite(value), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", name,
               model_->path);
@@ -179,14 +247,14 @@ class Loader {
     for (const Matrix& m : matrices_) {
       m.out->data = model_->weights.data() + m.offset;
       pack(m);
-      checkpoint_.tensors().release(*m.tensor);
+      m.source->release(*m.tensor);
       done += m.tensor->bytes;
       if (options_.progress) options_.progress(done, total);
     }
   }
 
   void pack(const Matrix& m) {
-    const std::byte* source = checkpoint_.tensors().data(*m.tensor).data();
+    const std::byte* source = m.source->data(*m.tensor).data();
     const int64_t rows = m.out->rows, cols = m.out->cols;
     auto* out = const_cast<std::byte*>(m.out->data);
     std::atomic<bool> finite{true};
@@ -244,7 +312,19 @@ class Loader {
       const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
       if (!lookup_only) sum += packed_bytes(m.out->type, m.out->rows, m.out->cols);
     }
+    for (const size_t layer : model_->memory_layers) {
+      const MemoryTable& rows = *model_->memory_tables[model_->layers[layer].memory->table].rows;
+      sum +=
+          uint64_t{
+              model_->memory_tables[model_->layers[layer].memory->table].hash.config().rows_per_token()} *
+          rows.row_bytes();
+    }
     model_->bytes_per_token = sum;
+    for (const LoadedTable& table : model_->memory_tables) {
+      model_->bytes.resident += table.rows->resident_bytes();
+      model_->bytes.disk += table.rows->bytes();
+      if (table.rows->placement() == Placement::mmap) model_->bytes.mapped += table.rows->bytes();
+    }
   }
 
   const LoadOptions& options_;
@@ -253,13 +333,19 @@ class Loader {
   ModelImpl* model_ = nullptr;
   std::vector<Matrix> matrices_;
   std::vector<std::pair<RopeConfig, uint32_t>> ropes_;
+  std::vector<std::shared_ptr<const TensorSource>> module_tensors_;  // [layer], of packs
   uint64_t arena_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options) {
-  return Loader(path, options).load(path);
+  return load_model(path, options, open_memories(options));
+}
+
+std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options,
+                                      std::vector<OpenedMemory> memories) {
+  return Loader(path, options).load(path, std::move(memories));
 }
 
 }  // namespace mneme

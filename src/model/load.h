@@ -8,6 +8,9 @@
 namespace mneme {
 
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options);
+/// With memories that are open already, instead of those of options.memory.
+std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options,
+                                      std::vector<OpenedMemory> memories);
 
 /// SHA-256 (hex) of config JSON, tensor directory and per-tensor SHA-256 of the checkpoint at `path`; kept in
 /// the cache folder under path, sizes and times of its files.

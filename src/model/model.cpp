@@ -1,6 +1,7 @@
 #include "mneme/model.h"
 
 #include "core/fail.h"
+#include "core/sha256.h"
 #include "model/load.h"
 #include "model/model_impl.h"
 #include "simd/isa.h"
@@ -41,6 +42,26 @@ ModelBytes Model::bytes() const noexcept {
 std::vector<TensorDescription> Model::tensors() const {
   return impl_->tensors;
 }
+std::vector<MemoryDescription> Model::memories() const {
+  std::vector<MemoryDescription> out;
+  for (size_t t = 0; t < impl_->memory_tables.size(); ++t) {
+    const LoadedTable& table = impl_->memory_tables[t];
+    MemoryDescription& memory = out.emplace_back();
+    memory.name = table.name;
+    memory.path = table.path;
+    memory.placement = to_string(table.rows->placement());
+    memory.text = table.rows->describe();
+    for (const size_t layer : impl_->memory_layers)
+      if (impl_->layers[layer].memory->table == t) memory.layers.push_back(static_cast<uint32_t>(layer));
+    memory.rows = table.rows->rows();
+    memory.bytes = table.rows->bytes();
+    memory.resident = table.rows->resident_bytes();
+    memory.resident_fraction = table.rows->resident_fraction();
+    memory.statistics = table.rows->statistics();
+  }
+  return out;
+}
+
 uint64_t Model::bytes_per_token() const noexcept {
   return impl_->bytes_per_token;
 }
@@ -61,7 +82,16 @@ std::string Model::describe_plan(bool prefill) const {
 
 const std::string& Model::hash() const {
   const std::lock_guard lock(impl_->hash_mutex);
-  if (impl_->hash.empty()) impl_->hash = checkpoint_hash(impl_->path);
+  if (!impl_->hash.empty()) return impl_->hash;
+  std::string hash = checkpoint_hash(impl_->path);
+  if (!impl_->memory_tables.empty()) {  // with other rows it is another model
+    Sha256 all;
+    all.update(hash + "\n").update(impl_->config.to_json() + "\n");
+    for (const LoadedTable& table : impl_->memory_tables)
+      all.update(fmt::format("{} {}\n", table.name, table.fingerprint));
+    hash = all.hex();
+  }
+  impl_->hash = std::move(hash);
   return impl_->hash;
 }
 

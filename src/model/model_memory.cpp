@@ -5,6 +5,7 @@
 
 #include "core/fail.h"
 #include "memory/engram_config.h"
+#include "memory/pack.h"
 #include "model/tensor_names.h"
 
 namespace mneme {
@@ -52,13 +53,14 @@ void check_vocabulary(const OpenedMemory& pack, const ModelConfig& config, const
           pack.path, pack.map->tokens(), config.vocab);
 }
 
-void check_module_tensors(const OpenedMemory& pack, const OpenedMemory::Module& module, const ModelConfig& config) {
+void check_module_tensors(const OpenedMemory& pack, const OpenedMemory::Module& module,
+                          const ModelConfig& config) {
   for (const ExpectedTensor& expected :
        expected_engram_tensors(module.config, pack.table.embedding_dim(), config.d_model)) {
     const std::string name = fmt::format("blk.{}.{}", module.layer, expected.name);
     const TensorInfo* found = pack.tensors == nullptr ? nullptr : pack.tensors->find(name);
-    require(found != nullptr, ErrorCode::corrupt, "{} carries a module for layer {}, but no tensor {}", pack.path,
-            module.layer, name);
+    require(found != nullptr, ErrorCode::corrupt, "{} carries a module for layer {}, but no tensor {}",
+            pack.path, module.layer, name);
     require(found->shape == expected.shape, ErrorCode::mismatch,
             "{}: tensor {} has shape [{}], but this model asks for [{}]; use a pack made for this model",
             pack.path, name, fmt::join(found->shape, ", "), fmt::join(expected.shape, ", "));
@@ -91,7 +93,8 @@ class Attacher {
       const std::string name = layer.memory->table;
       const EngramTableConfig table = config_.tables.at(name);
       require(!table.file.empty(), ErrorCode::not_found,
-              "the model reads the memory table \"{}\", which is in a file of its own; name it with --memory PACK",
+              "the model reads the memory table \"{}\", which is in a file of its own; name it with --memory "
+              "PACK",
               name);
       LoadOptions options = options_;
       options.memory = {{folder / table.file, Placement::automatic}};
@@ -147,6 +150,40 @@ class Attacher {
 };
 
 }  // namespace
+
+std::vector<OpenedMemory> open_memories(const LoadOptions& options) {
+  std::vector<std::shared_ptr<const Pack>> packs;
+  double total = 0;
+  for (const MemoryPackOptions& asked : options.memory) {
+    packs.push_back(Pack::open(asked.path));
+    total += static_cast<double>(packs.back()->row_count()) * packs.back()->row_bytes();
+  }
+  std::vector<OpenedMemory> out;
+  for (size_t i = 0; i < packs.size(); ++i) {
+    const Pack& pack = *packs[i];
+    MemoryOptions how;
+    how.placement = options.memory[i].placement;
+    how.overlays = options.memory[i].overlays;
+    if (options.memory_budget > 0) {
+      const double share = static_cast<double>(pack.row_count()) * pack.row_bytes() / total;
+      how.budget_bytes =
+          std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(options.memory_budget) * share));
+    }
+    OpenedMemory memory;
+    memory.path = pack.path().string();
+    memory.fingerprint = pack.fingerprint();
+    memory.table = pack.description().table;
+    if (!memory.table.raw_ids)
+      memory.map = std::make_shared<const TokenMap>(TokenMap::parse(pack.token_map(), memory.path));
+    for (const EngramModuleConfig& module : pack.description().modules)
+      memory.modules.push_back({module.layer_id, module});  // layer_id counts the model's layers from 0
+    memory.model_hash = pack.description().model_hash;
+    memory.tensors = packs[i];
+    memory.rows = MemoryTable::open_pack(pack.path(), how);
+    out.push_back(std::move(memory));
+  }
+  return out;
+}
 
 Memories attach_memories(ModelConfig& config, const std::string& model_path, const Tokenizer* tokenizer,
                          std::vector<OpenedMemory> packs, const LoadOptions& options,

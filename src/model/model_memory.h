@@ -1,6 +1,7 @@
-// A model's memory tables at run time: what stands between its config, which describes them, and the packs, which
-// hold their rows. Packs come in by --memory, or by the file that the config names; a pack either brings modules of
-// its own, which are inserted before the mixers of their layers, or serves a table that the config has.
+// A model's memory tables at run time: what stands between its config, which describes them, and the packs,
+// which hold their rows. Packs come in by --memory, or by the file that the config names; a pack either
+// brings modules of its own, which are inserted before the mixers of their layers, or serves a table that the
+// config has.
 #pragma once
 #include <memory>
 #include <string>
@@ -28,7 +29,7 @@ struct OpenedMemory {
   };
   std::vector<Module> modules;                  // may be empty
   std::shared_ptr<const TensorSource> tensors;  // of the modules, as blk.N.engram_...; null without modules
-  std::string model_hash;                       // of the model that the modules were made for; empty: not said
+  std::string model_hash;  // of the model that the modules were made for; empty: not said
 };
 
 /// A table that layers read.
@@ -53,10 +54,11 @@ struct Memories {
   bool from_packs = false;  // modules were inserted
 };
 
-/// Opens packs and the tables that `config` names, inserts the modules that packs bring into `config`, and checks
-/// that each pack fits: config, constants, size of rows, and with a tokenizer the vocabulary. `model_path` is the
-/// model's file or folder; `model_hash` is called for packs with modules. Throws Error: mismatch (another model, tokenizer or
-/// table), not_found (a table without a file), and what opening a pack throws.
+/// Opens packs and the tables that `config` names, inserts the modules that packs bring into `config`, and
+/// checks that each pack fits: config, constants, size of rows, and with a tokenizer the vocabulary.
+/// `model_path` is the model's file or folder; `model_hash` is called for packs with modules. Throws Error:
+/// mismatch (another model, tokenizer or table), not_found (a table without a file), and what opening a pack
+/// throws.
 Memories attach_memories(ModelConfig& config, const std::string& model_path, const Tokenizer* tokenizer,
                          std::vector<OpenedMemory> packs, const LoadOptions& options,
                          const std::function<std::string()>& model_hash);

@@ -114,8 +114,7 @@ bool run_step(ThreadPool& pool, Step& step) {
         stage.run(step, thread, task);
       if (s + 1 == stages.size()) return;
       pool.share_tasks(slot ^ 1, thread, stages[s + 1]->tasks(step));
-      if (stage.ends_layer && thread == 0 && abandoned())
-        stop.store(true, std::memory_order_relaxed);
+      if (stage.ends_layer && thread == 0 && abandoned()) stop.store(true, std::memory_order_relaxed);
       pool.barrier();
       if (stage.ends_layer && stop.load(std::memory_order_relaxed)) return;
     }

@@ -37,7 +37,8 @@ struct Slice {
   int64_t row = 0;       // first row of the step
   int64_t count = 0;     // rows
   int64_t position = 0;  // of the first row
-  std::span<const TokenId> before = {};  // tokens of the sequence before the first row; memories look back on them
+  std::span<const TokenId> before =
+      {};  // tokens of the sequence before the first row; memories look back on them
 };
 
 /// Activations in the forms that the products of a stage ask for.
@@ -66,18 +67,19 @@ struct Workspace {
       acc;  // partial attention at decode: [row][kv_head][part][group], acc also [padded_dim]
   std::vector<float> cos, sin;  // [rope][rows][dims / 2]
   struct Memory {
-    std::vector<TokenClass> previous;           // classes before a slice
-    std::vector<TokenClass> classes;            // [rows]
-    std::vector<TokenClass> contexts;           // [rows, max_ngram]
-    std::vector<uint64_t> rows;                 // [rows, rows_per_token]
-    RowBatch batch;                             // the records of `rows`
-    std::vector<float> normed;                  // [rows, d_model]: what the convolution reads
+    std::vector<TokenClass> previous;  // classes before a slice
+    std::vector<TokenClass> classes;   // [rows]
+    std::vector<TokenClass> contexts;  // [rows, max_ngram]
+    std::vector<uint64_t> rows;        // [rows, rows_per_token]
+    RowBatch batch;                    // the records of `rows`
+    std::vector<float> normed;         // [rows, d_model]: what the convolution reads
   };
   std::vector<Memory> memory;  // [module]
   std::vector<float> kv;       // [rows, 2 d_model]: key and value of a module
   std::vector<Thread> threads;
 
-  /// The first thing that went wrong inside a stage; the pass ends after the layer and throws it. Thread-safe.
+  /// The first thing that went wrong inside a stage; the pass ends after the layer and throws it.
+  /// Thread-safe.
   void fail(std::exception_ptr error) {
     if (!failed.exchange(true)) failure = std::move(error);
   }
@@ -119,8 +121,8 @@ Plan compile_plan(const ModelImpl& model);
 
 /// Walks the decode list if every slice has one row and there are at most kMaxDecodeRows, else the prefill
 /// list. Returns false if it was cancelled (the sequences' caches then hold unfinished rows beyond their
-/// positions, which the next pass overwrites). Throws what a stage could not do: Error(io) if a memory's rows cannot
-/// be read; the sequences are then as after a cancellation.
+/// positions, which the next pass overwrites). Throws what a stage could not do: Error(io) if a memory's rows
+/// cannot be read; the sequences are then as after a cancellation.
 bool run_step(ThreadPool& pool, Step& step);
 
 }  // namespace mneme

@@ -83,8 +83,8 @@ void SequenceState::rollback(int64_t n) {
           "cannot roll back {} tokens: the session holds {}", n, position_);
   require(position_ - n >= low_water_ || n == 0, ErrorCode::limit,
           "cannot roll back {} tokens: with windowed layers or memory convolutions the last {} can be undone "
-          "(max_rollback {})", n,
-          position_ - low_water_, layout_->max_rollback);
+          "(max_rollback {})",
+          n, position_ - low_water_, layout_->max_rollback);
   position_ -= n;
   const auto count = static_cast<size_t>((position_ + kPagePositions - 1) / kPagePositions);
   for (size_t g = 0; g < blocks_.size(); ++g) {

@@ -1,6 +1,6 @@
 // SequenceState: what one sequence has written so far, for every layer: its key/value caches, and what the
-// convolutions of memory modules read of earlier tokens. (What memories hash is the tokens themselves, which the
-// session has.)
+// convolutions of memory modules read of earlier tokens. (What memories hash is the tokens themselves, which
+// the session has.)
 //
 // The cache grows in blocks of 256 positions. A block holds those positions for every layer of a group
 // (layers that forget at the same rate), so that one allocation of a few MB serves all of them on huge pages.
@@ -29,8 +29,8 @@ struct CacheLayout {
     int64_t window = 0;  // keys a query sees; 0 = all
     int64_t sinks = 0;
   };
-  /// The convolution of a memory module: rows of the last `slots` positions, of which a token reads those within its
-  /// reach; the rest is for rollbacks.
+  /// The convolution of a memory module: rows of the last `slots` positions, of which a token reads those
+  /// within its reach; the rest is for rollbacks.
   struct Conv {
     int64_t channels = 0;
     int64_t slots = 0;
@@ -65,7 +65,8 @@ class SequenceState {
   std::byte* page(size_t layer, int64_t position) const;
   int64_t bytes() const;
 
-  /// The row of a convolution [channels] at a position; valid for the last `slots` positions that were written.
+  /// The row of a convolution [channels] at a position; valid for the last `slots` positions that were
+  /// written.
   float* conv_row(size_t conv, int64_t position) {
     const CacheLayout::Conv& at = layout_->convs[conv];
     return convs_[conv].data() + position % at.slots * at.channels;

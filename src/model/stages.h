@@ -40,7 +40,8 @@ StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t layer);
 /// Sizes the attention buffers of a step.
 void size_attention(const ModelImpl& model, const Step& step, bool decode);
 
-// stages_memory.cpp: an Engram module before a mixer. Rows of all modules are asked for at the start of a pass.
+// stages_memory.cpp: an Engram module before a mixer. Rows of all modules are asked for at the start of a
+// pass.
 StagePtr make_memory_start_stage(const ModelImpl& model);
 void add_memory_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list);
 /// At the end of a pass: what convolutions will read goes into the sequences. Null if there is none.

@@ -7,8 +7,8 @@
 //   conv     with a convolution instead: x += u + silu(conv(rms(u)))
 //   commit   at the end of a pass: the last rows of the convolutions go into the sequences
 //
-// Nothing of a sequence is written before commit, so an abandoned pass leaves it as it was. A stage must not throw
-// between barriers: what goes wrong is kept in the workspace, and the pass ends after the layer.
+// Nothing of a sequence is written before commit, so an abandoned pass leaves it as it was. A stage must not
+// throw between barriers: what goes wrong is kept in the workspace, and the pass ends after the layer.
 #include "core/fail.h"
 #include "memory/engram_config.h"
 #include "model/stage_parts.h"
@@ -36,7 +36,8 @@ template <class Body>
 void for_rows(const Step& step, int64_t task, const Body& body) {
   const int64_t begin = task * kRowsPerTask, end = std::min(begin + kRowsPerTask, step.rows());
   for (const Slice& slice : step.slices)
-    for (int64_t n = std::max(begin, slice.row); n < std::min(end, slice.row + slice.count); ++n) body(slice, n);
+    for (int64_t n = std::max(begin, slice.row); n < std::min(end, slice.row + slice.count); ++n)
+      body(slice, n);
 }
 
 class StartStage final : public Stage {
@@ -46,8 +47,8 @@ class StartStage final : public Stage {
     std::string text = "memory rows       ";
     for (const size_t layer : model_.memory_layers) {
       const LoadedTable& table = model_.memory_tables[model_.layers[layer].memory->table];
-      text += fmt::format("{}layer {}: {} a token from {}", layer == model_.memory_layers[0] ? "" : " | ", layer,
-                          table.hash.config().rows_per_token(), to_string(table.rows->placement()));
+      text += fmt::format("{}layer {}: {} a token from {}", layer == model_.memory_layers[0] ? "" : " | ",
+                          layer, table.hash.config().rows_per_token(), to_string(table.rows->placement()));
     }
     return text;
   }
@@ -101,7 +102,8 @@ class MemoryStage : public Stage {
     if (records.size() != step.ids.size() * width || step.workspace.failed.load(std::memory_order_relaxed))
       std::fill(out.begin(), out.end(), 0.0f);
     else
-      gather_rows(table.format, records.subspan(static_cast<size_t>(n) * width, width), table.head_dim, out.data());
+      gather_rows(table.format, records.subspan(static_cast<size_t>(n) * width, width), table.head_dim,
+                  out.data());
   }
 
   const ModelImpl& model_;
@@ -126,8 +128,8 @@ class WaitStage final : public MemoryStage {
   }
 };
 
-/// kv = [W_k e | W_v e]. At decode every thread decodes the few records for itself; a prefill stage before this one
-/// has put them into the workspace.
+/// kv = [W_k e | W_v e]. At decode every thread decodes the few records for itself; a prefill stage before
+/// this one has put them into the workspace.
 class ProjectStage final : public MemoryStage {
  public:
   ProjectStage(const ModelImpl& model, size_t layer, bool decode)
@@ -220,9 +222,11 @@ class GateStage final : public MemoryStage {
 
 class ConvStage final : public MemoryStage {
  public:
-  ConvStage(const ModelImpl& model, size_t layer) : MemoryStage(model, layer), kernel_(config_.conv->kernel) {}
+  ConvStage(const ModelImpl& model, size_t layer)
+      : MemoryStage(model, layer), kernel_(config_.conv->kernel) {}
   std::string describe() const override {
-    return fmt::format("memory conv+residual  kernel {}, dilation {} [{}]", kernel_, config_.conv->dilation, d_);
+    return fmt::format("memory conv+residual  kernel {}, dilation {} [{}]", kernel_, config_.conv->dilation,
+                       d_);
   }
   int64_t tasks(const Step& step) const override { return row_tasks(step); }
   void run(Step& step, int, int64_t task) const override {
