@@ -154,11 +154,11 @@ class Loader {
 
   void plan_modules() {
     const ModelConfig& config = model_->config;
-    size_t convs = 0;
+    size_t modules = 0, convs = 0;
     for (const size_t layer : model_->memory_layers) {
       const EngramModuleConfig& module = *config.layers[layer].memory;
       MemoryWeights& w = model_->layers[layer].memory.emplace();
-      w.index = static_cast<size_t>(&layer - model_->memory_layers.data());
+      w.index = modules++;
       if (module.conv) w.conv_index = convs++;
       const auto& tables = model_->memory_tables;
       const auto table = std::find_if(tables.begin(), tables.end(),

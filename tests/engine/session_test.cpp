@@ -7,6 +7,8 @@
 #include <random>
 #include <thread>
 
+#include "core/half.h"
+#include "engine/memory_models.h"
 #include "engine/session_impl.h"
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
@@ -35,7 +37,11 @@ ErrorCode code_of(const std::function<void()>& action) {
 
 class SessionOf : public testing::TestWithParam<Case> {
  protected:
-  static std::shared_ptr<const Model> model() { return load_tiny(GetParam().model); }
+  /// "memory" is the tiny Llama with two Engram modules, one of them with a convolution.
+  static std::shared_ptr<const Model> model(const LoadOptions& load = {}) {
+    const std::string name = GetParam().model;
+    return name == "memory" ? load_with_memory(golden_pack(), "llama", load) : load_tiny(name, load);
+  }
   static SessionOptions options() {
     SessionOptions o;
     o.kv = GetParam().kv;
@@ -180,7 +186,7 @@ TEST_P(SessionOf, ThreadCountChangesNothing) {
   for (const int threads : {1, 2, 3}) {
     LoadOptions load;
     load.threads = threads;
-    Session session(load_tiny(GetParam().model, load), options());
+    Session session(model(load), options());
     session.append(ids);
     const TokenId next = 7;
     const auto logits = copy(session.append({&next, 1}));
@@ -192,7 +198,8 @@ TEST_P(SessionOf, ThreadCountChangesNothing) {
 INSTANTIATE_TEST_SUITE_P(Models, SessionOf,
                          testing::Values(Case{"llama", KvType::f32}, Case{"llama_q8_0.gguf", KvType::f16},
                                          Case{"mistral", KvType::f16}, Case{"gemma3_pattern", KvType::f32},
-                                         Case{"qwen3", KvType::int8}, Case{"gemma3_pattern", KvType::int8}),
+                                         Case{"qwen3", KvType::int8}, Case{"gemma3_pattern", KvType::int8},
+                                         Case{"memory", KvType::f32}, Case{"memory", KvType::int8}),
                          [](const auto& c) {
                            std::string name = std::string(c.param.model) + "_" +
                                               (c.param.kv == KvType::f32   ? "f32"
@@ -289,6 +296,31 @@ TEST(Session, DamagedSnapshotFilesAreRefused) {
     bad[at] = static_cast<char>(bad[at] ^ 0x10);
     EXPECT_EQ(code_of([&] { parse(bad); }), ErrorCode::corrupt) << at;
   }
+}
+
+// What version 1 wrote: no "convs" in the header, nothing behind the blocks.
+TEST(Session, SnapshotFilesOfVersionOneAreRead) {
+  const auto m = load_tiny("mistral");
+  Session session(m);
+  const std::vector<TokenId> ids(20, 4), next{5, 6};
+  session.append(ids);
+  const auto path =
+      std::filesystem::temp_directory_path() / ("mneme-version-one-" + std::to_string(::getpid()) + ".snap");
+  session.snapshot().save(path);
+  const std::string file = read_text_file(path);
+  const auto number = [](uint32_t value) { return std::string(reinterpret_cast<const char*>(&value), 4); };
+  const uint32_t header_bytes = load_le<uint32_t>(std::as_bytes(std::span(file)).data() + 12);
+  Json header = Json::parse(file.substr(16, header_bytes));
+  ASSERT_EQ(header.erase("convs"), 1u);
+  const std::string text = header.dump();
+  std::string old = file.substr(0, 8) + number(1) + number(static_cast<uint32_t>(text.size())) + text +
+                    file.substr(16 + header_bytes, file.size() - 64 - 16 - header_bytes);
+  old += sha256_hex(old);
+  std::ofstream(path, std::ios::binary) << old;
+  Session other(m);
+  other.restore(Snapshot::load(path));
+  std::filesystem::remove(path);
+  EXPECT_EQ(copy(other.append(next)), copy(session.append(next)));
 }
 
 TEST(Session, SessionsOfOneModelRunFromManyThreads) {
