@@ -6,9 +6,10 @@
 // DeepSeek-V4.1's geometry: orders 2, 3 and 4, 8 heads each, two layers, 264 bytes a row. The 8 heads of an
 // order and the two layers reduce the same n-gram by different primes, so apart from collisions (counted)
 // they hit and miss together: one head of one layer stands for 16 rows, and a cache of k keys is one of
-// 16 * 264 * k bytes.
+// 16 k rows with their bookkeeping.
 //
 // Measured on the tokens after the first `warm`, in caches that the first `warm` tokens have filled:
+//   mneme    the policy of the placement `cache` (src/memory/store/row_cache.h), by running it
 //   lru      least recently used, exact for every size from one pass (Mattson et al. 1970, stack distances)
 //   static   the keys that were most frequent in the warm-up, never changed
 //   oracle   the keys most frequent in the measured tokens: no fixed set can do better
@@ -30,6 +31,7 @@
 #include "core/fail.h"
 #include "core/json.h"
 #include "memory/engram_hash.h"
+#include "memory/store/row_cache.h"
 #include "memory/token_map.h"
 #include "mneme/error.h"
 #include "model/checkpoint.h"
@@ -38,7 +40,7 @@
 namespace mneme {
 namespace {
 
-constexpr uint32_t kOrders = 3, kRowBytes = 264, kRowsPerKey = 16;
+constexpr uint32_t kOrders = 3, kRowBytes = 264, kRowsPerKey = 16;  // 8 heads, 2 layers
 
 // Keys are numbered in the order of their first appearance; key k of access i is trace[i]. Access i belongs
 // to token i / kOrders and order 2 + i % kOrders.
@@ -158,6 +160,21 @@ uint64_t plain_lru_hits(const Trace& trace, size_t size, size_t begin, size_t en
   return hits;
 }
 
+// Hit rates of Mneme's own cache of `size` keys on the accesses from `begin` on.
+std::array<double, kOrders> row_cache_rates(const Trace& trace, uint64_t size, size_t begin, size_t end) {
+  constexpr uint32_t kBytes = 8;  // the policy does not look at rows, so short ones do
+  RowCache cache(size * RowCache::bytes_per_row(kBytes), kBytes, size);
+  std::array<double, kOrders> hits{};
+  std::array<std::byte, kBytes> row{};
+  for (size_t i = 0; i < end; ++i) {
+    const bool hit = cache.get(trace.keys[i], row.data());
+    if (!hit) cache.put(trace.keys[i], row.data());
+    if (hit && i >= begin) ++hits[i % kOrders];
+  }
+  for (double& h : hits) h /= static_cast<double>(end - begin) / kOrders;
+  return hits;
+}
+
 Json measure(const Trace& trace, const std::vector<int64_t>& distances, uint64_t warm, uint64_t tokens) {
   const size_t begin = warm * kOrders, end = (warm + tokens) * kOrders;
   const auto static_rank = ranks_by_count(trace, 0, begin), oracle_rank = ranks_by_count(trace, begin, end);
@@ -174,7 +191,8 @@ Json measure(const Trace& trace, const std::vector<int64_t>& distances, uint64_t
   Json curve = Json::array();
   for (uint64_t size = 256; size < 2 * uint64_t{trace.distinct}; size *= 2) {
     const auto rates = hit_rates<int64_t>(lru, size);
-    curve.push_back({{"bytes", size * kRowsPerKey * kRowBytes},
+    curve.push_back({{"bytes", size * kRowsPerKey * RowCache::bytes_per_row(kRowBytes)},
+                     {"mneme", with_mean(row_cache_rates(trace, size, begin, end))},
                      {"lru", with_mean(rates)},
                      {"static", with_mean(hit_rates<int64_t>(fixed, size))},
                      {"oracle", with_mean(hit_rates<int64_t>(oracle, size))}});

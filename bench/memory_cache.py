@@ -120,9 +120,11 @@ def plot(numbers, path):
         top, bottom = axes[0][column], axes[1][column]
         budgets = [point["bytes"] / 2**20 for point in window["curve"]]
         for i, label in enumerate(labels):
-            top.plot(budgets, [100 * point["lru"][i] for point in window["curve"]], color=COLOURS[i], label=label)
-            top.plot(budgets, [100 * point["static"][i] for point in window["curve"]], color=COLOURS[i], linestyle=":")
-            top.axhline(100 * window["unbounded"][i], color=COLOURS[i], linewidth=0.5, linestyle="--")
+            for policy, style in (("mneme", "-"), ("lru", "--"), ("static", ":")):
+                rates = [100 * point[policy][i] for point in window["curve"]]
+                top.plot(budgets, rates, color=COLOURS[i], linestyle=style, linewidth=1.6 if style == "-" else 1,
+                         label=label if style == "-" else None)
+            top.axhline(100 * window["unbounded"][i], color=COLOURS[i], linewidth=0.4)
         top.set(xscale="log", ylim=(0, 100), xlabel="budget, MiB", title=f"{name}, {of['tokens'] / 1e6:.1f} M tokens")
         for i, (order, stats) in enumerate(of["orders"].items()):
             ranks, counts = zip(*stats["rank_count"])
@@ -132,7 +134,7 @@ def plot(numbers, path):
         bottom.legend(frameon=False)
         for axis in (top.xaxis, bottom.xaxis, bottom.yaxis):
             axis.set_minor_locator(matplotlib.ticker.NullLocator())
-    axes[0][0].set_ylabel("hit rate, % (line: LRU, dots: fixed set)")
+    axes[0][0].set_ylabel("hit rate, %")
     axes[1][0].set_ylabel("occurrences")
     axes[0][-1].legend(frameon=False, loc="upper left")
     figure.savefig(path, metadata={"Date": None})
