@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -26,25 +27,37 @@ constexpr int kBarrierSpins = 1000;
 // cost a wake-up per token.
 constexpr int kJobSpins = 6000;
 
-void wait_while_equal(std::atomic<uint32_t>& value, uint32_t old, int spins) {
+using Clock = std::chrono::steady_clock;
+
+int64_t nanoseconds_since(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+// Returns the nanoseconds that it slept after spinning in vain.
+int64_t wait_while_equal(std::atomic<uint32_t>& value, uint32_t old, int spins) {
   for (int i = 0; i < spins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+    if (value.load(std::memory_order_acquire) != old) return 0;
     relax();
   }
+  const Clock::time_point start = Clock::now();
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+  return nanoseconds_since(start);
 }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : size_(std::max(1, threads)) {
+ThreadPool::ThreadPool(int threads, bool adapt)
+    : size_(std::max(1, threads)),
+      adapt_(adapt),
+      governor_(size_),
+      states_(std::make_unique<Worker[]>(static_cast<size_t>(size_))) {
   for (auto& shares : shares_) shares = std::make_unique<Share[]>(static_cast<size_t>(size_));
   workers_.reserve(static_cast<size_t>(size_ - 1));
   try {
     for (int t = 1; t < size_; ++t) workers_.emplace_back([this, t] { worker(t); });
   } catch (...) {
     stopping_ = true;
-    job_serial_.fetch_add(1, std::memory_order_release);
-    job_serial_.notify_all();
+    start(static_cast<int>(workers_.size()) + 1);
     for (auto& thread : workers_) thread.join();
     throw;
   }
@@ -52,16 +65,24 @@ ThreadPool::ThreadPool(int threads) : size_(std::max(1, threads)) {
 
 ThreadPool::~ThreadPool() {
   stopping_ = true;
-  job_serial_.fetch_add(1, std::memory_order_release);
-  job_serial_.notify_all();
+  start(size_);
   for (auto& thread : workers_) thread.join();
 }
 
+void ThreadPool::start(int threads) {
+  for (int t = 1; t < threads; ++t) {
+    std::atomic<uint32_t>& serial = states_[static_cast<size_t>(t)].serial;
+    serial.fetch_add(1, std::memory_order_release);
+    serial.notify_one();
+  }
+}
+
 void ThreadPool::worker(int thread) {
+  std::atomic<uint32_t>& serial = states_[static_cast<size_t>(thread)].serial;
   uint32_t seen = 0;
   for (;;) {
-    wait_while_equal(job_serial_, seen, kJobSpins);
-    seen = job_serial_.load(std::memory_order_acquire);
+    wait_while_equal(serial, seen, kJobSpins);
+    seen = serial.load(std::memory_order_acquire);
     if (stopping_) return;
     try {
       (*job_)(thread);
@@ -76,11 +97,13 @@ void ThreadPool::worker(int thread) {
 void ThreadPool::run(const std::function<void(int)>& job) {
   const std::lock_guard lock(caller_mutex_);
   if (size_ == 1) return job(0);
+  const Clock::time_point begun = Clock::now();
   job_ = &job;
   error_ = nullptr;
-  running_.store(static_cast<uint32_t>(size_ - 1), std::memory_order_relaxed);
-  job_serial_.fetch_add(1, std::memory_order_release);
-  job_serial_.notify_all();
+  active_ = adapt_ ? governor_.active() : size_;
+  for (int t = 0; t < active_; ++t) states_[static_cast<size_t>(t)].stalled_ns = 0;
+  running_.store(static_cast<uint32_t>(active_ - 1), std::memory_order_relaxed);
+  start(active_);
   std::exception_ptr mine;
   try {
     job(0);
@@ -89,7 +112,10 @@ void ThreadPool::run(const std::function<void(int)>& job) {
   }
   for (uint32_t left = running_.load(std::memory_order_acquire); left != 0;
        left = running_.load(std::memory_order_acquire))
-    wait_while_equal(running_, left, kBarrierSpins);
+    states_[0].stalled_ns += wait_while_equal(running_, left, kBarrierSpins);
+  int64_t stalled = 0;  // of the thread that waited longest: the one that was late is another
+  for (int t = 0; t < active_; ++t) stalled = std::max(stalled, states_[static_cast<size_t>(t)].stalled_ns);
+  governor_.finished(std::chrono::nanoseconds(nanoseconds_since(begun)), std::chrono::nanoseconds(stalled));
   if (mine) std::rethrow_exception(mine);
   if (error_) std::rethrow_exception(error_);
 }
@@ -101,27 +127,27 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   });
 }
 
-void ThreadPool::barrier() {
-  if (size_ == 1) return;
+void ThreadPool::barrier(int thread) {
+  if (active_ == 1) return;
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(size_)) {
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(active_)) {
     arrived_.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
     phase_.notify_all();
   } else {
-    wait_while_equal(phase_, phase, kBarrierSpins);
+    states_[static_cast<size_t>(thread)].stalled_ns += wait_while_equal(phase_, phase, kBarrierSpins);
   }
 }
 
 void ThreadPool::share_tasks(int slot, int thread, int64_t count) {
   Share& share = shares_[slot][static_cast<size_t>(thread)];
-  share.next.store(count * thread / size_, std::memory_order_relaxed);
-  share.end.store(count * (thread + 1) / size_, std::memory_order_release);
+  share.next.store(count * thread / active_, std::memory_order_relaxed);
+  share.end.store(count * (thread + 1) / active_, std::memory_order_release);
 }
 
 int64_t ThreadPool::next_task(int slot, int thread) {
-  for (int i = 0; i < size_; ++i) {
-    Share& share = shares_[slot][static_cast<size_t>((thread + i) % size_)];
+  for (int i = 0; i < active_; ++i) {
+    Share& share = shares_[slot][static_cast<size_t>((thread + i) % active_)];
     const int64_t end = share.end.load(std::memory_order_relaxed);
     if (share.next.load(std::memory_order_relaxed) >= end) continue;
     const int64_t task = share.next.fetch_add(1, std::memory_order_relaxed);

@@ -105,7 +105,7 @@ bool run_step(ThreadPool& pool, Step& step) {
   std::atomic<bool> stop{false};
   pool.run([&](int thread) {
     pool.share_tasks(0, thread, stages.front()->tasks(step));
-    pool.barrier();
+    pool.barrier(thread);
     for (size_t s = 0; s < stages.size(); ++s) {
       const int slot = static_cast<int>(s & 1);
       const Stage& stage = *stages[s];
@@ -115,7 +115,7 @@ bool run_step(ThreadPool& pool, Step& step) {
       if (s + 1 == stages.size()) return;
       pool.share_tasks(slot ^ 1, thread, stages[s + 1]->tasks(step));
       if (stage.ends_layer && thread == 0 && abandoned()) stop.store(true, std::memory_order_relaxed);
-      pool.barrier();
+      pool.barrier(thread);
       if (stage.ends_layer && stop.load(std::memory_order_relaxed)) return;
     }
   });
