@@ -9,15 +9,17 @@ namespace mneme {
 namespace {
 
 constexpr std::array kTypes = {
-    DTypeInfo{DType::f32, "F32", 1, 4, false},      DTypeInfo{DType::f16, "F16", 1, 2, false},
-    DTypeInfo{DType::bf16, "BF16", 1, 2, false},    DTypeInfo{DType::f64, "F64", 1, 8, false},
-    DTypeInfo{DType::i8, "I8", 1, 1, false},        DTypeInfo{DType::i16, "I16", 1, 2, false},
-    DTypeInfo{DType::i32, "I32", 1, 4, false},      DTypeInfo{DType::i64, "I64", 1, 8, false},
-    DTypeInfo{DType::q4_0, "Q4_0", 32, 18, true},   DTypeInfo{DType::q4_1, "Q4_1", 32, 20, true},
-    DTypeInfo{DType::q5_0, "Q5_0", 32, 22, true},   DTypeInfo{DType::q5_1, "Q5_1", 32, 24, true},
-    DTypeInfo{DType::q8_0, "Q8_0", 32, 34, true},   DTypeInfo{DType::q2_k, "Q2_K", 256, 84, true},
-    DTypeInfo{DType::q3_k, "Q3_K", 256, 110, true}, DTypeInfo{DType::q4_k, "Q4_K", 256, 144, true},
-    DTypeInfo{DType::q5_k, "Q5_K", 256, 176, true}, DTypeInfo{DType::q6_k, "Q6_K", 256, 210, true},
+    DTypeInfo{DType::f32, "F32", 1, 4, false},         DTypeInfo{DType::f16, "F16", 1, 2, false},
+    DTypeInfo{DType::bf16, "BF16", 1, 2, false},       DTypeInfo{DType::f64, "F64", 1, 8, false},
+    DTypeInfo{DType::i8, "I8", 1, 1, false},           DTypeInfo{DType::i16, "I16", 1, 2, false},
+    DTypeInfo{DType::i32, "I32", 1, 4, false},         DTypeInfo{DType::i64, "I64", 1, 8, false},
+    DTypeInfo{DType::f8_e4m3, "F8_E4M3", 1, 1, false}, DTypeInfo{DType::f8_e8m0, "F8_E8M0", 1, 1, false},
+    DTypeInfo{DType::u8, "U8", 1, 1, false},           DTypeInfo{DType::q4_0, "Q4_0", 32, 18, true},
+    DTypeInfo{DType::q4_1, "Q4_1", 32, 20, true},      DTypeInfo{DType::q5_0, "Q5_0", 32, 22, true},
+    DTypeInfo{DType::q5_1, "Q5_1", 32, 24, true},      DTypeInfo{DType::q8_0, "Q8_0", 32, 34, true},
+    DTypeInfo{DType::q2_k, "Q2_K", 256, 84, true},     DTypeInfo{DType::q3_k, "Q3_K", 256, 110, true},
+    DTypeInfo{DType::q4_k, "Q4_K", 256, 144, true},    DTypeInfo{DType::q5_k, "Q5_K", 256, 176, true},
+    DTypeInfo{DType::q6_k, "Q6_K", 256, 210, true},
 };
 
 // Every id that GGUF has assigned, so that an unreadable tensor can be named in the message.
@@ -32,7 +34,7 @@ constexpr std::array<std::string_view, 40> kGgufNames = {
 
 std::optional<DTypeInfo> find_dtype(uint32_t gguf_id) noexcept {
   for (const auto& info : kTypes)
-    if (static_cast<uint32_t>(info.type) == gguf_id) return info;
+    if (static_cast<uint32_t>(info.type) == gguf_id && gguf_id < kGgufNames.size()) return info;
   return std::nullopt;
 }
 

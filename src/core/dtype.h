@@ -40,6 +40,10 @@ enum class DType : uint32_t {
   i64 = 27,
   f64 = 28,
   bf16 = 30,
+  // Of safetensors only; GGUF has no such types, and these are not its ids.
+  f8_e4m3 = 1001,
+  f8_e8m0 = 1002,  // powers of two, the scales of blocks of E4M3
+  u8 = 1003,
 };
 
 struct DTypeInfo {

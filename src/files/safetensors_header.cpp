@@ -15,9 +15,9 @@ constexpr uint64_t kMaxHeader = 100'000'000;  // the reference implementation's 
 constexpr uint64_t kMaxRank = 8;
 constexpr uint64_t kMaxName = 1024;
 
-// The types that have a DType. The format's others (U8, BOOL, F8_*) are refused by name.
-constexpr std::array kTypes = {DType::f32, DType::f16, DType::bf16, DType::f64,
-                               DType::i8,  DType::i16, DType::i32,  DType::i64};
+// The types that have a DType. The format's others (BOOL, F8_E5M2, U16...) are refused by name.
+constexpr std::array kTypes = {DType::f32, DType::f16, DType::bf16,    DType::f64,     DType::i8, DType::i16,
+                               DType::i32, DType::i64, DType::f8_e4m3, DType::f8_e8m0, DType::u8};
 
 // Says "FILE: tensor "NAME": ..." for every failure of one entry.
 class EntryReader {

@@ -202,6 +202,14 @@ void dequantize_row(DType type, const std::byte* from, float* dst, size_t n) {
       return each_number<int64_t>(src, dst, n);
     case DType::f64:
       return each_number<double>(src, dst, n);
+    case DType::u8:
+      return each_number<uint8_t>(src, dst, n);
+    case DType::f8_e4m3:
+    case DType::f8_e8m0:
+      fail(ErrorCode::unsupported,
+           "{} values mean nothing without the tensor of their scales; only rows of memory tables may have "
+           "this type",
+           dtype_info(type).name);
   }
 }
 

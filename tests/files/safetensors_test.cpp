@@ -171,7 +171,7 @@ const BadHeader kBadHeaders[] = {
     bad("NoOffsets", {"\"a\"", "no field \"data_offsets\""}, R"({"a":{"dtype":"I8","shape":[1]}})", 1),
     bad("UnknownField", {"\"a\"", "\"extra\""},
         R"({"a":{"dtype":"I8","shape":[1],"data_offsets":[0,1],"extra":1}})", 1),
-    bad("UnknownDtype", {"\"a\"", "F8_E4M3"}, R"({"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}})",
+    bad("UnknownDtype", {"\"a\"", "F8_E5M2"}, R"({"a":{"dtype":"F8_E5M2","shape":[1],"data_offsets":[0,1]}})",
         1, ErrorCode::unsupported),
     bad("DtypeNumber", {"\"a\"", "dtype must be"}, R"({"a":{"dtype":3,"shape":[1],"data_offsets":[0,1]}})",
         1),
