@@ -80,9 +80,9 @@ struct RowLayout {
 
 struct MemoryOptions {
   Placement placement = Placement::automatic;
-  /// Most memory that the table and the buffers of its batches may hold together; 0 = no bound (automatic
-  /// then takes half of what the system has free). For mmap, pages are given back when so much has been
-  /// touched.
+  /// Most memory that the table and the buffers of its batches may hold together; 0: no bound was given, and
+  /// then automatic and cache take half of what the system has free. mmap, whose pages nobody can bound, is
+  /// refused for a table above the budget.
   uint64_t budget_bytes = 0;
   /// cache: what one start() may ask for, in ids, over all batches at a time; its buffers are set aside from
   /// the budget. 0: a quarter of the budget is.

@@ -39,7 +39,7 @@ int inspect(const Options& options) {
   Json sums = Json::array(), modules = Json::array();
   for (size_t layer = 0; layer < hash.layers(); ++layer)
     sums.push_back(std::to_string(hash.prime_sum(layer)));
-  for (const EngramModuleConfig& module : d.modules) modules.push_back(engram_module_json(module));
+  for (const EngramModuleConfig& module : d.modules) modules.push_back(Json(engram_module_json(module)));
   const Json map = pack->token_map().empty() ? Json() : [&] {
     const TokenMap tokens = TokenMap::parse(pack->token_map(), options.file);
     return Json{

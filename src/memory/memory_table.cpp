@@ -221,7 +221,7 @@ std::pair<Placement, std::string> choose(const RowLayout& layout, uint64_t budge
       fmt::format("{} {}", given ? "the budget of" : "half of free memory,", bytes_text(budget));
   if (bytes <= budget) return {Placement::ram, "auto: it fits into " + room};
   for (const RowMap::File& file : map.files())
-    if (!can_read_directly(file.path))
+    if (!given && !can_read_directly(file.path))
       return {Placement::mmap,
               fmt::format("auto: larger than {}, and its filesystem refuses O_DIRECT", room)};
   return {Placement::cache, "auto: larger than " + room};
