@@ -1,9 +1,9 @@
 # Compile options shared by every target, and mneme_folder(): one object library per folder of src/.
 add_library(mneme_options INTERFACE)
-target_compile_options(mneme_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -ffp-contract=off
+target_compile_options(mneme_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor> -ffp-contract=off
                        "-ffile-prefix-map=${CMAKE_SOURCE_DIR}=.")
 # GCC 12 reports overlapping copies inside its own operator+(const char*, std::string) (GCC bug 105651).
-target_compile_options(mneme_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+target_compile_options(mneme_options INTERFACE $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>)
 if(MNEME_WERROR)
   target_compile_options(mneme_options INTERFACE -Werror)
 endif()

@@ -270,6 +270,40 @@ class MemoryStore(unittest.TestCase):
         got = e2e.mneme_json("memory", "bench", self.pack, "--ids", "text", "--model", model, "--text", "some words of a text", "--tokens", 5)
         self.assertEqual(got["rows"], 5 * 16)
 
+    def test_the_examples_in_c_and_cpp(self):
+        self.build()
+        folder = pathlib.Path(e2e.MNEME).parent
+        c, cpp = folder / "memory_c", folder / "memory_cpp"
+        if not c.exists():
+            self.skipTest("the examples were not built")
+        outputs = set()
+        sums = set()
+        for placement in ["ram", "mmap", "direct", "cache", "auto"]:
+            ran = subprocess.run([c, self.pack, placement, "0", "17", "17", "1234"], capture_output=True, text=True)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            self.assertIn("t.engram: ", ran.stderr)
+            outputs.add(ran.stdout)
+            ran = subprocess.run([cpp, self.pack, placement, "20"], capture_output=True, text=True)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+            sums.add(ran.stdout)
+        self.assertEqual((len(outputs), len(sums)), (1, 1))
+        lines = outputs.pop().splitlines()
+        self.assertEqual(len(lines), 4)
+        self.assertEqual(lines[1], lines[2])
+        self.assertNotEqual(lines[0].split()[2], lines[1].split()[2])
+        begin = len(self.pack.read_bytes()) - -(-e2e.mneme_json("memory", "inspect", self.pack)["rows"] // 15) * 4096
+        want = 1469598103934665603
+        for byte in self.pack.read_bytes()[begin:begin + 264]:
+            want = (want ^ byte) * 1099511628211 % 2**64
+        self.assertEqual(lines[0], f"row 0 {want:016x}")
+        for program in (c, cpp):
+            ran = subprocess.run([program, self.out / "absent", "ram", "1"], capture_output=True, text=True)
+            self.assertEqual(ran.returncode, 1)
+            self.assertIn("absent", ran.stderr)
+        ran = subprocess.run([c, self.pack, "ram", "99999999"], capture_output=True, text=True)
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("error 1: row 99999999 is outside", ran.stderr)
+
 
 if __name__ == "__main__":
     e2e.main()

@@ -22,7 +22,7 @@ for _folder in ("eval", "cost", "convert", "server"):
 MAY_INCLUDE["cli"] = MAY_INCLUDE["engine"] | {"engine", "eval", "cost", "convert", "server"}
 
 # public header -> the folder that implements it, and so the lowest one that may include it
-PUBLIC_LAYER = {"error.h": "core", "version.h": "core", "tokenizer.h": "text", "memory.h": "memory", "engram_config.h": "core", "model_config.h": "model", "model.h": "model",
+PUBLIC_LAYER = {"error.h": "core", "version.h": "core", "tokenizer.h": "text", "memory.h": "memory", "mneme_memory.h": "memory", "engram_config.h": "core", "model_config.h": "model", "model.h": "model",
                 "session.h": "engine", "sampling.h": "engine", "engine.h": "engine", "mneme.h": "engine"}
 
 MAX_LINES = 600
