@@ -49,8 +49,8 @@ struct MemoryDescription {
   std::string text;              // one line for people: where rows are, how many bytes, and why
   std::vector<uint32_t> layers;  // of the model that read it
   uint64_t rows = 0, bytes = 0, resident = 0;
-  double resident_fraction = 0;  // of the file, in the system's memory
-  MemoryStatistics statistics;   // since loading
+  double resident_fraction = -1;  // of the file, in the system's memory
+  MemoryStatistics statistics;    // since loading
 };
 
 struct ModelBytes {
@@ -79,7 +79,8 @@ class Model {
   std::string_view isa() const noexcept;
   ModelBytes bytes() const noexcept;
   std::vector<TensorDescription> tensors() const;
-  std::vector<MemoryDescription> memories() const;
+  /// With `residency`, also how much of each file lies in memory, which looks at all of its pages.
+  std::vector<MemoryDescription> memories(bool residency = false) const;
   /// Weight bytes that decoding one token reads.
   uint64_t bytes_per_token() const noexcept;
   /// Bytes of KV cache that one more token of context adds over all layers, with values of `kv_type_bytes`

@@ -274,7 +274,7 @@ int run(const Options& options) {
   const std::vector<Test> tests = tests_of(options);
   const auto model = load_model(options.model, options.common);
   const InterruptScope interrupt;
-  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
+  if (!options.common.quiet) print_start(*model);
   Bench bench(options, model, tests, interrupt.token());
   std::vector<Result> results;
   for (const Test& test : tests) results.push_back(bench.run(test));

@@ -48,7 +48,7 @@ int run(const Options& options) {
   request.sampling = sampling_options(options.sampling);
   const auto model = load_model(options.model, options.common);
   const InterruptScope interrupt;
-  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
+  if (!options.common.quiet) print_start(*model);
   Session session(model, session_options(options.session));
   Progress bar("Reading the prompt", Progress::Unit::tokens, !options.common.quiet);
   bool ends_line = true;

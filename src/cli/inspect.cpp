@@ -39,6 +39,20 @@ uint64_t kv_bytes(const Model& model, const Options& options) {
   return kv_bytes_written(model.config(), kv_type(options.session.kv));
 }
 
+Json memories_json(const Model& model) {
+  Json out = Json::array();
+  for (const MemoryDescription& memory : model.memories(true))
+    out.push_back({{"name", memory.name},
+                   {"path", memory.path},
+                   {"placement", memory.placement},
+                   {"layers", memory.layers},
+                   {"rows", memory.rows},
+                   {"bytes", memory.bytes},
+                   {"resident", memory.resident},
+                   {"resident_fraction", memory.resident_fraction}});
+  return out;
+}
+
 Json as_json(const Model& model, const Options& options) {
   Json tensors = Json::array();
   for (const TensorDescription& t : model.tensors())
@@ -51,6 +65,7 @@ Json as_json(const Model& model, const Options& options) {
             {"config", Json::parse(model.config().to_json())},
             {"tensors", tensors},
             {"bytes", {{"resident", bytes.resident}, {"mapped", bytes.mapped}, {"disk", bytes.disk}}},
+            {"memory", memories_json(model)},
             {"bytes_per_token", model.bytes_per_token()},
             {"state_bytes", session.state_bytes()},
             {"kv_bytes_per_token", kv_bytes(model, options)},
@@ -88,6 +103,18 @@ std::string layers_text(const ModelConfig& config) {
   return all;
 }
 
+std::string memory_text(const Model& model, const MemoryDescription& memory) {
+  const EngramTableConfig& table = model.config().tables.at(memory.name);
+  std::string conv;
+  for (const uint32_t layer : memory.layers)
+    if (const auto& module = model.config().layers[layer].memory; module && module->conv)
+      conv = fmt::format(", convolution {} x {}", module->conv->kernel, module->conv->dilation);
+  return fmt::format(
+      "\"{}\" before the mixers of layers {}: orders 2 to {}, {} heads of {}{}\n{:19}{} rows, {}",
+      memory.name, fmt::join(memory.layers, ", "), table.max_ngram, table.heads, table.head_dim, conv, "",
+      memory.rows, memory.text);
+}
+
 void print_summary(const Model& model, const Options& options) {
   const ModelConfig& config = model.config();
   const auto line = [](std::string_view name, const std::string& value) {
@@ -116,6 +143,7 @@ void print_summary(const Model& model, const Options& options) {
   line("Width", fmt::format("{}, {} layers, vocabulary {}{}", config.d_model, config.layers.size(),
                             config.vocab, config.tied ? " (head tied to the embedding)" : ""));
   line("Layers", layers_text(config));
+  for (const MemoryDescription& memory : model.memories()) line("Memory table", memory_text(model, memory));
   line("Context", fmt::format("{} tokens", config.context));
   line("Tensors", type_text);
   line("Memory", fmt::format("{} resident, {} mapped, {} on disk", size(bytes.resident), size(bytes.mapped),

@@ -31,4 +31,11 @@ std::string describe_model(const Model& model) {
   return line + fmt::format("; memory bandwidth allows about {:.0f} tokens/s (estimate)", rate);
 }
 
+void print_start(const Model& model) {
+  fmt::print(stderr, "{}\n", describe_model(model));
+  for (const MemoryDescription& memory : model.memories())
+    fmt::print(stderr, "memory of layer{} {}: {}\n", memory.layers.size() == 1 ? "" : "s",
+               fmt::join(memory.layers, ", "), memory.text);
+}
+
 }  // namespace mneme::cli

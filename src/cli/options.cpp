@@ -1,8 +1,10 @@
 #include "cli/options.h"
 
+#include "cli/sizes.h"
 #include "cli/verb.h"
 #include "core/dtype.h"
 #include "core/fail.h"
+#include "core/file.h"
 
 namespace mneme::cli {
 
@@ -35,12 +37,13 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
                  "How weights come into memory: mapped from the file, or read at once")
       ->check(CLI::IsMember({"mmap", "read"}))
       ->group("Model");
-  app.add_option("--memory", options.memory, "Engram memory pack (comes with a later version)")
+  app.add_option("--memory", options.memory,
+                 "Engram memory pack; placement: auto (default), ram, mmap, direct or cache. May be repeated")
       ->type_name("FILE[:placement]")
       ->allow_extra_args(false)
       ->group("Model");
   app.add_option("--memory-budget", options.memory_budget,
-                 "RAM for memory packs (comes with a later version)")
+                 "Most RAM for the rows of memory packs, such as 512M or 4G; default: no bound")
       ->type_name("BYTES")
       ->group("Model");
 }
@@ -73,9 +76,6 @@ SessionOptions session_options(const SessionFlags& flags) {
 }
 
 LoadOptions load_options(const ModelOptions& model, const CommonOptions& common) {
-  require(
-      model.memory.empty() && model.memory_budget.empty(), ErrorCode::unsupported,
-      "Engram memory packs (--memory, --memory-budget) come with a later version of Mneme; leave them out");
   if (!model.type.empty() && !dtype_from_name(model.type))
     throw UsageError("--type: \"" + model.type +
                      "\" is no weight type; for example q8_0, q4_0, f16, bf16, f32");
@@ -87,7 +87,23 @@ LoadOptions load_options(const ModelOptions& model, const CommonOptions& common)
                        : model.activation == "int8"  ? Activation::int8
                        : model.activation == "spike" ? Activation::spike
                                                      : Activation::automatic;
+  for (const std::string& pack : model.memory) options.memory.push_back(memory_argument(pack));
+  options.memory_budget = size_argument(model.memory_budget, "--memory-budget");
   return options;
+}
+
+MemoryPackOptions memory_argument(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  std::error_code error;
+  // A file may have a colon in its name.
+  if (colon == std::string::npos || fs::exists(text, error)) return {text};
+  MemoryPackOptions pack{text.substr(0, colon)};
+  try {
+    pack.placement = placement_from(text.substr(colon + 1));
+  } catch (const Error& refused) {
+    throw UsageError(fmt::format("--memory {}: {}", text, refused.what()));
+  }
+  return pack;
 }
 
 }  // namespace mneme::cli

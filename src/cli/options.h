@@ -41,7 +41,7 @@ struct SessionFlags {
 /// `with_context` false leaves --ctx to the verb.
 void add_session_options(CLI::App& app, SessionFlags& options, bool with_context = true);
 
-/// Throws Error(unsupported) for memory packs, UsageError for an unknown --type.
+/// Throws UsageError for an unknown --type, a bad placement or budget.
 LoadOptions load_options(const ModelOptions& model, const CommonOptions& common);
 SessionOptions session_options(const SessionFlags& flags);
 KvType kv_type(std::string_view name);
@@ -51,5 +51,9 @@ std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonO
 /// "avx512-vnni, 2 threads, 12 MB resident, 79 MB mapped, 90 MB on disk, about 350 tokens/s by memory
 /// bandwidth (estimate)": the one line that a model prints at start.
 std::string describe_model(const Model& model);
+/// That line and one for each memory, on stderr.
+void print_start(const Model& model);
+/// "facts.engram", "facts.engram:cache". Throws UsageError for a placement that there is not.
+MemoryPackOptions memory_argument(const std::string& text);
 
 }  // namespace mneme::cli

@@ -150,7 +150,7 @@ int run(Options& options) {
 
   const auto model = load_model(options.model, options.common);
   Chat chat(model, chat_options);
-  if (!options.common.quiet) fmt::print(stderr, "{}\n", describe_model(*model));
+  if (!options.common.quiet) print_start(*model);
   if (!chat.has_template())
     fmt::print(stderr,
                "this model has no chat template: it continues the text as it is, and may not answer\n");

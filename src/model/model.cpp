@@ -42,7 +42,7 @@ ModelBytes Model::bytes() const noexcept {
 std::vector<TensorDescription> Model::tensors() const {
   return impl_->tensors;
 }
-std::vector<MemoryDescription> Model::memories() const {
+std::vector<MemoryDescription> Model::memories(bool residency) const {
   std::vector<MemoryDescription> out;
   for (size_t t = 0; t < impl_->memory_tables.size(); ++t) {
     const LoadedTable& table = impl_->memory_tables[t];
@@ -56,7 +56,7 @@ std::vector<MemoryDescription> Model::memories() const {
     memory.rows = table.rows->rows();
     memory.bytes = table.rows->bytes();
     memory.resident = table.rows->resident_bytes();
-    memory.resident_fraction = table.rows->resident_fraction();
+    if (residency) memory.resident_fraction = table.rows->resident_fraction();
     memory.statistics = table.rows->statistics();
   }
   return out;

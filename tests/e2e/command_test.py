@@ -91,9 +91,9 @@ class Usage(unittest.TestCase):
     def test_a_bad_value_from_the_environment_is_traced(self):
         self.fails("list", env={"MNEME_THREADS": "lots"}, says="MNEME_THREADS")
 
-    def test_memory_packs_are_refused_for_now(self):
-        for option in (("--memory", "facts.engram"), ("--memory-budget", "1000")):
-            self.fails("generate", "m", "-p", "x", *option, code=1, says="later version")
+    def test_memory_options(self):
+        self.fails("generate", "m", "-p", "x", "--memory", "facts.engram:disk", says="mmap")
+        self.fails("generate", "m", "-p", "x", "--memory-budget", "12 apples", says="512M")
 
     def test_ids_may_be_huge_and_come_from_stdin(self):
         ids = ",".join(str(i % 100) for i in range(300_000))

@@ -73,6 +73,16 @@ TEST(MemoryModel, LogitsEqualTheFloat64Reference) {
   EXPECT_GT(difference(all_logits(load_tiny("llama"), golden.ids), golden.values.at("logits")), 1e-2);
 }
 
+// The end-to-end tests use a pack that was written once. To make it again after a change of the golden model:
+// MNEME_WRITE_GOLDEN_PACK=tests/data/engram/golden.engram engine_tests --gtest_filter=*ThePackOfTheTestData*
+TEST(MemoryModel, ThePackOfTheTestDataIsTheGoldenOne) {
+  const MemoryGolden golden = load_memory_golden();
+  if (const char* path = std::getenv("MNEME_WRITE_GOLDEN_PACK"))
+    write_pack(path, memory_pack(golden, load_tiny("llama")->tokenizer()));
+  const auto model = load_with_memory(fs::path(MNEME_TEST_DATA) / "engram/golden.engram");
+  EXPECT_LE(difference(all_logits(model, golden.ids), golden.values.at("logits")), 1e-5);
+}
+
 TEST(MemoryModel, ChunksOfOneSevenAndAllAgree) {
   const auto model = load_with_memory(golden_pack());
   const auto ids = random_ids(*model, 150, 3);
