@@ -127,6 +127,18 @@ def measure(args):
             "sizes": [{"log2_rows": exponent, **values} for exponent, values in times.items()]}
 
 
+def joined(before, now):
+    """The rounds of two runs of the same sizes as those of one."""
+    if [s["log2_rows"] for s in before["sizes"]] != [s["log2_rows"] for s in now["sizes"]] or any(
+            before[key] != now[key] for key in ("model", "head_dim", "tokens", "repeat")):
+        sys.exit("--add: the numbers in --json were taken with other options or other sizes")
+    for old, new in zip(before["sizes"], now["sizes"]):
+        for key in ("decode_ms", "rows_us"):
+            old[key] += new[key]
+    before["without_memory_ms"] += now["without_memory_ms"]
+    return before
+
+
 def summary(numbers):
     lines = ["| rows | table | decode, ms a token [min–max] | rows alone, µs a token |", "|---|---|---|---|"]
     alone = numbers["without_memory_ms"]
@@ -172,12 +184,16 @@ def main():
     parser.add_argument("--tokens", type=int, default=256, help="decoded in a run")
     parser.add_argument("--repeat", type=int, default=5, help="runs of a process")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--add", action="store_true", help="add the rounds to those that --json already holds")
     parser.add_argument("--keep", action="store_true", help="leave the packs for another run")
     parser.add_argument("--only-plot", action="store_true", help="draw what --json already holds")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if not args.only_plot:
-        args.json.write_text(json.dumps(measure(args)) + "\n")
+        numbers = measure(args)
+        if args.add:
+            numbers = joined(json.loads(args.json.read_text()), numbers)
+        args.json.write_text(json.dumps(numbers) + "\n")
     numbers = json.loads(args.json.read_text())
     print(summary(numbers))
     if not args.svg:
