@@ -143,6 +143,29 @@ class Completion(unittest.TestCase):
             if shutil.which(shell):
                 subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
+    def script_of(self, shell):
+        """The completion script of a shell that is installed, with `mneme` in the PATH of the returned environment."""
+        if not shutil.which(shell):
+            self.skipTest(f"{shell} is not installed (package {shell})")
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        (pathlib.Path(folder) / "mneme").symlink_to(e2e.MNEME)
+        return folder, {**os.environ, "HOME": folder, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+    def test_fish_offers_verbs_values_and_options(self):
+        _, environment = self.script_of("fish")
+        for typed, offered in (("mneme detok", "detokenize"), ("mneme completion z", "zsh"), ("mneme bench --no-w", "--no-warmup")):
+            ran = subprocess.run(["fish", "--no-config", "-c", f"mneme completion fish | source; complete -C '{typed}'"],
+                                 capture_output=True, text=True, env=environment, check=True)
+            self.assertEqual([line.split("\t")[0] for line in ran.stdout.splitlines()], [offered], ran.stderr)
+
+    def test_zsh_loads_the_script_and_binds_it_to_the_command(self):
+        folder, environment = self.script_of("zsh")
+        ran = subprocess.run(["zsh", "-f", "-c", f"autoload -U compinit; compinit -u -d {folder}/dump; "
+                              "source <(mneme completion zsh); print -r -- $_comps[mneme]; whence -w _mneme"],
+                             capture_output=True, text=True, env=environment, check=True)
+        self.assertEqual((ran.stdout, ran.stderr), ("_mneme\n_mneme: function\n", ""))
+
     def test_json(self):
         self.assertEqual(set(e2e.mneme_json("completion", "bash")), {"shell", "script"})
 
