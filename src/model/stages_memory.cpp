@@ -122,6 +122,8 @@ class WaitStage final : public MemoryStage {
   void run(Step& step, int, int64_t) const override {
     try {
       table_.rows->wait(buffers(step).batch);
+      if (step.rows() <= kMaxDecodeRows)  // all at once, before anybody decodes the first of them
+        prefetch_rows(table_.hash.config().format, buffers(step).batch.rows(), table_.hash.config().head_dim);
     } catch (...) {
       step.workspace.fail(std::current_exception());
     }

@@ -205,13 +205,24 @@ void decode_row_plain(RowFormat format, const std::byte* record, int64_t n, floa
   }
 }
 
+namespace {
+
+void prefetch_record(const std::byte* record, uint32_t bytes) {
+  for (uint32_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(record + byte);
+  __builtin_prefetch(record + bytes - 1);  // a record need not start on a line
+}
+
+}  // namespace
+
+void prefetch_rows(RowFormat format, std::span<const std::byte* const> records, int64_t n) {
+  const uint32_t bytes = row_bytes(format, static_cast<uint32_t>(n));
+  for (const std::byte* const record : records) prefetch_record(record, bytes);
+}
+
 void gather_rows(RowFormat format, std::span<const std::byte* const> records, int64_t n, float* out) {
   constexpr size_t kAhead = 4;  // rows; with 5 lines each more than the core's line buffers is no use
   const uint32_t bytes = row_bytes(format, static_cast<uint32_t>(n));
-  const auto ask = [bytes](const std::byte* record) {
-    for (uint32_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(record + byte);
-    __builtin_prefetch(record + bytes - 1);  // a record need not start on a line
-  };
+  const auto ask = [bytes](const std::byte* record) { prefetch_record(record, bytes); };
   const Decode decode = decoder(format);
   for (size_t i = 0; i < std::min(kAhead, records.size()); ++i) ask(records[i]);
   for (size_t i = 0; i < records.size(); ++i) {

@@ -23,6 +23,9 @@ void decode_row(RowFormat format, const std::byte* record, int64_t n, float* out
 /// The same, one value after the other: the specification. Equal bit for bit (NaNs apart).
 void decode_row_plain(RowFormat format, const std::byte* record, int64_t n, float* out);
 
+/// Asks for the cache lines of all records at once: their latencies then pass side by side.
+void prefetch_rows(RowFormat format, std::span<const std::byte* const> records, int64_t n);
+
 /// out[rows, n] = the rows at those addresses, one after the other; asks for the next records' cache lines
 /// while it decodes, because the rows of a token lie anywhere.
 void gather_rows(RowFormat format, std::span<const std::byte* const> records, int64_t n, float* out);
