@@ -127,7 +127,7 @@ void ThreadPool::for_each(int64_t count, const std::function<void(int64_t)>& bod
   });
 }
 
-void ThreadPool::barrier(int thread) {
+void ThreadPool::barrier(int thread, bool for_device) {
   if (active_ == 1) return;
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == static_cast<uint32_t>(active_)) {
@@ -135,7 +135,8 @@ void ThreadPool::barrier(int thread) {
     phase_.store(phase + 1, std::memory_order_release);
     phase_.notify_all();
   } else {
-    states_[static_cast<size_t>(thread)].stalled_ns += wait_while_equal(phase_, phase, kBarrierSpins);
+    const int64_t slept = wait_while_equal(phase_, phase, kBarrierSpins);
+    if (!for_device) states_[static_cast<size_t>(thread)].stalled_ns += slept;
   }
 }
 

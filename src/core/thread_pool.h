@@ -40,8 +40,9 @@ class ThreadPool {
   /// Runs body(i) for i in [0, count) on all threads, each i once.
   void for_each(int64_t count, const std::function<void(int64_t)>& body);
 
-  /// Inside a job: waits until every thread of the job has arrived.
-  void barrier(int thread);
+  /// Inside a job: waits until every thread of the job has arrived. `for_device`: one of them may have waited
+  /// for a disk, so that sleeping here says nothing about the cores.
+  void barrier(int thread, bool for_device = false);
 
   /// Inside a job, before a barrier: thread `thread` publishes its share of `count` tasks in the task list
   /// `slot` (0 or 1).

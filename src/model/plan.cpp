@@ -115,7 +115,7 @@ bool run_step(ThreadPool& pool, Step& step) {
       if (s + 1 == stages.size()) return;
       pool.share_tasks(slot ^ 1, thread, stages[s + 1]->tasks(step));
       if (stage.ends_layer && thread == 0 && abandoned()) stop.store(true, std::memory_order_relaxed);
-      pool.barrier(thread);
+      pool.barrier(thread, stage.waits_for_device);
       if (stage.ends_layer && stop.load(std::memory_order_relaxed)) return;
     }
   });

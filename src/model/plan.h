@@ -111,6 +111,8 @@ class Stage {
   virtual void run(Step& step, int thread, int64_t task) const = 0;
   /// True where a step may be abandoned.
   bool ends_layer = false;
+  /// True where run() may wait for a disk.
+  bool waits_for_device = false;
 };
 
 struct Plan {

@@ -42,7 +42,7 @@ void for_rows(const Step& step, int64_t task, const Body& body) {
 
 class StartStage final : public Stage {
  public:
-  explicit StartStage(const ModelImpl& model) : model_(model) {}
+  explicit StartStage(const ModelImpl& model) : model_(model) { waits_for_device = true; }
   std::string describe() const override {
     std::string text = "memory rows       ";
     for (const size_t layer : model_.memory_layers) {
@@ -116,7 +116,7 @@ class MemoryStage : public Stage {
 
 class WaitStage final : public MemoryStage {
  public:
-  WaitStage(const ModelImpl& model, size_t layer) : MemoryStage(model, layer) {}
+  WaitStage(const ModelImpl& model, size_t layer) : MemoryStage(model, layer) { waits_for_device = true; }
   std::string describe() const override { return fmt::format("memory wait       rows of layer {}", layer_); }
   int64_t tasks(const Step&) const override { return 1; }
   void run(Step& step, int, int64_t) const override {
