@@ -26,7 +26,8 @@ const VerbRegistration registration(
      .summary = "Engram memory: tables of rows that hashed n-grams select",
      .group = Group::models,
      .examples = {{"mneme memory rows --config engram.json --ids 5,7,11", "the row ids of three tokens"},
-                  {"mneme memory attach MODEL facts.engram facts.gguf", "a model that has the memory for good"}},
+                  {"mneme memory attach MODEL facts.engram facts.gguf",
+                   "a model that has the memory for good"}},
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
        app.add_option("what", options->what, "What to do")
