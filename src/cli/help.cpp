@@ -50,7 +50,8 @@ std::string wrap(const std::string& text, size_t indent) {
 std::string details(const CLI::Option& option) {
   std::string text;
   const std::string value = option.get_default_str();
-  if (!option.get_positional() && !value.empty() && takes_value(option)) text = "default " + value;
+  if (!option.get_positional() && !value.empty() && value != "[]" && takes_value(option))
+    text = "default " + value;
   if (!option.get_envname().empty()) text += (text.empty() ? "" : ", ") + option.get_envname();
   return text.empty() ? "" : " [" + text + "]";
 }
@@ -106,7 +107,10 @@ std::string option_spelling(const CLI::Option& option) {
                                                                  : option.get_name(true);
   if (!takes_value(option)) return text;
   std::string value = option.get_type_name();
-  value = value.substr(0, value.find(':'));
+  size_t validator = value.find(':');  // CLI11 appends ":CHECK"; "FILE[:placement]" is a name
+  if (validator != std::string::npos && validator > 0 && value[validator - 1] == '[')
+    validator = value.find(':', validator + 1);
+  value = value.substr(0, validator);
   if (value == "TEXT" && !option_choices(option).empty()) value = "NAME";
   return text + " " + value;
 }
