@@ -103,7 +103,7 @@ TEST(TokenMap, AVocabularyOfEqualSizeIsRefusedByItsSpellings) {
 }
 
 std::vector<std::byte> with_checksum(std::vector<std::byte> bytes) {
-  bytes.resize(bytes.size() - 32);
+  bytes.erase(bytes.end() - 32, bytes.end());
   const std::string hex = sha256_hex(bytes);
   for (size_t i = 0; i < 32; ++i)
     bytes.push_back(static_cast<std::byte>(std::stoi(hex.substr(2 * i, 2), nullptr, 16)));
