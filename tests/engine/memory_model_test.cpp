@@ -261,7 +261,7 @@ TEST_F(RefusedPack, OfAnotherTokenizer) {
   PackToWrite pack = memory_pack(golden, plain->tokenizer());
   std::vector<std::byte> map = pack.token_map;
   map[25] ^= std::byte{1};  // of the fingerprint
-  map.resize(map.size() - 32);
+  map.erase(map.end() - 32, map.end());
   const std::string sum = sha256_hex(map);
   for (size_t i = 0; i < 32; ++i)
     map.push_back(static_cast<std::byte>(std::stoi(sum.substr(2 * i, 2), nullptr, 16)));

@@ -359,10 +359,15 @@ void RowReader::end(std::unique_ptr<RowBatch::State>& state) {
       cache_->put(batch.distinct[place], batch.rows.get() + uint64_t{place} * map_.row_bytes());
 }
 
-// A queue that cannot say what became of its reads: the system may still write to its pages, so they are left
-// alone for good.
+// A queue that cannot say what became of its reads: the system may still write to its pages, so they are kept
+// until the process ends.
 void RowReader::abandon_lane(Batch& batch) {
-  static_cast<void>(batch.lane->pages.release());
+  static std::mutex mutex;
+  static auto* const kept = new std::vector<decltype(batch.lane->pages)>;  // never destroyed
+  {
+    const std::lock_guard lock(mutex);
+    kept->push_back(std::move(batch.lane->pages));
+  }
   batch.lane.reset();
   batch.in_flight = 0;
 }
