@@ -34,7 +34,7 @@ JOBS = os.cpu_count() or 1
 FUZZ_SECONDS = 10
 # Tests that use more than one thread, by the words their names carry.
 THREADED = "*Thread*:*Concurren*:*Parallel*:*Barrier*:*Engine*:*Batch*:*Cancel*"
-THREADED_FOLDERS = ("core", "engine")
+THREADED_FOLDERS = ("core", "memory", "engine")
 SOURCE = re.compile(r"\.(cpp|h|cc|c)$")
 
 
