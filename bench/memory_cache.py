@@ -16,7 +16,8 @@ import pathlib
 import re
 import subprocess
 import sys
-import venv
+
+from plotting import with_matplotlib
 
 MAX_BYTES = 12_000_000  # of a text
 SKIPPED = {"script", "style", "head", "nav", "footer"}
@@ -156,17 +157,7 @@ def main():
     print(summary(numbers))
     if not args.svg:
         return
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        python = args.work / "venv" / "bin" / "python"
-        if python.exists() and pathlib.Path(sys.prefix) == args.work.absolute() / "venv":
-            sys.exit("matplotlib cannot be imported in the virtual environment")
-        if not python.exists():
-            venv.create(args.work / "venv", with_pip=True)
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", "matplotlib"], check=True)
-        again = [sys.argv[0], *sys.argv[1:]] + ([] if args.only_plot else ["--only-plot"])
-        sys.exit(subprocess.run([str(python), *again], stdout=subprocess.DEVNULL).returncode)
+    with_matplotlib(args.work, args.only_plot)
     plot(numbers, args.svg)
 
 

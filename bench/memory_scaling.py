@@ -19,7 +19,8 @@ import statistics
 import struct
 import subprocess
 import sys
-import venv
+
+from plotting import with_matplotlib
 
 LAYERS, ORDERS, HEADS = (1, 14), 3, 8
 SPARE_MEMORY, SPARE_DISK = 2 << 30, 4 << 30
@@ -198,17 +199,7 @@ def main():
     print(summary(numbers))
     if not args.svg:
         return
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        python = args.work / "venv" / "bin" / "python"
-        if python.exists() and pathlib.Path(sys.prefix) == args.work.absolute() / "venv":
-            sys.exit("matplotlib cannot be imported in the virtual environment")
-        if not python.exists():
-            venv.create(args.work / "venv", with_pip=True)
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", "matplotlib"], check=True)
-        again = [sys.argv[0], *sys.argv[1:]] + ([] if args.only_plot else ["--only-plot"])
-        sys.exit(subprocess.run([str(python), *again], stdout=subprocess.DEVNULL).returncode)
+    with_matplotlib(args.work, args.only_plot)
     plot(numbers, args.svg)
 
 

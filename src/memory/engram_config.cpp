@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "core/checked.h"
+#include "simd/rows.h"
 
 namespace mneme {
 namespace {
@@ -84,7 +85,7 @@ void check_size(const EngramTableConfig& table, const std::string& where) {
   const uint64_t largest = *std::max_element(table.base_rows.begin(), table.base_rows.end()) + (1u << 22);
   const uint64_t rows = checked_add(checked_mul(largest, primes, "rows of a memory table"),
                                     table.rows_multiple * table.layer_ids.size(), "rows of a memory table");
-  const uint64_t row_bytes = engram_row_bytes(table.format, table.head_dim);
+  const uint64_t row_bytes = mneme::row_bytes(table.format, table.head_dim);
   require(rows <= kMaxTableBytes / row_bytes, ErrorCode::invalid_argument,
           "{} describes about {} rows of {} bytes; a table may have at most {} bytes", where, rows, row_bytes,
           kMaxTableBytes);
@@ -111,20 +112,6 @@ std::string_view to_string(SignOfZero sign) noexcept {
 }
 RowFormat row_format_from(std::string_view word, std::string_view where) {
   return value_of(kFormats, word, where);
-}
-
-uint32_t engram_row_bytes(RowFormat format, uint32_t head_dim) noexcept {
-  switch (format) {
-    case RowFormat::f32:
-      return head_dim * 4;
-    case RowFormat::bf16:
-      return head_dim * 2;
-    case RowFormat::int8:
-      return head_dim + 4;
-    case RowFormat::fp8_e4m3_e8m0:
-      return head_dim + (head_dim + 31) / 32;
-  }
-  return 0;
 }
 
 void validate(const EngramTableConfig& table, const std::string& where) {

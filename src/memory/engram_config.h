@@ -39,9 +39,6 @@ std::string_view to_string(EngramModuleConfig::SignOfZero sign) noexcept;
 /// Throws Error(invalid_argument) that lists the words there are; `where` names the place in messages.
 RowFormat row_format_from(std::string_view word, std::string_view where);
 
-/// Bytes of one record: values, then scales.
-uint32_t engram_row_bytes(RowFormat format, uint32_t head_dim) noexcept;
-
 /// Throws Error(invalid_argument) that names the first field, as "where.field", which is out of range or
 /// contradicts another.
 void validate(const EngramTableConfig& table, const std::string& where);

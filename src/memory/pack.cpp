@@ -13,6 +13,7 @@
 #include "memory/pack_description.h"
 #include "memory/pack_header.h"
 #include "memory/store/placements.h"
+#include "simd/rows.h"
 
 namespace mneme {
 namespace {
@@ -74,7 +75,7 @@ struct Pack::Contents {
     parsed = parse_pack_description({reinterpret_cast<const char*>(description.data()), description.size()},
                                     header.tensors.bytes, name);
     const EngramTableConfig& table = parsed.description.table;
-    const uint32_t bytes = engram_row_bytes(table.format, table.head_dim);
+    const uint32_t bytes = mneme::row_bytes(table.format, table.head_dim);
     require(header.row_count == parsed.rows && header.row_bytes == bytes, ErrorCode::corrupt,
             "{}: its header says {} rows of {} bytes, but its config {} rows of {}", name, header.row_count,
             header.row_bytes, parsed.rows, bytes);

@@ -22,6 +22,7 @@
 #include "memory/pack_description.h"
 #include "memory/pack_header.h"
 #include "memory/store/placements.h"
+#include "simd/rows.h"
 
 namespace mneme {
 namespace {
@@ -134,7 +135,7 @@ Plan make_plan(const fs::path& path, const PackToWrite& pack) {
   }
   plan.description = pack_description_json(pack.description, hash, plan.tensors);
   h.row_count = hash.rows();
-  h.row_bytes = engram_row_bytes(table.format, table.head_dim);
+  h.row_bytes = mneme::row_bytes(table.format, table.head_dim);
   h.rows_per_page = pack_rows_per_page(h.row_bytes);
   h.block_bytes = kPackBlockBytes;
   h.rows.bytes = pack_rows_section(h.row_count, h.row_bytes, h.rows_per_page);

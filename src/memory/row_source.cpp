@@ -85,9 +85,9 @@ void classify(Piece& piece, const EngramTableConfig& table) {
   const uint64_t width = w.shape.size() == 2 ? w.shape[1] : 0, dim = table.head_dim;
   const bool bytes = w.type == DType::i8 || w.type == DType::u8;
   if (bytes && piece.scale == nullptr) {
-    require(width == engram_row_bytes(table.format, table.head_dim), ErrorCode::mismatch,
+    require(width == mneme::row_bytes(table.format, table.head_dim), ErrorCode::mismatch,
             "\"{}\" is {}, but records of {} have {} bytes", w.name, shape_text(w), to_string(table.format),
-            engram_row_bytes(table.format, table.head_dim));
+            mneme::row_bytes(table.format, table.head_dim));
     piece.finished = true;
     piece.format = table.format;
     return;
@@ -146,7 +146,7 @@ void gather(const Piece& piece, Bytes weight, Bytes scale, uint64_t row, std::ve
 
 void produce(const Piece& piece, const TensorSource& source, const EngramTableConfig& table, uint64_t first,
              uint64_t count, std::byte* out) {
-  const uint32_t bytes = engram_row_bytes(table.format, table.head_dim);
+  const uint32_t bytes = mneme::row_bytes(table.format, table.head_dim);
   const Bytes weight = source.data(*piece.weight), scale = piece.scale ? source.data(*piece.scale) : Bytes{};
   const bool half = piece.weight->type == DType::f16;
   std::vector<std::byte> record;
@@ -189,7 +189,7 @@ std::pair<fs::path, uint64_t> place_of(const TensorSource& source, const TensorI
 
 RowProducer random_rows(const EngramHash& hash, uint64_t seed) {
   const EngramTableConfig& table = hash.config();
-  const uint32_t bytes = engram_row_bytes(table.format, table.head_dim);
+  const uint32_t bytes = mneme::row_bytes(table.format, table.head_dim);
   return [format = table.format, dim = table.head_dim, bytes, seed](uint64_t first, uint64_t count,
                                                                     std::byte* out) {
     for (uint64_t row = first; row < first + count; ++row, out += bytes) {
@@ -209,7 +209,7 @@ RowProducer random_rows(const EngramHash& hash, uint64_t seed) {
 RowProducer checkpoint_rows(const EngramHash& hash, const TensorSource& source, const RowTensorNames& names) {
   return [pieces = find_pieces(hash, source, names), &source, table = hash.config()](
              uint64_t first, uint64_t count, std::byte* out) {
-    const uint32_t bytes = engram_row_bytes(table.format, table.head_dim);
+    const uint32_t bytes = mneme::row_bytes(table.format, table.head_dim);
     for (const Piece& piece : pieces) {
       const uint64_t begin = std::max(first, piece.first),
                      end = std::min(first + count, piece.first + piece.rows);

@@ -7,6 +7,7 @@
 #include "memory/engram_config.h"
 #include "memory/pack.h"
 #include "model/tensor_names.h"
+#include "simd/rows.h"
 
 namespace mneme {
 namespace {
@@ -29,7 +30,7 @@ void check_rows(const OpenedMemory& pack, const EngramHash& hash) {
   require(pack.rows->rows() == hash.rows(), ErrorCode::mismatch,
           "{} has {} rows, but its config makes {}; the file belongs to another table", pack.path,
           pack.rows->rows(), hash.rows());
-  const uint32_t row_bytes = engram_row_bytes(table.format, table.head_dim);
+  const uint32_t row_bytes = mneme::row_bytes(table.format, table.head_dim);
   require(pack.rows->row_bytes() == row_bytes, ErrorCode::mismatch,
           "{} has rows of {} bytes, but {} values as {} take {}", pack.path, pack.rows->row_bytes(),
           table.head_dim, to_string(table.format), row_bytes);

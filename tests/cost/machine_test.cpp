@@ -14,6 +14,7 @@
 #include "cost/bandwidth.h"
 #include "cost/disk_reads.h"
 #include "mneme/error.h"
+#include "simd/every_isa.h"
 #include "simd/isa.h"
 
 namespace mneme {
@@ -21,19 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-class EveryIsa : public testing::TestWithParam<Isa> {
- protected:
-  void SetUp() override {
-    before_ = active_isa();
-    set_active_isa(GetParam());
-  }
-  void TearDown() override { set_active_isa(before_); }
-
- private:
-  Isa before_ = Isa::portable;
-};
-
-TEST_P(EveryIsa, SumWordsAddsEveryWord) {
+TEST_P(OnEveryIsa, SumWordsAddsEveryWord) {
   alignas(64) static uint64_t words[64 * 33];
   uint64_t expected = 0;
   for (size_t i = 0; i < std::size(words); ++i) expected += words[i] = i * i * 0x123456789ULL + 5;
@@ -42,7 +31,7 @@ TEST_P(EveryIsa, SumWordsAddsEveryWord) {
             std::accumulate(std::begin(words), std::begin(words) + 64, uint64_t{0}));
 }
 
-TEST_P(EveryIsa, Int8TileIsTheProduct) {
+TEST_P(OnEveryIsa, Int8TileIsTheProduct) {
   constexpr int kSteps = 5;
   std::vector<uint8_t> a(kSteps * kTileA * 4);
   std::vector<int8_t> b(kSteps * kTileB * 4);
@@ -58,7 +47,7 @@ TEST_P(EveryIsa, Int8TileIsTheProduct) {
   EXPECT_EQ(sums, expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(, EveryIsa, testing::ValuesIn(supported_isas().begin(), supported_isas().end()),
+INSTANTIATE_TEST_SUITE_P(, OnEveryIsa, testing::ValuesIn(supported_isas().begin(), supported_isas().end()),
                          [](const auto& p) {
                            std::string name(to_string(p.param));
                            std::erase(name, '-');

@@ -11,12 +11,14 @@
 #include <vector>
 
 #include "core/random.h"
+#include "memory/pack_support.h"
 #include "mneme/error.h"
 
 namespace mneme {
 namespace {
 
 namespace fs = std::filesystem;
+using testing_support::code_of;
 
 constexpr uint64_t kRows = 500, kOffset = 37;
 constexpr uint32_t kRowBytes = 264;
@@ -42,16 +44,6 @@ class MemoryTableTest : public testing::TestWithParam<Placement> {
     std::string out(ids.size() * table.row_bytes(), '?');
     table.read(ids, std::as_writable_bytes(std::span(out)));
     return out;
-  }
-  static ErrorCode code_of(const std::function<void()>& action, std::string* message = nullptr) {
-    try {
-      action();
-    } catch (const Error& error) {
-      if (message != nullptr) *message = error.what();
-      return error.code();
-    }
-    ADD_FAILURE() << "no error";
-    return ErrorCode::internal;
   }
 
   fs::path path;
