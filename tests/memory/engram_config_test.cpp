@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "mneme/error.h"
+#include "simd/rows.h"
 
 namespace mneme {
 namespace {
@@ -136,10 +137,10 @@ TEST(EngramModuleJson, SaysWhatIsWrong) {
 }
 
 TEST(EngramRowBytes, OneRecordARow) {
-  EXPECT_EQ(engram_row_bytes(RowFormat::fp8_e4m3_e8m0, 256), 264u);
-  EXPECT_EQ(engram_row_bytes(RowFormat::int8, 256), 260u);
-  EXPECT_EQ(engram_row_bytes(RowFormat::bf16, 64), 128u);
-  EXPECT_EQ(engram_row_bytes(RowFormat::f32, 64), 256u);
+  EXPECT_EQ(row_bytes(RowFormat::fp8_e4m3_e8m0, 256), 264u);
+  EXPECT_EQ(row_bytes(RowFormat::int8, 256), 260u);
+  EXPECT_EQ(row_bytes(RowFormat::bf16, 64), 128u);
+  EXPECT_EQ(row_bytes(RowFormat::f32, 64), 256u);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "memory/engram_hash.h"
 #include "memory/pack.h"
 #include "mneme/error.h"
+#include "simd/rows.h"
 
 namespace mneme::testing_support {
 
@@ -42,7 +43,7 @@ inline std::string expected_row(uint64_t row, uint32_t bytes) {
 inline PackToWrite small_pack(const EngramTableConfig& table) {
   PackToWrite pack;
   pack.description.table = table;
-  const uint32_t bytes = engram_row_bytes(table.format, table.head_dim);
+  const uint32_t bytes = row_bytes(table.format, table.head_dim);
   pack.rows = [bytes](uint64_t first, uint64_t count, std::byte* out) {
     for (uint64_t row = first; row < first + count; ++row)
       for (uint32_t i = 0; i < bytes; ++i) *out++ = row_byte(row, i);

@@ -9,6 +9,7 @@
 #include "memory/pack_header.h"
 #include "memory/store/placements.h"
 #include "pack_support.h"
+#include "simd/rows.h"
 
 namespace mneme {
 namespace {
@@ -40,7 +41,7 @@ TEST_F(PackTest, EveryFormatComesBackByteForByte) {
       const EngramTableConfig table = small_table(format, dim);
       const auto pack = Pack::open(written(table));
       EXPECT_EQ(pack->description().table, table);
-      EXPECT_EQ(pack->row_bytes(), engram_row_bytes(format, dim));
+      EXPECT_EQ(pack->row_bytes(), row_bytes(format, dim));
       EXPECT_EQ(pack->row_count(), EngramHash(table).rows());
       EXPECT_EQ(pack->fingerprint().size(), 64u);
       EXPECT_NO_THROW(pack->verify());

@@ -39,7 +39,7 @@ class RowSourceTest : public FolderTest {
     return folder / file;
   }
   static std::vector<std::byte> all_rows(const EngramHash& hash, const RowProducer& rows) {
-    const uint32_t bytes = engram_row_bytes(hash.config().format, hash.config().head_dim);
+    const uint32_t bytes = row_bytes(hash.config().format, hash.config().head_dim);
     std::vector<std::byte> out(hash.rows() * bytes);
     // In uneven pieces, across layers.
     for (uint64_t at = 0; at < hash.rows();) {
@@ -56,7 +56,7 @@ TEST_F(RowSourceTest, RandomRowsAreFiniteModerateAndTheSameEveryTime) {
        {RowFormat::f32, RowFormat::bf16, RowFormat::int8, RowFormat::fp8_e4m3_e8m0}) {
     const EngramHash hash(small_table(format, 64));
     const auto rows = all_rows(hash, random_rows(hash, 5));
-    const uint32_t bytes = engram_row_bytes(format, 64);
+    const uint32_t bytes = row_bytes(format, 64);
     std::vector<float> values(64);
     double sum = 0;
     for (uint64_t row = 0; row < hash.rows(); ++row) {
