@@ -8,6 +8,7 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 #include <hwy/contrib/math/math-inl.h>
+#include "simd/score_block-inl.h"
 // clang-format on
 
 #include <algorithm>
@@ -23,54 +24,14 @@ namespace mneme {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-using D = hn::CappedTag<float, 16>;
-using V = hn::Vec<D>;
-constexpr D d;
-constexpr int64_t kN = HWY_MIN(HWY_LANES(float), 16);  // lanes
-constexpr int64_t kScoreQ = 8;                         // queries whose scores are computed together
-constexpr int64_t kValueQ = kN == 16 ? 6 : 2;          // queries whose sums are kept in registers ...
-constexpr int64_t kValueV = 4;                         // ... over this many vectors of dimensions
-
-HWY_INLINE V load(const float* p) {
-  return hn::LoadU(d, p);
-}
-HWY_INLINE V load(const hwy::float16_t* p) {
-  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), p));
-}
-HWY_INLINE V load(const int8_t* p) {
-  const hn::Rebind<int8_t, D> d8;
-  const hn::Rebind<int32_t, D> d32;
-  return hn::ConvertTo(d, hn::PromoteTo(d32, hn::LoadU(d8, p)));
-}
-
-// scores[i][p] for Q queries and 16 positions: sum over dim of q[i][dim] * k[dim][p]
-template <int64_t Q, class T>
-HWY_INLINE void score_block(const float* q, int64_t dim, const T* k, float* scores, int64_t stride) {
-  for (int64_t p = 0; p < 16; p += kN) {
-    V sum[Q];
-    for (int64_t i = 0; i < Q; ++i) sum[i] = hn::Zero(d);
-    for (int64_t c = 0; c < dim; ++c) {
-      const V key = load(k + c * 16 + p);
-      HWY_UNROLL(8)
-      for (int64_t i = 0; i < Q; ++i) sum[i] = hn::MulAdd(key, hn::Set(d, q[i * dim + c]), sum[i]);
-    }
-    for (int64_t i = 0; i < Q; ++i) hn::StoreU(sum[i], d, scores + i * stride + p);
-  }
-}
+constexpr int64_t kValueQ = kN == 16 ? 6 : 2;  // queries whose sums are kept in registers ...
+constexpr int64_t kValueV = 4;                 // ... over this many vectors of dimensions
 
 template <class T>
 HWY_NOINLINE void all_scores(const AttentionArgs& args, const T* k, int64_t positions, float* scores) {
   const int64_t dim = args.geometry.padded_dim();
   for (int64_t block = 0; block < positions; block += 16) {
-    const T* keys = k + block * dim;
-    int64_t i = 0;
-    const auto at = [&](int64_t query) { return scores + query * kAttentionBlock + block; };
-    for (; i + kScoreQ <= args.queries; i += kScoreQ)
-      score_block<kScoreQ>(args.q + i * dim, dim, keys, at(i), kAttentionBlock);
-    for (; i + 4 <= args.queries; i += 4) score_block<4>(args.q + i * dim, dim, keys, at(i), kAttentionBlock);
-    for (; i + 3 <= args.queries; i += 3) score_block<3>(args.q + i * dim, dim, keys, at(i), kAttentionBlock);
-    for (; i + 2 <= args.queries; i += 2) score_block<2>(args.q + i * dim, dim, keys, at(i), kAttentionBlock);
-    for (; i < args.queries; ++i) score_block<1>(args.q + i * dim, dim, keys, at(i), kAttentionBlock);
+    score_queries(args.q, args.queries, dim, k + block * dim, scores + block, kAttentionBlock);
   }
 }
 
