@@ -2,13 +2,13 @@
 #include "files/safetensors.h"
 
 #include <algorithm>
-#include <set>
 
 #include "core/checked.h"
 #include "core/fail.h"
 #include "core/json.h"
 #include "files/printable.h"
 #include "files/safetensors_header.h"
+#include "files/shard_index.h"
 #include "files/tensor_store.h"
 
 namespace mneme {
@@ -27,6 +27,7 @@ class SafetensorsSource final : public TensorSource {
 
   const std::vector<TensorInfo>& tensors() const override { return store_.tensors(); }
   const TensorInfo* find(std::string_view name) const override { return store_.find(name); }
+  const TensorStore& store() const { return store_; }
   Bytes data(const TensorInfo& tensor) const override { return store_.data(tensor); }
   void release(const TensorInfo& tensor) const override { store_.release(tensor); }
   uint64_t file_bytes() const override { return store_.file_bytes(); }
@@ -35,51 +36,6 @@ class SafetensorsSource final : public TensorSource {
  private:
   TensorStore store_;
 };
-
-// Tensor name -> file name, both checked to be plain names inside the folder.
-std::map<std::string, std::string> read_index(const fs::path& path) {
-  const Json index = parse_json(read_text_file(path), path.string(), 8);
-  require(index.is_object() && index.contains("weight_map") && index["weight_map"].is_object() &&
-              !index["weight_map"].empty(),
-          ErrorCode::corrupt, "{}: weight_map must be an object that names the file of each tensor",
-          path.string());
-  std::map<std::string, std::string> out;
-  for (const auto& [tensor, file] : index["weight_map"].items()) {
-    require(file.is_string(), ErrorCode::corrupt, "{}: weight_map[\"{}\"] must be a file name", path.string(),
-            printable(tensor));
-    const auto& name = file.get_ref<const std::string&>();
-    require(!name.empty() && name != "." && name != ".." && name.find('/') == std::string::npos &&
-                name.find('\0') == std::string::npos,
-            ErrorCode::corrupt,
-            "{}: weight_map[\"{}\"] is \"{}\"; it must be the name of a file in the same folder",
-            path.string(), printable(tensor), printable(name));
-    out.emplace(tensor, name);
-  }
-  return out;
-}
-
-std::unique_ptr<TensorSource> open_shards(const fs::path& folder, LoadMode mode) {
-  const fs::path index_path = folder / kIndex;
-  const auto index = read_index(index_path);
-  std::set<std::string> shards;
-  for (const auto& [tensor, file] : index) shards.insert(file);
-  TensorStore store;
-  for (const auto& shard : shards) {
-    require(fs::exists(folder / shard), ErrorCode::not_found, "{} is missing: {} names it as a shard",
-            (folder / shard).string(), index_path.string());
-    store.add_file(folder / shard, mode);
-  }
-  auto source = std::make_unique<SafetensorsSource>(std::move(store));
-  for (const auto& [tensor, file] : index)
-    require(source->find(tensor) != nullptr, ErrorCode::mismatch,
-            "{} places tensor \"{}\" in {}, but it is not there", index_path.string(), printable(tensor),
-            printable(file));
-  for (const auto& tensor : source->tensors())
-    require(index.contains(tensor.name), ErrorCode::mismatch,
-            "{} does not list tensor \"{}\", which a shard holds", index_path.string(),
-            printable(tensor.name));
-  return source;
-}
 
 }  // namespace
 
@@ -99,7 +55,10 @@ std::unique_ptr<TensorSource> open_safetensors_folder(const fs::path& folder, Lo
   if (fs::exists(folder / kSingle)) return open_safetensors(folder / kSingle, mode);
   require(fs::exists(folder / kIndex), ErrorCode::not_found, "{} holds neither {} nor {}", folder.string(),
           kSingle, kIndex);
-  return open_shards(folder, mode);
+  const ShardIndex index = read_shard_index(folder / kIndex);
+  auto source = std::make_unique<SafetensorsSource>(open_shards(folder / kIndex, index, mode));
+  check_shards(folder / kIndex, index, source->store());
+  return source;
 }
 
 void write_safetensors(const fs::path& path, const std::vector<SafetensorToWrite>& tensors,

@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "core/json_fields.h"
 #include "files/safetensors.h"
+#include "files/torch_checkpoint.h"
 #include "model/import_gguf.h"
 #include "model/import_hf.h"
 
@@ -42,9 +43,23 @@ bool is_pickle(const std::string& name) {
 }
 
 [[noreturn]] void fail_pickle(const fs::path& path) {
-  fail(ErrorCode::unsupported,
-       "{} is a PyTorch checkpoint, which can run code when it is read; convert it to safetensors",
-       path.string());
+  fail(
+      ErrorCode::unsupported,
+      "{} is a PyTorch checkpoint; give a folder that holds config.json and pytorch_model.bin, or its shards "
+      "with pytorch_model.bin.index.json",
+      path.string());
+}
+
+/// The weights of a Hugging Face folder: safetensors if there are any, else torch's own format.
+std::unique_ptr<TensorSource> open_folder(const fs::path& folder, LoadMode mode) {
+  const std::vector<std::string> names = names_in(folder);
+  const bool safe = std::any_of(names.begin(), names.end(),
+                                [](const std::string& name) { return name.ends_with(".safetensors"); });
+  if (safe) return open_safetensors_folder(folder, mode);
+  if (has_torch_checkpoint(folder)) return open_torch_folder(folder, mode);
+  for (const std::string& name : names)
+    if (is_pickle(name)) fail_pickle(folder / name);
+  return open_safetensors_folder(folder, mode);  // says what is missing
 }
 
 [[noreturn]] void fail_no_config(const fs::path& folder) {
@@ -56,7 +71,8 @@ bool is_pickle(const std::string& name) {
   for (const std::string& name : names)
     if (is_pickle(name)) fail_pickle(folder / name);
   fail(ErrorCode::not_found,
-       "{} has no config.json; a Hugging Face folder holds config.json, *.safetensors and tokenizer.json",
+       "{} has no config.json; a Hugging Face folder holds config.json, *.safetensors or pytorch_model*.bin, "
+       "and tokenizer.json",
        folder.string());
 }
 
@@ -109,12 +125,8 @@ Checkpoint open_checkpoint(const fs::path& path, LoadMode mode) {
   const fs::path config_path = path / "config.json";
   if (folder) {
     if (!fs::exists(config_path, error)) fail_no_config(path);
-    for (const std::string& name : names_in(path)) {
-      if (name.ends_with(".safetensors")) break;
-      if (is_pickle(name)) fail_pickle(path / name);
-    }
     out.style_ = NameStyle::hugging_face;
-    out.tensors_ = open_safetensors_folder(path, mode);
+    out.tensors_ = open_folder(path, mode);
   } else {
     check_is_gguf(path);
     std::unique_ptr<GgufFile> file = GgufFile::open(path, mode);

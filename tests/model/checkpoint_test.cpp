@@ -183,7 +183,8 @@ TEST_F(Checkpoints, APathThatDoesNotExistSuggestsAName) {
 }
 
 TEST_F(Checkpoints, OtherKindsOfFilesAreNamed) {
-  EXPECT_THAT(refused(write("pytorch_model.bin", "PK")).what(), HasSubstr("convert it to safetensors"));
+  EXPECT_THAT(refused(write("pytorch_model.bin", "PK")).what(),
+              HasSubstr("give a folder that holds config.json and pytorch_model.bin"));
   EXPECT_THAT(refused(write("model.safetensors", "12345678{}")).what(), HasSubstr("give the folder itself"));
   EXPECT_THAT(refused(write("notes.txt", "hello")).what(),
               HasSubstr("neither a GGUF file nor a Hugging Face folder"));
@@ -196,8 +197,11 @@ TEST_F(Checkpoints, FoldersWithoutWhatTheyNeedAreExplained) {
   write("pytorch_model.bin", "PK");
   EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin is a PyTorch checkpoint"));
   write("config.json", "{}");
-  EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin is a PyTorch checkpoint"));
+  EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin: it does not end with a zip end record"));
   fs::remove(folder_ / "pytorch_model.bin");
+  write("weights.pt", "PK");
+  EXPECT_THAT(refused(folder_).what(), HasSubstr("weights.pt is a PyTorch checkpoint"));
+  fs::remove(folder_ / "weights.pt");
   EXPECT_EQ(refused(folder_).code(), ErrorCode::not_found);  // no safetensors
   fs::remove(folder_ / "config.json");
   const fs::path model = write_model(tiny(), "tiny.gguf");
