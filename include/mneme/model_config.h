@@ -2,9 +2,11 @@
 // nothing after the importers asks which family a model belongs to. docs/config.md is its JSON schema in
 // prose.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,7 +16,23 @@
 namespace mneme {
 
 enum class Act { silu, gelu_tanh, gelu };
-enum class MixerType { full, window };
+/// How a layer mixes positions. `full`, `window` and `sparse` are softmax attention over a cache of keys;
+/// `gla` and `delta` are recurrences with a state of constant size; `parallel` is two of them side by side.
+enum class MixerType { full, window, sparse, gla, delta, parallel };
+/// Which keys a window of w sees (published models disagree by one).
+enum class WindowEdge {
+  exact,            // w, the query's own included
+  plus_one,         // w + 1
+  plus_one_prefill  // w + 1 in a prefill pass, w at decode: the rolling cache of Hugging Face models
+};
+/// Map of the queries and keys of a recurrence, element by element.
+enum class FeatureMap { relu, sigmoid, silu, identity };
+/// Where the log-decay of gated linear attention comes from.
+enum class GateType {
+  low_rank,  // logsigmoid(W_b W_a x + b) / gate_normalizer
+  matrix,    // logsigmoid(W_a x + b) / gate_normalizer
+  tied       // log(1 - k): no tensors
+};
 enum class FfnType { dense };
 /// What the inputs of a projection are rounded to. `automatic`: int8 for quantized weights, float otherwise.
 enum class Activation { automatic, float_, int8, spike };
@@ -59,21 +77,44 @@ struct RopeConfig {
   bool operator==(const RopeConfig&) const = default;
 };
 
+/// One mixer. A field that names types belongs to those only and must be at its default elsewhere.
 struct MixerConfig {
   MixerType type = MixerType::full;
   uint32_t heads = 0;
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
-  uint32_t window = 0;  // window: keys visible to a query, itself included
-  uint32_t sinks = 0;   // window: this many first positions stay visible too
+  uint32_t window = 0;                  // window: keys visible to a query, itself included
+  WindowEdge edge = WindowEdge::exact;  // window
+  uint32_t sinks = 0;                   // window: this many first positions stay visible too
+  uint32_t block = 512;                 // sparse: keys in a block, a multiple of 64
+  uint32_t top_k = 64;                  // sparse: blocks that a query sees, its own included
   bool sink_logits =
       false;  // one learned logit a head joins the softmax and has no value (tensor attn_sinks)
   bool qkv_bias = false;
   bool o_bias = false;
-  bool qk_norm = false;            // RMS norm of every query and key head before RoPE
-  double scale = 0;                // of the scores; 0 = 1/sqrt(head_dim)
-  double softcap = 0;              // scores s become softcap * tanh(s / softcap); 0 = off
-  std::optional<RopeConfig> rope;  // instead of the model's
+  bool qk_norm = false;            // RMS norm of every query and key head before RoPE (softmax types)
+  double scale = 0;                // of the scores, or of a recurrence's output; 0 = 1/sqrt(head_dim)
+  double softcap = 0;              // scores s become softcap * tanh(s / softcap); 0 = off (softmax types)
+  std::optional<RopeConfig> rope;  // instead of the model's (softmax types; recurrences rotate nothing)
+  FeatureMap feature = FeatureMap::relu;  // gla, delta (in JSON the default of delta is silu)
+  GateType gate = GateType::low_rank;     // gla
+  uint32_t gate_rank = 16;                // gla, low_rank
+  double gate_normalizer = 16;            // gla, low_rank and matrix
+  bool out_norm = true;                   // gla, delta: RMS norm of every output head, one weight [head_dim]
+  std::vector<MixerConfig> of;            // parallel: its two branches
+  std::array<double, 2> weights{0.5, 0.5};  // parallel: of the branches' norms
+  bool learned = false;                     // parallel: the weights are a tensor [2] instead
+
+  /// Attention over a cache of keys.
+  bool softmax() const {
+    return type == MixerType::full || type == MixerType::window || type == MixerType::sparse;
+  }
+  /// A state of constant size instead of a cache.
+  bool recurrent() const { return type == MixerType::gla || type == MixerType::delta; }
+  /// What is computed: the two of a `parallel` mixer, else the mixer itself. Views into *this.
+  std::span<const MixerConfig> branches() const {
+    return type == MixerType::parallel ? std::span(of) : std::span(this, 1);
+  }
   bool operator==(const MixerConfig&) const = default;
 };
 
@@ -86,7 +127,8 @@ struct FfnConfig {
 };
 
 /// x += memory(x); x += post1(mixer(norm1(x))); x += post2(ffn(norm2(x))), where post1 and post2 are there if
-/// post_norm.
+/// post_norm. A parallel mixer is weights[0] * norm(branch 0) + weights[1] * norm(branch 1), each branch with
+/// projections and an RMS norm over d_model of its own.
 struct LayerConfig {
   MixerConfig mixer;
   FfnConfig ffn;
@@ -108,7 +150,10 @@ struct ModelConfig {
   RopeConfig rope;
   std::vector<LayerConfig> layers;                  // always expanded: one entry a layer
   std::map<std::string, EngramTableConfig> tables;  // of the layers' memories, by name
-  std::string name;                                 // for people
+  /// Learned embeddings before every session: positions 0 .. sink_tokens - 1 (real tokens follow), which see
+  /// each other without a causal mask and which all later tokens see, whatever their window.
+  uint32_t sink_tokens = 0;
+  std::string name;  // for people
 
   bool operator==(const ModelConfig&) const = default;
 

@@ -17,5 +17,8 @@ inline constexpr double kMaxRopeFactor = 1e6;
 inline constexpr double kMaxScale = 1e6;  // any factor on embeddings, scores or logits, and the soft-caps
 inline constexpr uint32_t kMaxNameBytes = 1024;
 inline constexpr uint32_t kMaxTables = 64;  // of memory
+inline constexpr uint32_t kMaxGateRank = 4096;
+inline constexpr uint32_t kMaxSinkTokens = 4096;
+inline constexpr uint32_t kSparseStep = 64;  // block sizes of sparse attention are multiples of it
 
 }  // namespace mneme::config_limits

@@ -14,7 +14,21 @@ using Table = std::array<std::pair<E, std::string_view>, N>;
 
 inline constexpr Table<Act, 3> kActs{
     {{Act::silu, "silu"}, {Act::gelu_tanh, "gelu_tanh"}, {Act::gelu, "gelu"}}};
-inline constexpr Table<MixerType, 2> kMixers{{{MixerType::full, "full"}, {MixerType::window, "window"}}};
+inline constexpr Table<MixerType, 6> kMixers{{{MixerType::full, "full"},
+                                              {MixerType::window, "window"},
+                                              {MixerType::sparse, "sparse"},
+                                              {MixerType::gla, "gla"},
+                                              {MixerType::delta, "delta"},
+                                              {MixerType::parallel, "parallel"}}};
+inline constexpr Table<WindowEdge, 3> kEdges{{{WindowEdge::exact, "exact"},
+                                              {WindowEdge::plus_one, "plus_one"},
+                                              {WindowEdge::plus_one_prefill, "plus_one_prefill"}}};
+inline constexpr Table<FeatureMap, 4> kFeatures{{{FeatureMap::relu, "relu"},
+                                                 {FeatureMap::sigmoid, "sigmoid"},
+                                                 {FeatureMap::silu, "silu"},
+                                                 {FeatureMap::identity, "identity"}}};
+inline constexpr Table<GateType, 3> kGates{
+    {{GateType::low_rank, "low_rank"}, {GateType::matrix, "matrix"}, {GateType::tied, "tied"}}};
 inline constexpr Table<FfnType, 1> kFfns{{{FfnType::dense, "dense"}}};
 inline constexpr Table<Activation, 4> kActivations{{{Activation::automatic, "auto"},
                                                     {Activation::float_, "float"},
@@ -29,8 +43,12 @@ inline constexpr Table<RopeScaling::Type, 5> kScalings{{{RopeScaling::Type::none
                                                         {RopeScaling::Type::factors, "factors"}}};
 
 /// Words that the schema reserves for what later versions will run.
-inline constexpr std::array<std::string_view, 4> kLaterMixers{"sparse", "gla", "delta", "parallel"};
 inline constexpr std::array<std::string_view, 1> kLaterFfns{"moe"};
+
+/// The map of queries and keys that a recurrence has unless its config names one.
+constexpr FeatureMap default_feature(MixerType type) {
+  return type == MixerType::delta ? FeatureMap::silu : FeatureMap::relu;
+}
 
 template <class E, size_t N>
 constexpr std::string_view word(const Table<E, N>& table, E value) {

@@ -81,22 +81,91 @@ NormConfig read_norm(JsonFields fields) {
   return out;
 }
 
-/// Overwrites in `out` what the object has. `is_layer`: not the shared defaults.
-void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out) {
-  if (const Json* type = fields.find("type"); type && type->is_string())
-    require(!among(kLaterMixers, type->get<std::string>()), ErrorCode::unsupported,
-            "{} is \"{}\", which this version cannot run; it knows full and window", fields.where("type"),
-            type->get<std::string>());
-  read_word(fields, "type", kMixers, out.type);
-  if (is_layer && out.type == MixerType::full) {  // shared defaults for windows do not concern a full layer
-    out.window = 0;
-    out.sinks = 0;
+/// A layer while it is read, and what of it was given by the file.
+struct Draft {
+  LayerConfig layer;
+  bool has_feature = false;
+};
+
+/// Resets what the mixer's type does not have: shared defaults of other types do not concern it.
+void drop_foreign(MixerConfig& mixer) {
+  const MixerConfig omitted;
+  if (mixer.type != MixerType::window) {
+    mixer.window = omitted.window;
+    mixer.edge = omitted.edge;
+    mixer.sinks = omitted.sinks;
   }
+  if (mixer.type != MixerType::sparse) {
+    mixer.block = omitted.block;
+    mixer.top_k = omitted.top_k;
+  }
+  if (!mixer.softmax()) {
+    mixer.sink_logits = mixer.qk_norm = false;
+    mixer.softcap = 0;
+    mixer.rope.reset();
+  }
+  if (mixer.type != MixerType::gla) {
+    mixer.gate = omitted.gate;
+    mixer.gate_rank = omitted.gate_rank;
+    mixer.gate_normalizer = omitted.gate_normalizer;
+  }
+  if (!mixer.recurrent()) {
+    mixer.feature = omitted.feature;
+    mixer.out_norm = omitted.out_norm;
+  }
+  if (mixer.type == MixerType::parallel) {
+    mixer.heads = mixer.kv_heads = mixer.head_dim = 0;
+    mixer.qkv_bias = mixer.o_bias = false;
+    mixer.scale = 0;
+  } else {
+    mixer.of.clear();
+    mixer.weights = omitted.weights;
+    mixer.learned = false;
+  }
+}
+
+void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out, bool& has_feature);
+
+/// The branches of a parallel mixer. What one of them omits is taken from `base`.
+std::vector<MixerConfig> read_branches(JsonFields& fields, MixerConfig base, bool base_has_feature) {
+  const Json* entries = fields.find("of");
+  require(entries->is_array() && entries->size() == 2, ErrorCode::invalid_argument,
+          "{} must be an array of two mixers", fields.where("of"));
+  base.type = MixerType::full;
+  base.of.clear();
+  base.weights = MixerConfig().weights;
+  base.learned = false;
+  std::vector<MixerConfig> out;
+  for (size_t i = 0; i < entries->size(); ++i) {
+    out.push_back(base);
+    bool has_feature = base_has_feature;
+    const std::string path = fmt::format("{}[{}]", fields.where("of"), i);
+    read_mixer(JsonFields((*entries)[i], path, fields.code()), true, out.back(), has_feature);
+  }
+  return out;
+}
+
+std::array<double, 2> read_weights(JsonFields& fields) {
+  const auto numbers = fields.numbers("weights", -kAny, kAny, 2);
+  require(numbers.size() == 2, ErrorCode::invalid_argument, "{} has {} numbers, but there are two branches",
+          fields.where("weights"), numbers.size());
+  return {numbers[0], numbers[1]};
+}
+
+/// Overwrites in `out` what the object has. `is_layer`: not the shared defaults.
+void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out, bool& has_feature) {
+  const MixerConfig inherited = out;
+  const bool inherited_feature = has_feature;
+  read_word(fields, "type", kMixers, out.type);
+  if (is_layer) drop_foreign(out);
   read_u32(fields, "heads", kMaxHeads, out.heads);
   read_u32(fields, "kv_heads", kMaxHeads, out.kv_heads);
   read_u32(fields, "head_dim", kMaxHeadDim, out.head_dim);
   read_u32(fields, "window", kMaxContext, out.window);
+  read_word(fields, "edge", kEdges, out.edge);
   read_u32(fields, "sinks", kMaxContext, out.sinks);
+  read_u32(fields, "block", kMaxContext, out.block);
+  read_u32(fields, "top_k", kMaxContext, out.top_k);
   out.sink_logits = fields.boolean("sink_logits", out.sink_logits);
   out.qkv_bias = fields.boolean("qkv_bias", out.qkv_bias);
   out.o_bias = fields.boolean("o_bias", out.o_bias);
@@ -109,6 +178,16 @@ void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out) {
     else
       out.rope = read_rope(fields.object("rope"));
   }
+  has_feature |= fields.has("feature");
+  read_word(fields, "feature", kFeatures, out.feature);
+  if (is_layer && !has_feature && out.recurrent()) out.feature = default_feature(out.type);
+  read_word(fields, "gate", kGates, out.gate);
+  read_u32(fields, "gate_rank", kMaxGateRank, out.gate_rank);
+  read_number(fields, "gate_normalizer", out.gate_normalizer);
+  out.out_norm = fields.boolean("out_norm", out.out_norm);
+  if (fields.has("of")) out.of = read_branches(fields, is_layer ? inherited : out, inherited_feature);
+  if (fields.has("weights")) out.weights = read_weights(fields);
+  out.learned = fields.boolean("learned", out.learned);
   fields.finish();
 }
 
@@ -125,13 +204,14 @@ void read_ffn(JsonFields fields, FfnConfig& out) {
 }
 
 /// The fields that "defaults" and the entries of "layers" share.
-void read_layer(JsonFields& fields, bool is_layer, LayerConfig& out) {
+void read_layer(JsonFields& fields, bool is_layer, Draft& draft) {
+  LayerConfig& out = draft.layer;
   if (fields.has("memory")) {
     require(is_layer, ErrorCode::invalid_argument,
             "{} is there, but a memory belongs to one layer and cannot be shared", fields.where("memory"));
     out.memory = read_engram_module(fields.object("memory"));
   }
-  if (fields.has("mixer")) read_mixer(fields.object("mixer"), is_layer, out.mixer);
+  if (fields.has("mixer")) read_mixer(fields.object("mixer"), is_layer, out.mixer, draft.has_feature);
   if (fields.has("ffn")) read_ffn(fields.object("ffn"), out.ffn);
   out.post_norm = fields.boolean("post_norm", out.post_norm);
   if (const Json* activation = fields.find("activation")) {
@@ -143,12 +223,13 @@ void read_layer(JsonFields& fields, bool is_layer, LayerConfig& out) {
             "{} is \"spike\", which this version cannot run; use auto, float or int8",
             fields.where("activation"));
   }
-  // a layer of type full drops inherited window fields even if it has no "mixer" of its own
-  if (is_layer && !fields.has("mixer") && out.mixer.type == MixerType::full)
-    out.mixer.window = out.mixer.sinks = 0;
+  if (is_layer && !fields.has("mixer")) {  // as a "mixer" that says nothing
+    drop_foreign(out.mixer);
+    if (!draft.has_feature && out.mixer.recurrent()) out.mixer.feature = default_feature(out.mixer.type);
+  }
 }
 
-std::vector<LayerConfig> read_layers(JsonFields& fields, const LayerConfig& defaults) {
+std::vector<LayerConfig> read_layers(JsonFields& fields, const Draft& defaults) {
   const Json* entries = fields.find("layers");
   require(entries && entries->is_array() && !entries->empty(), ErrorCode::invalid_argument,
           "layers must be an array of at least one layer");
@@ -159,8 +240,9 @@ std::vector<LayerConfig> read_layers(JsonFields& fields, const LayerConfig& defa
     require(out.size() + repeat <= kMaxLayers, ErrorCode::invalid_argument,
             "layers[{}].repeat makes {} layers, but a model may have at most {}", i, out.size() + repeat,
             kMaxLayers);
-    LayerConfig layer = defaults;
-    read_layer(entry, true, layer);
+    Draft draft = defaults;
+    read_layer(entry, true, draft);
+    const LayerConfig& layer = draft.layer;
     require(!layer.memory || repeat == 1, ErrorCode::invalid_argument,
             "layers[{}].repeat is {}, but a memory belongs to one layer: write the layers one by one", i,
             repeat);
@@ -195,12 +277,13 @@ ModelConfig ModelConfig::from_json(std::string_view text) {
   read_number(fields, "embedding_scale", out.embedding_scale);
   read_number(fields, "logit_softcap", out.logit_softcap);
   read_number(fields, "logit_scale", out.logit_scale);
+  read_u32(fields, "sink_tokens", kMaxSinkTokens, out.sink_tokens);
   if (fields.has("norm")) out.norm = read_norm(fields.object("norm"));
   if (fields.has("rope")) out.rope = read_rope(fields.object("rope"));
 
   if (fields.has("tables")) out.tables = read_tables(fields.object("tables"), *fields.find("tables"));
 
-  LayerConfig defaults;
+  Draft defaults;
   if (fields.has("defaults")) {
     JsonFields shared = fields.object("defaults");
     read_layer(shared, false, defaults);

@@ -8,11 +8,13 @@
 #include "memory/engram_config.h"
 #include "mneme/model_config.h"
 #include "model/config_limits.h"
+#include "model/config_names.h"
 
 namespace mneme {
 namespace {
 
 using namespace config_limits;
+using namespace config_names;
 
 void in_range(uint64_t value, uint64_t least, uint64_t most, const std::string& where) {
   require(value >= least && value <= most, ErrorCode::invalid_argument,
@@ -79,25 +81,129 @@ void check_rope(const RopeConfig& rope, uint32_t head_dim, const std::string& wh
   check_scaling(rope.scaling, dims, where + ".scaling");
 }
 
+/// Refuses fields of other types. They come with their default, so that only what somebody set is refused.
+class ForeignFields {
+ public:
+  ForeignFields(const MixerConfig& mixer, const std::string& where) : mixer_(mixer), where_(where) {}
+  template <class T>
+  void check(bool own, const char* field, const T& value, const T& omitted, const char* owners) const {
+    if (own || value == omitted) return;
+    fail(ErrorCode::invalid_argument, "{}.{} is {}, but the type is \"{}\"; it belongs to {}", where_, field,
+         value, word(kMixers, mixer_.type), owners);
+  }
+  template <class T>
+  void check_present(bool own, const char* field, const T& value, const char* owners) const {
+    if (own || !static_cast<bool>(value)) return;
+    fail(ErrorCode::invalid_argument, "{}.{} is there, but the type is \"{}\"; it belongs to {}", where_,
+         field, word(kMixers, mixer_.type), owners);
+  }
+
+ private:
+  const MixerConfig& mixer_;
+  const std::string& where_;
+};
+
+void check_foreign(const MixerConfig& m, const std::string& where) {
+  const MixerConfig omitted;
+  const ForeignFields fields(m, where);
+  const auto type = m.type;
+  const bool window = type == MixerType::window, sparse = type == MixerType::sparse,
+             gla = type == MixerType::gla;
+  const bool parallel = type == MixerType::parallel;
+  const char* const a_window = "type \"window\"";
+  fields.check(window, "window", m.window, omitted.window, a_window);
+  fields.check(window, "edge", word(kEdges, m.edge), word(kEdges, omitted.edge), a_window);
+  fields.check(window, "sinks", m.sinks, omitted.sinks, a_window);
+  fields.check(sparse, "block", m.block, omitted.block, "type \"sparse\"");
+  fields.check(sparse, "top_k", m.top_k, omitted.top_k, "type \"sparse\"");
+  const char* const attention = "types full, window and sparse";
+  fields.check(m.softmax(), "sink_logits", m.sink_logits, false, attention);
+  fields.check(m.softmax(), "qk_norm", m.qk_norm, false, attention);
+  fields.check(m.softmax(), "softcap", m.softcap, 0.0, attention);
+  fields.check_present(m.softmax(), "rope", m.rope, attention);
+  fields.check(gla, "gate", word(kGates, m.gate), word(kGates, omitted.gate), "type \"gla\"");
+  fields.check(gla, "gate_rank", m.gate_rank, omitted.gate_rank, "type \"gla\"");
+  fields.check(gla, "gate_normalizer", m.gate_normalizer, omitted.gate_normalizer, "type \"gla\"");
+  fields.check(m.recurrent(), "feature", word(kFeatures, m.feature), word(kFeatures, omitted.feature),
+               "types gla and delta");
+  fields.check(m.recurrent(), "out_norm", m.out_norm, true, "types gla and delta");
+  fields.check_present(parallel, "of", !m.of.empty(), "type \"parallel\"");
+  fields.check_present(parallel, "weights", m.weights != omitted.weights, "type \"parallel\"");
+  fields.check(parallel, "learned", m.learned, false, "type \"parallel\"");
+  const char* const branches = "the branches in \"of\"";
+  fields.check(!parallel, "heads", m.heads, 0u, branches);
+  fields.check(!parallel, "kv_heads", m.kv_heads, 0u, branches);
+  fields.check(!parallel, "head_dim", m.head_dim, 0u, branches);
+  fields.check(!parallel, "qkv_bias", m.qkv_bias, false, branches);
+  fields.check(!parallel, "o_bias", m.o_bias, false, branches);
+  fields.check(!parallel, "scale", m.scale, 0.0, branches);
+}
+
+void check_window(const MixerConfig& mixer, const ModelConfig& model, const std::string& where) {
+  in_range(mixer.window, 1, kMaxContext, where + ".window");
+  in_range(mixer.sinks, 0, kMaxContext, where + ".sinks");
+  require(mixer.window <= model.context, ErrorCode::invalid_argument,
+          "{}.window is {}, but the context is {}, and a window cannot be larger", where, mixer.window,
+          model.context);
+}
+
+void check_sparse(const MixerConfig& mixer, const std::string& where) {
+  in_range(mixer.block, kSparseStep, kMaxContext, where + ".block");
+  require(mixer.block % kSparseStep == 0, ErrorCode::invalid_argument,
+          "{}.block is {}, but must be a multiple of {}", where, mixer.block, kSparseStep);
+  in_range(mixer.top_k, 1, kMaxContext, where + ".top_k");
+}
+
+void check_gla(const MixerConfig& mixer, const std::string& where) {
+  const MixerConfig omitted;
+  if (mixer.gate == GateType::low_rank)
+    in_range(mixer.gate_rank, 1, kMaxGateRank, where + ".gate_rank");
+  else
+    require(mixer.gate_rank == omitted.gate_rank, ErrorCode::invalid_argument,
+            "{}.gate_rank is {}, but the gate is \"{}\"; it belongs to gate \"low_rank\"", where,
+            mixer.gate_rank, word(kGates, mixer.gate));
+  if (mixer.gate != GateType::tied)
+    return positive(mixer.gate_normalizer, kMaxScale, false, where + ".gate_normalizer");
+  require(mixer.gate_normalizer == omitted.gate_normalizer, ErrorCode::invalid_argument,
+          "{}.gate_normalizer is {}, but the gate is \"tied\", which has none", where, mixer.gate_normalizer);
+  require(mixer.feature == FeatureMap::sigmoid, ErrorCode::invalid_argument,
+          "{}.feature is \"{}\", but the gate is \"tied\": 1 - k is a decay only with \"sigmoid\"", where,
+          word(kFeatures, mixer.feature));
+}
+
+void check_mixer(const MixerConfig& mixer, const ModelConfig& model, const std::string& where);
+
+void check_branches(const MixerConfig& mixer, const ModelConfig& model, const std::string& where) {
+  require(mixer.of.size() == 2, ErrorCode::invalid_argument,
+          "{}.of has {} mixers, but a parallel mixer has two", where, mixer.of.size());
+  for (size_t i = 0; i < mixer.of.size(); ++i) {
+    const std::string branch = fmt::format("{}.of[{}]", where, i);
+    require(mixer.of[i].type != MixerType::parallel, ErrorCode::invalid_argument,
+            "{}.type is \"parallel\", but branches cannot have branches of their own", branch);
+    check_mixer(mixer.of[i], model, branch);
+  }
+  for (size_t i = 0; i < mixer.weights.size(); ++i)
+    require(std::isfinite(mixer.weights[i]) && std::abs(mixer.weights[i]) <= kMaxScale,
+            ErrorCode::invalid_argument, "{}.weights[{}] is {}, but must be a number from -{} to {}", where,
+            i, mixer.weights[i], kMaxScale, kMaxScale);
+  require(!mixer.learned || mixer.weights == MixerConfig().weights, ErrorCode::invalid_argument,
+          "{}.weights are there, but learned is true: they are a tensor", where);
+}
+
 void check_mixer(const MixerConfig& mixer, const ModelConfig& model, const std::string& where) {
+  check_foreign(mixer, where);
+  if (mixer.type == MixerType::parallel) return check_branches(mixer, model, where);
   in_range(mixer.heads, 1, kMaxHeads, where + ".heads");
   in_range(mixer.kv_heads, 1, kMaxHeads, where + ".kv_heads");
   in_range(mixer.head_dim, 1, kMaxHeadDim, where + ".head_dim");
   require(mixer.heads % mixer.kv_heads == 0, ErrorCode::invalid_argument,
           "{}.kv_heads is {}, but must divide heads, which is {}", where, mixer.kv_heads, mixer.heads);
-  if (mixer.type == MixerType::window) {
-    in_range(mixer.window, 1, kMaxContext, where + ".window");
-    in_range(mixer.sinks, 0, kMaxContext, where + ".sinks");
-  } else {
-    require(mixer.type == MixerType::full, ErrorCode::unsupported, "{}.type is not one of full, window",
-            where);
-    require(mixer.window == 0, ErrorCode::invalid_argument,
-            "{}.window is {}, but the type is \"full\"; it belongs to type \"window\"", where, mixer.window);
-    require(mixer.sinks == 0, ErrorCode::invalid_argument,
-            "{}.sinks is {}, but the type is \"full\"; it belongs to type \"window\"", where, mixer.sinks);
-  }
   positive(mixer.scale, kMaxScale, true, where + ".scale");
   positive(mixer.softcap, kMaxScale, true, where + ".softcap");
+  if (mixer.type == MixerType::window) check_window(mixer, model, where);
+  if (mixer.type == MixerType::sparse) check_sparse(mixer, where);
+  if (mixer.type == MixerType::gla) check_gla(mixer, where);
+  if (!mixer.softmax()) return;
   const bool own = mixer.rope.has_value();
   check_rope(own ? *mixer.rope : model.rope, mixer.head_dim, own ? where + ".rope" : "rope");
 }
@@ -115,6 +221,8 @@ void check_memory(const EngramModuleConfig& memory, const ModelConfig& model, co
 
 void check_layer(const LayerConfig& layer, const ModelConfig& model, const std::string& where) {
   check_mixer(layer.mixer, model, where + ".mixer");
+  require(layer.mixer.type != MixerType::parallel || !layer.post_norm, ErrorCode::invalid_argument,
+          "{}.post_norm is true, but the branches of a parallel mixer have norms of their own", where);
   if (layer.memory) check_memory(*layer.memory, model, where + ".memory");
   require(layer.ffn.type == FfnType::dense, ErrorCode::unsupported, "{}.ffn.type is not dense", where);
   in_range(layer.ffn.hidden, 1, kMaxHidden, where + ".ffn.hidden");
@@ -139,6 +247,7 @@ void ModelConfig::validate() const {
   require(std::isfinite(norm.weight_offset) && std::abs(norm.weight_offset) <= kMaxScale,
           ErrorCode::invalid_argument, "norm.weight_offset is {}, but must be a number from -{} to {}",
           norm.weight_offset, kMaxScale, kMaxScale);
+  in_range(sink_tokens, 0, kMaxSinkTokens, "sink_tokens");
   check_rope_base(rope, "rope");  // the rest of it in the layers that use it
   require(name.size() <= kMaxNameBytes, ErrorCode::invalid_argument,
           "name has {} bytes, but may have at most {}", name.size(), kMaxNameBytes);

@@ -41,12 +41,23 @@ Ordered rope_json(const RopeConfig& rope) {
 }
 
 Ordered mixer_json(const MixerConfig& mixer) {
-  Ordered out = {{"type", word(kMixers, mixer.type)},
-                 {"heads", mixer.heads},
-                 {"kv_heads", mixer.kv_heads},
-                 {"head_dim", mixer.head_dim}};
+  const MixerConfig omitted;
+  Ordered out = {{"type", word(kMixers, mixer.type)}};
+  if (mixer.type == MixerType::parallel) {
+    out["of"] = Ordered::array();
+    for (const MixerConfig& branch : mixer.of) out["of"].push_back(mixer_json(branch));
+    put(out, "weights", mixer.weights, omitted.weights);
+    put(out, "learned", mixer.learned, false);
+    return out;
+  }
+  out["heads"] = mixer.heads;
+  out["kv_heads"] = mixer.kv_heads;
+  out["head_dim"] = mixer.head_dim;
   put(out, "window", mixer.window, 0u);
+  if (mixer.edge != WindowEdge::exact) out["edge"] = word(kEdges, mixer.edge);
   put(out, "sinks", mixer.sinks, 0u);
+  put(out, "block", mixer.block, omitted.block);
+  put(out, "top_k", mixer.top_k, omitted.top_k);
   put(out, "sink_logits", mixer.sink_logits, false);
   put(out, "qkv_bias", mixer.qkv_bias, false);
   put(out, "o_bias", mixer.o_bias, false);
@@ -54,6 +65,12 @@ Ordered mixer_json(const MixerConfig& mixer) {
   put(out, "scale", mixer.scale, 0.0);
   put(out, "softcap", mixer.softcap, 0.0);
   if (mixer.rope) out["rope"] = rope_json(*mixer.rope);
+  if (mixer.recurrent() && mixer.feature != default_feature(mixer.type))
+    out["feature"] = word(kFeatures, mixer.feature);
+  if (mixer.gate != GateType::low_rank) out["gate"] = word(kGates, mixer.gate);
+  put(out, "gate_rank", mixer.gate_rank, omitted.gate_rank);
+  put(out, "gate_normalizer", mixer.gate_normalizer, omitted.gate_normalizer);
+  put(out, "out_norm", mixer.out_norm, true);
   return out;
 }
 
@@ -113,6 +130,7 @@ std::string ModelConfig::to_json() const {
   put(out, "embedding_scale", embedding_scale, 1.0);
   put(out, "logit_softcap", logit_softcap, 0.0);
   put(out, "logit_scale", logit_scale, 1.0);
+  put(out, "sink_tokens", sink_tokens, 0u);
   out["norm"] = {{"type", "rms"}, {"eps", norm.eps}};
   put(out["norm"], "weight_offset", norm.weight_offset, 0.0);
   out["rope"] = rope_json(rope);

@@ -41,13 +41,42 @@ struct MemoryWeights {
   std::vector<float> conv;       // [kernel, d_model] or empty
 };
 
+/// The tensors of one mixer. What its type does not have is empty.
+struct MixerWeights {
+  Linear q, k, v, o;
+  std::vector<float> q_norm, k_norm;  // [head_dim]
+  std::vector<float> sinks;           // [heads]: sink logits
+  size_t rope = 0;                    // softmax types: index of its RopeTable
+  Linear gate;  // gla: W_a, [gate_rank, d_model], or with gate "matrix" [kv_heads * head_dim, d_model]
+  std::vector<float> gate_up;         // gla, low_rank: W_b [kv_heads * head_dim, gate_rank]
+  std::vector<float> gate_bias;       // gla, low_rank: [kv_heads * head_dim]; that of "matrix" is gate.bias
+  Linear decay, beta;                 // delta: [kv_heads, d_model]
+  std::vector<float> a_log, dt_bias;  // delta: [kv_heads]
+  std::vector<float> out_norm;        // gla, delta: [head_dim], offset added
+  std::vector<float> branch_norm;     // of a parallel mixer: [d_model], offset added
+  float branch_weight = 1;            // of a parallel mixer
+
+  /// The projections of the layer's input, in the order of their columns in ws.qkv (see QkvShape).
+  std::vector<const Linear*> inputs() const {
+    std::vector<const Linear*> out{&q, &k, &v};
+    for (const Linear* linear : {&gate, &decay, &beta})
+      if (linear->w.rows > 0) out.push_back(linear);
+    return out;
+  }
+};
+
 struct LayerWeights {
   std::vector<float> attn_norm, ffn_norm, post_attn_norm, post_ffn_norm;  // [d_model], offset added
-  std::vector<float> q_norm, k_norm;                                      // [head_dim] or empty
-  std::vector<float> sinks;                                               // [heads] or empty
-  Linear q, k, v, o, gate, up, down;
-  size_t rope = 0;  // index of its RopeTable
+  std::vector<MixerWeights> mixers;  // one, or the branches of a parallel mixer
+  Linear gate, up, down;
   std::optional<MemoryWeights> memory;
+};
+
+/// Where the mixer of a mixer index is. The index counts the mixers of all layers in order; caches and states
+/// are laid out by it.
+struct MixerPlace {
+  size_t layer = 0;
+  size_t branch = 0;
 };
 
 struct ModelImpl {
@@ -58,7 +87,9 @@ struct ModelImpl {
   PackedMatrix embedding;
   Linear head;  // shares the embedding's memory if tied
   std::vector<float> output_norm;
+  std::vector<float> sink_embeddings;  // [sink_tokens, d_model] or empty
   std::vector<LayerWeights> layers;
+  std::vector<MixerPlace> mixers;  // [mixer index]
   std::vector<RopeTable> ropes;
   std::vector<LoadedTable> memory_tables;
   std::vector<size_t> memory_layers;  // layers with a module, in order
@@ -70,6 +101,13 @@ struct ModelImpl {
   Plan plan;
   mutable std::mutex hash_mutex;
   mutable std::string hash;
+
+  const MixerConfig& mixer_config(size_t mixer) const {
+    return config.layers[mixers[mixer].layer].mixer.branches()[mixers[mixer].branch];
+  }
+  const MixerWeights& mixer_weights(size_t mixer) const {
+    return layers[mixers[mixer].layer].mixers[mixers[mixer].branch];
+  }
 };
 
 }  // namespace mneme

@@ -27,16 +27,18 @@ struct DecodeAttentionStage {
   const AttentionParts& parts;  // lives as long as the stage
 };
 
+// A mixer is given by its mixer index (ModelImpl::mixers).
+
 // stages_decode.cpp
-StagePtr make_decode_qkv_stage(const ModelImpl& model, size_t layer);
-StagePtr make_decode_output_stage(const ModelImpl& model, size_t layer, const AttentionParts& parts);
+StagePtr make_decode_qkv_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_decode_output_stage(const ModelImpl& model, size_t mixer, const AttentionParts& parts);
 StagePtr make_decode_gated_stage(const ModelImpl& model, size_t layer);
 StagePtr make_decode_down_stage(const ModelImpl& model, size_t layer);
 
 // stages_attention.cpp
-DecodeAttentionStage make_decode_attention_stage(const ModelImpl& model, size_t layer);
-StagePtr make_prefill_store_stage(const ModelImpl& model, size_t layer);
-StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t layer);
+DecodeAttentionStage make_decode_attention_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_store_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t mixer);
 /// Sizes the attention buffers of a step.
 void size_attention(const ModelImpl& model, const Step& step, bool decode);
 
@@ -56,9 +58,10 @@ enum class PrefillInput {
   ffn,
   hidden
 };  // of qkv, of the output projection, of gate and up, of down
-StagePtr make_prefill_prepare_stage(const ModelImpl& model, size_t layer, PrefillInput input);
-StagePtr make_prefill_qkv_stage(const ModelImpl& model, size_t layer);
-StagePtr make_prefill_output_stage(const ModelImpl& model, size_t layer);
+/// `index`: a mixer for PrefillInput::mixer and attention, a layer for the other two.
+StagePtr make_prefill_prepare_stage(const ModelImpl& model, size_t index, PrefillInput input);
+StagePtr make_prefill_qkv_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_output_stage(const ModelImpl& model, size_t mixer);
 StagePtr make_prefill_gated_stage(const ModelImpl& model, size_t layer);
 StagePtr make_prefill_down_stage(const ModelImpl& model, size_t layer);
 inline GateAct gate_act(Act act) {
@@ -73,14 +76,26 @@ inline GateAct gate_act(Act act) {
   return GateAct::silu;
 }
 
-/// Columns of ws.qkv: query, key and value of a row.
+/// Columns of ws.qkv: query, key and value of a row, and what a recurrence projects beside them.
 struct QkvShape {
-  int64_t q, kv;
-  int64_t total() const { return q + 2 * kv; }
+  int64_t q = 0, kv = 0;
+  int64_t gate = 0;   // gla: gate_rank, or with gate "matrix" kv
+  int64_t decay = 0;  // delta: kv_heads; beta has as many
+  int64_t k_at() const { return q; }
+  int64_t v_at() const { return q + kv; }
+  int64_t gate_at() const { return q + 2 * kv; }
+  int64_t decay_at() const { return gate_at() + gate; }
+  int64_t beta_at() const { return decay_at() + decay; }
+  int64_t total() const { return beta_at() + decay; }
 };
-inline QkvShape qkv_shape(const ModelConfig& config, size_t layer) {
-  const MixerConfig& m = config.layers[layer].mixer;
-  return {int64_t{m.heads} * m.head_dim, int64_t{m.kv_heads} * m.head_dim};
+inline QkvShape qkv_shape(const MixerConfig& m) {
+  QkvShape shape{int64_t{m.heads} * m.head_dim, int64_t{m.kv_heads} * m.head_dim, 0, 0};
+  if (m.type == MixerType::gla)
+    shape.gate = m.gate == GateType::low_rank ? int64_t{m.gate_rank}
+                 : m.gate == GateType::matrix ? shape.kv
+                                              : 0;
+  if (m.type == MixerType::delta) shape.decay = m.kv_heads;
+  return shape;
 }
 
 }  // namespace mneme

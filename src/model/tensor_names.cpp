@@ -15,7 +15,7 @@ struct NamePair {
   std::string_view hf;         // after "layers.N."
 };
 
-constexpr std::array<NamePair, 28> kLayerNames{{
+constexpr std::array<NamePair, 37> kLayerNames{{
     {"attn_norm.weight", "input_layernorm.weight"},
     {"attn_q.weight", "self_attn.q_proj.weight"},
     {"attn_q.bias", "self_attn.q_proj.bias"},
@@ -26,6 +26,15 @@ constexpr std::array<NamePair, 28> kLayerNames{{
     {"attn_q_norm.weight", "self_attn.q_norm.weight"},
     {"attn_k_norm.weight", "self_attn.k_norm.weight"},
     {"attn_sinks.weight", "self_attn.sinks"},
+    {"attn_gate_a.weight", "self_attn.gate_a_proj.weight"},
+    {"attn_gate_a.bias", "self_attn.gate_a_proj.bias"},
+    {"attn_gate_b.weight", "self_attn.gate_b_proj.weight"},
+    {"attn_gate_b.bias", "self_attn.gate_b_proj.bias"},
+    {"attn_decay.weight", "self_attn.decay_proj.weight"},
+    {"attn_beta.weight", "self_attn.beta_proj.weight"},
+    {"attn_a_log.weight", "self_attn.A_log"},
+    {"attn_dt_bias.weight", "self_attn.dt_bias"},
+    {"attn_out_norm.weight", "self_attn.out_norm.weight"},
     {"attn_output.weight", "self_attn.o_proj.weight"},
     {"attn_output.bias", "self_attn.o_proj.bias"},
     {"post_attention_norm.weight", "post_attention_layernorm.weight"},
@@ -45,6 +54,8 @@ constexpr std::array<NamePair, 28> kLayerNames{{
     {"engram_conv.weight", "engram.conv.weight"},
     {"engram_conv_norm.weight", "engram.conv_norm.weight"},
 }};
+
+constexpr std::string_view kAttention = "self_attn.";
 
 /// Where the text model may stand in a Hugging Face checkpoint.
 constexpr std::array<std::string_view, 4> kPrefixes{"model.", "language_model.model.",
@@ -71,9 +82,21 @@ void append_memory(const ModelConfig& config, const EngramModuleConfig& memory, 
     out.push_back({blk + tensor.name, std::move(tensor.shape)});
 }
 
-void append_mixer(const ModelConfig& config, const MixerConfig& mixer, const std::string& blk,
-                  std::vector<ExpectedTensor>& out) {
-  const uint64_t d = config.d_model;
+void append_gate(const MixerConfig& mixer, uint64_t d, uint64_t kv, const std::string& blk,
+                 std::vector<ExpectedTensor>& out) {
+  if (mixer.gate == GateType::low_rank) {
+    out.push_back({blk + "attn_gate_a.weight", {mixer.gate_rank, d}});
+    out.push_back({blk + "attn_gate_b.weight", {kv, mixer.gate_rank}});
+    out.push_back({blk + "attn_gate_b.bias", {kv}});
+  } else if (mixer.gate == GateType::matrix) {
+    out.push_back({blk + "attn_gate_a.weight", {kv, d}});
+    out.push_back({blk + "attn_gate_a.bias", {kv}});
+  }
+}
+
+/// One mixer; `blk` ends in "mix0." or "mix1." for a branch.
+void append_projections(uint64_t d, const MixerConfig& mixer, const std::string& blk,
+                        std::vector<ExpectedTensor>& out) {
   const uint64_t q = uint64_t{mixer.heads} * mixer.head_dim;
   const uint64_t kv = uint64_t{mixer.kv_heads} * mixer.head_dim;
   out.push_back({blk + "attn_q.weight", {q, d}});
@@ -89,8 +112,41 @@ void append_mixer(const ModelConfig& config, const MixerConfig& mixer, const std
     out.push_back({blk + "attn_k_norm.weight", {mixer.head_dim}});
   }
   if (mixer.sink_logits) out.push_back({blk + "attn_sinks.weight", {mixer.heads}});
+  if (mixer.type == MixerType::gla) append_gate(mixer, d, kv, blk, out);
+  if (mixer.type == MixerType::delta) {
+    out.push_back({blk + "attn_decay.weight", {mixer.kv_heads, d}});
+    out.push_back({blk + "attn_beta.weight", {mixer.kv_heads, d}});
+    out.push_back({blk + "attn_a_log.weight", {mixer.kv_heads}});
+    out.push_back({blk + "attn_dt_bias.weight", {mixer.kv_heads}});
+  }
+  if (mixer.recurrent() && mixer.out_norm) out.push_back({blk + "attn_out_norm.weight", {mixer.head_dim}});
   out.push_back({blk + "attn_output.weight", {d, q}});
   if (mixer.o_bias) out.push_back({blk + "attn_output.bias", {d}});
+}
+
+void append_mixer(const ModelConfig& config, const MixerConfig& mixer, const std::string& blk,
+                  std::vector<ExpectedTensor>& out) {
+  const uint64_t d = config.d_model;
+  if (mixer.type != MixerType::parallel) return append_projections(d, mixer, blk, out);
+  for (size_t b = 0; b < mixer.of.size(); ++b) {
+    append_projections(d, mixer.of[b], mixer_prefix(blk, mixer, b), out);
+    out.push_back({fmt::format("{}mix{}_norm.weight", blk, b), {d}});
+  }
+  if (mixer.learned) out.push_back({blk + "mix_weights.weight", {mixer.of.size()}});
+}
+
+/// The name after "layers.N." of a tensor of a parallel mixer, or "" if `part` is none.
+std::string branch_hf_name(std::string_view part) {
+  if (part == "mix_weights.weight") return "mixer_weights";
+  if (!part.starts_with("mix") || part.size() < 5 || (part[3] != '0' && part[3] != '1')) return "";
+  const char branch = part[3];
+  part.remove_prefix(4);
+  if (part == "_norm.weight") return fmt::format("mixers.{}.norm.weight", branch);
+  if (!part.starts_with('.')) return "";
+  for (const NamePair& pair : kLayerNames)
+    if (pair.canonical == part.substr(1) && pair.hf.starts_with(kAttention))
+      return fmt::format("mixers.{}.{}", branch, pair.hf.substr(kAttention.size()));
+  return "";
 }
 
 void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::string& blk,
@@ -107,6 +163,10 @@ void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::stri
 }
 
 }  // namespace
+
+std::string mixer_prefix(const std::string& blk, const MixerConfig& mixer, size_t branch) {
+  return mixer.type == MixerType::parallel ? fmt::format("{}mix{}.", blk, branch) : blk;
+}
 
 std::vector<ExpectedTensor> expected_engram_tensors(const EngramModuleConfig& memory, uint64_t embedding_dim,
                                                     uint64_t d) {
@@ -129,6 +189,7 @@ std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config) {
   const uint64_t d = config.d_model;
   std::vector<ExpectedTensor> out;
   out.push_back({"token_embd.weight", {config.vocab, d}});
+  if (config.sink_tokens > 0) out.push_back({"sink_embd.weight", {config.sink_tokens, d}});
   for (size_t i = 0; i < config.layers.size(); ++i) {
     const LayerConfig& layer = config.layers[i];
     const std::string blk = fmt::format("blk.{}.", i);
@@ -149,6 +210,7 @@ std::string hf_tensor_name(const ModelConfig& config, std::string_view canonical
   if (canonical == "token_embd.weight") return fmt::format("{}embed_tokens.weight", prefix);
   if (canonical == "output_norm.weight") return fmt::format("{}norm.weight", prefix);
   if (canonical == "output.weight") return head_name(prefix);
+  if (canonical == "sink_embd.weight") return fmt::format("{}sink_embeddings.weight", prefix);
   if (canonical.starts_with("blk.")) {
     const char* begin = canonical.data() + 4;
     const char* end = canonical.data() + canonical.size();
@@ -162,6 +224,8 @@ std::string hf_tensor_name(const ModelConfig& config, std::string_view canonical
             config.layers[layer].post_norm ? "pre_feedforward_layernorm" : "post_attention_layernorm");
       for (const NamePair& pair : kLayerNames)
         if (pair.canonical == part) return fmt::format("{}layers.{}.{}", prefix, layer, pair.hf);
+      if (const std::string name = branch_hf_name(part); !name.empty())
+        return fmt::format("{}layers.{}.{}", prefix, layer, name);
     }
   }
   fail(ErrorCode::not_found, "tensor \"{}\" has no Hugging Face name", canonical);

@@ -1,27 +1,38 @@
 // The names and shapes of a model's tensors. The canonical name of a tensor is its GGUF standard name;
 // Hugging Face checkpoints call the same tensors differently, and this file is the only one that knows how.
 //
+// clang-format off
 //   canonical (GGUF)                 Hugging Face                                    shape
 //   token_embd.weight                model.embed_tokens.weight                       [vocab, d_model]
+//   sink_embd.weight                 model.sink_embeddings.weight                    [sink_tokens, d_model]
 //   blk.N.attn_norm.weight           model.layers.N.input_layernorm.weight           [d_model]
-//   blk.N.attn_q.weight (.bias)      model.layers.N.self_attn.q_proj.weight          [heads * head_dim,
-//   d_model] blk.N.attn_k, attn_v             ... k_proj, v_proj                              [kv_heads *
-//   head_dim, d_model] blk.N.attn_q_norm, attn_k_norm   ... q_norm, k_norm [head_dim] blk.N.attn_sinks.weight
-//   ... sinks                                       [heads] blk.N.attn_output.weight         ...
-//   o_proj.weight                               [d_model, heads * head_dim] blk.N.post_attention_norm.weight
-//   model.layers.N.post_attention_layernorm.weight  [d_model]   with post_norm blk.N.ffn_norm.weight ...
-//   post_attention_layernorm, or with post_norm
+//   blk.N.attn_q.weight (.bias)      model.layers.N.self_attn.q_proj.weight          [heads * head_dim, d_model]
+//   blk.N.attn_k, attn_v             ... k_proj, v_proj                              [kv_heads * head_dim, d_model]
+//   blk.N.attn_q_norm, attn_k_norm   ... q_norm, k_norm                              [head_dim]
+//   blk.N.attn_sinks.weight          ... sinks                                       [heads]
+//   blk.N.attn_gate_a.weight         ... gate_a_proj.weight   gla, low_rank          [gate_rank, d_model]
+//   blk.N.attn_gate_b.weight, .bias  ... gate_b_proj          gla, low_rank          [kv_heads * head_dim, gate_rank]
+//   blk.N.attn_gate_a.weight, .bias  ... gate_a_proj          gla, matrix            [kv_heads * head_dim, d_model]
+//   blk.N.attn_decay, attn_beta      ... decay_proj, beta_proj   delta               [kv_heads, d_model]
+//   blk.N.attn_a_log, attn_dt_bias   ... A_log, dt_bias          delta               [kv_heads]
+//   blk.N.attn_out_norm.weight       ... out_norm.weight         gla, delta          [head_dim]
+//   blk.N.attn_output.weight         ... o_proj.weight                               [d_model, heads * head_dim]
+//   blk.N.mixB.attn_*                model.layers.N.mixers.B.*   branch B = 0, 1 of a parallel mixer
+//   blk.N.mixB_norm.weight           model.layers.N.mixers.B.norm.weight             [d_model]
+//   blk.N.mix_weights.weight         model.layers.N.mixer_weights                    [2]         if learned
+//   blk.N.post_attention_norm.weight model.layers.N.post_attention_layernorm.weight  [d_model]   with post_norm
+//   blk.N.ffn_norm.weight            ... post_attention_layernorm, or with post_norm
 //                                        pre_feedforward_layernorm                   [d_model]
 //   blk.N.ffn_gate, ffn_up           model.layers.N.mlp.gate_proj, up_proj           [hidden, d_model]
 //   blk.N.ffn_down                   ... down_proj                                   [d_model, hidden]
-//   blk.N.post_ffw_norm.weight       ... post_feedforward_layernorm                  [d_model]   with
-//   post_norm output_norm.weight               model.norm.weight                               [d_model]
-//   output.weight                    lm_head.weight                                  [vocab, d_model] unless
-//   tied
-//   blk.N.engram_k, engram_v         model.layers.N.engram.k_proj, v_proj            [d_model, d_e]   with
-//   memory blk.N.engram_k_norm, engram_q_norm ... k_norm, q_norm                            [d_model]
+//   blk.N.post_ffw_norm.weight       ... post_feedforward_layernorm                  [d_model]   with post_norm
+//   output_norm.weight               model.norm.weight                               [d_model]
+//   output.weight                    lm_head.weight                                  [vocab, d_model] unless tied
+//   blk.N.engram_k, engram_v         model.layers.N.engram.k_proj, v_proj            [d_model, d_e]   with memory
+//   blk.N.engram_k_norm, engram_q_norm ... k_norm, q_norm                            [d_model]
 //   blk.N.engram_conv.weight         ... conv.weight   newest token last             [d_model, kernel]
 //   blk.N.engram_conv_norm.weight    ... conv_norm                                   [d_model]
+// clang-format on
 //
 // The rows of attn_q and attn_k are ordered for RopeConfig::style: converting between an `interleaved` and a
 // `half` checkpoint permutes them.
@@ -43,6 +54,10 @@ struct ExpectedTensor {
   std::string name;             // canonical
   std::vector<uint64_t> shape;  // outermost first
 };
+
+/// What stands before "attn_q.weight" and the other tensors of one mixer: "blk.N." (`blk`), or "blk.N.mixB."
+/// in a parallel one.
+std::string mixer_prefix(const std::string& blk, const MixerConfig& mixer, size_t branch);
 
 /// Every tensor that a checkpoint of this (valid) config holds, in the order of the forward pass.
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);
