@@ -115,6 +115,9 @@ struct MixerConfig {
   std::span<const MixerConfig> branches() const {
     return type == MixerType::parallel ? std::span(of) : std::span(this, 1);
   }
+  std::span<MixerConfig> branches() {
+    return type == MixerType::parallel ? std::span(of) : std::span(this, 1);
+  }
   bool operator==(const MixerConfig&) const = default;
 };
 

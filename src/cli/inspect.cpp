@@ -79,10 +79,22 @@ Json as_json(const Model& model, const Options& options) {
 }
 
 std::string mixer_text(const MixerConfig& mixer) {
-  std::string text = fmt::format("{} attention, {} heads, {} KV heads of {}",
-                                 mixer.type == MixerType::full ? "full" : "window", mixer.heads,
-                                 mixer.kv_heads, mixer.head_dim);
-  if (mixer.type == MixerType::window) text += fmt::format(", window {}", mixer.window);
+  if (mixer.type == MixerType::parallel)
+    return fmt::format("{} beside {}{}", mixer_text(mixer.of.at(0)), mixer_text(mixer.of.at(1)),
+                       mixer.learned ? ", learned weights" : "");
+  const char* name = mixer.type == MixerType::full     ? "full attention"
+                     : mixer.type == MixerType::window ? "window attention"
+                     : mixer.type == MixerType::sparse ? "sparse attention"
+                     : mixer.type == MixerType::gla    ? "gated linear attention"
+                                                       : "gated delta rule";
+  std::string text =
+      fmt::format("{}, {} heads, {} KV heads of {}", name, mixer.heads, mixer.kv_heads, mixer.head_dim);
+  if (mixer.type == MixerType::window)
+    text += fmt::format(", window {}{}", mixer.window, mixer.edge == WindowEdge::exact ? "" : " + 1");
+  if (mixer.type == MixerType::sparse) text += fmt::format(", {} blocks of {}", mixer.top_k, mixer.block);
+  if (mixer.type == MixerType::gla && mixer.gate == GateType::low_rank)
+    text += fmt::format(", gate rank {}", mixer.gate_rank);
+  if (mixer.type == MixerType::gla && mixer.gate == GateType::tied) text += ", gate tied to the key";
   if (mixer.sinks > 0) text += fmt::format(", {} sinks", mixer.sinks);
   if (mixer.qk_norm) text += ", QK norm";
   return text;
@@ -144,6 +156,7 @@ void print_summary(const Model& model, const Options& options) {
                             config.vocab, config.tied ? " (head tied to the embedding)" : ""));
   line("Layers", layers_text(config));
   for (const MemoryDescription& memory : model.memories()) line("Memory table", memory_text(model, memory));
+  if (config.sink_tokens > 0) line("Sink tokens", fmt::format("{}, learned", config.sink_tokens));
   line("Context", fmt::format("{} tokens", config.context));
   line("Tensors", type_text);
   line("Memory", fmt::format("{} resident, {} mapped, {} on disk", size(bytes.resident), size(bytes.mapped),

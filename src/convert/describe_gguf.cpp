@@ -23,7 +23,8 @@ std::string architecture(const ModelConfig& config) {
 void set_rope_style(ModelConfig& config, RopeConfig::Style style) {
   config.rope.style = style;
   for (auto& layer : config.layers)
-    if (layer.mixer.rope) layer.mixer.rope->style = style;
+    for (MixerConfig& mixer : layer.mixer.branches())
+      if (mixer.rope) mixer.rope->style = style;
 }
 
 /// One number if all layers agree, else one for each.
@@ -148,11 +149,14 @@ GgufDescription describe_gguf(const ModelConfig& config) {
   GgufDescription out;
   out.config = config;
   out.config.norm.weight_offset = 0;
-  const std::string arch = architecture(config);
+  const bool standard = has_standard_mixers(config);
+  const std::string arch = standard ? architecture(config) : "mneme";
   set_rope_style(out.config, arch == "llama" ? RopeConfig::Style::interleaved : RopeConfig::Style::half);
-  put_architecture(out.config, arch, out.metadata);
-  out.rope_freqs = frequency_divisors(out.config);
-  out.standard = reads_back(out);
+  if (standard) {
+    put_architecture(out.config, arch, out.metadata);
+    out.rope_freqs = frequency_divisors(out.config);
+    out.standard = reads_back(out);
+  }
   if (!out.standard) {
     out.metadata = {};
     out.rope_freqs.clear();

@@ -126,9 +126,12 @@ HfDescription describe_hf(const ModelConfig& config, const std::string& dtype) {
   out.config.norm.weight_offset = kind.gemma ? 1 : 0;
   out.config.rope.style = RopeConfig::Style::half;
   for (auto& layer : out.config.layers)
-    if (layer.mixer.rope) layer.mixer.rope->style = RopeConfig::Style::half;
-  out.json = standard_fields(out.config, kind, dtype);
-  out.standard = reads_back(out);
+    for (MixerConfig& mixer : layer.mixer.branches())
+      if (mixer.rope) mixer.rope->style = RopeConfig::Style::half;
+  if (has_standard_mixers(config)) {
+    out.json = standard_fields(out.config, kind, dtype);
+    out.standard = reads_back(out);
+  }
   if (!out.standard)
     out.json = {{"model_type", "mneme"},
                 {"torch_dtype", dtype},

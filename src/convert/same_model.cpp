@@ -1,5 +1,6 @@
 #include "convert/same_model.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/json.h"
@@ -40,18 +41,31 @@ bool same_rope(const RopeConfig& a, const RopeConfig& b, uint32_t head_dim) {
 ModelConfig without_rope(ModelConfig config) {
   config.name.clear();
   config.rope = {};
-  for (auto& layer : config.layers) layer.mixer.rope.reset();
+  for (auto& layer : config.layers)
+    for (MixerConfig& mixer : layer.mixer.branches()) mixer.rope.reset();
   return config;
 }
 
 }  // namespace
 
+bool has_standard_mixers(const ModelConfig& config) {
+  if (config.sink_tokens > 0) return false;
+  return std::all_of(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) {
+    return layer.mixer.type == MixerType::full || layer.mixer.type == MixerType::window;
+  });
+}
+
 bool same_model(const ModelConfig& a, const ModelConfig& b) {
   if (a.layers.size() != b.layers.size()) return false;
   for (size_t i = 0; i < a.layers.size(); ++i) {
-    const MixerConfig &x = a.layers[i].mixer, &y = b.layers[i].mixer;
-    if (x.head_dim != y.head_dim || !same_rope(x.rope.value_or(a.rope), y.rope.value_or(b.rope), x.head_dim))
-      return false;
+    const auto mine = a.layers[i].mixer.branches(), other = b.layers[i].mixer.branches();
+    if (mine.size() != other.size()) return false;
+    for (size_t m = 0; m < mine.size(); ++m) {
+      const MixerConfig &x = mine[m], &y = other[m];
+      if (x.type != y.type || x.head_dim != y.head_dim) return false;
+      if (x.softmax() && !same_rope(x.rope.value_or(a.rope), y.rope.value_or(b.rope), x.head_dim))
+        return false;
+    }
   }
   return same_json(Json::parse(without_rope(a).to_json()), Json::parse(without_rope(b).to_json()));
 }

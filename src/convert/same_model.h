@@ -8,4 +8,7 @@ namespace mneme {
 /// six digits (GGUF holds f32), RoPE scalings compared by the frequencies that come out.
 bool same_model(const ModelConfig& a, const ModelConfig& b);
 
+/// Whether the mixers are of types that published architectures have: full and windowed attention.
+bool has_standard_mixers(const ModelConfig& config);
+
 }  // namespace mneme

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "convert/parallel_rows.h"
 #include "core/checked.h"
@@ -16,19 +17,29 @@ namespace {
 constexpr uint64_t kChunkBytes = uint64_t{8} << 20;  // of the target, read and written at once
 constexpr float kMaxHalf = 65504.0f;
 
-/// "attn_q.weight" of "blk.7.attn_q.weight", and 7; tensors outside the layers have no layer.
-struct LayerPart {
-  const LayerConfig* layer = nullptr;
+/// What a tensor's name says: "attn_q.weight" of the mixer of layer 7 (blk.7.attn_q.weight), or of one of its
+/// branches (blk.7.mix1.attn_q.weight). Tensors outside the layers have no mixer.
+struct MixerPart {
+  size_t layer = 0, branch = 0;
   std::string_view part;
 };
 
-LayerPart layer_part(const ModelConfig& config, std::string_view name) {
-  if (!name.starts_with("blk.")) return {nullptr, name};
-  size_t index = 0;
+std::optional<MixerPart> mixer_part(const ModelConfig& config, std::string_view name) {
+  if (!name.starts_with("blk.")) return {};
+  MixerPart out;
   const char* end = name.data() + name.size();
-  const auto parsed = std::from_chars(name.data() + 4, end, index);
-  if (parsed.ec != std::errc() || parsed.ptr == end || index >= config.layers.size()) return {nullptr, name};
-  return {&config.layers[index], name.substr(static_cast<size_t>(parsed.ptr + 1 - name.data()))};
+  const auto parsed = std::from_chars(name.data() + 4, end, out.layer);
+  if (parsed.ec != std::errc() || parsed.ptr == end || out.layer >= config.layers.size()) return {};
+  out.part = name.substr(static_cast<size_t>(parsed.ptr + 1 - name.data()));
+  if (config.layers[out.layer].mixer.type != MixerType::parallel) return out;
+  for (size_t b = 0; b < config.layers[out.layer].mixer.of.size(); ++b) {
+    const std::string prefix = fmt::format("mix{}.", b);
+    if (!out.part.starts_with(prefix)) continue;
+    out.branch = b;
+    out.part.remove_prefix(prefix.size());
+    return out;
+  }
+  return {};  // of the layer, not of a branch
 }
 
 const RopeConfig& rope_of(const ModelConfig& config, const MixerConfig& mixer) {
@@ -36,10 +47,12 @@ const RopeConfig& rope_of(const ModelConfig& config, const MixerConfig& mixer) {
 }
 
 std::vector<uint32_t> row_order(const ModelConfig& from, const ModelConfig& to, const std::string& name) {
-  const auto [layer, part] = layer_part(from, name);
-  if (layer == nullptr) return {};
-  const MixerConfig& mixer = layer->mixer;
-  const MixerConfig& target = layer_part(to, name).layer->mixer;
+  const auto at = mixer_part(from, name);
+  if (!at) return {};
+  const MixerConfig& mixer = from.layers[at->layer].mixer.branches()[at->branch];
+  const MixerConfig& target = to.layers[at->layer].mixer.branches()[at->branch];
+  if (!mixer.softmax()) return {};  // recurrences rotate nothing
+  const std::string_view part = at->part;
   uint32_t heads = 0;
   if (part == "attn_q.weight" || part == "attn_q.bias")
     heads = mixer.heads;
@@ -59,6 +72,7 @@ bool is_norm(std::string_view name) {
 
 DType target_type(const TensorInfo& source, const std::string& name, const WeightPlanOptions& options) {
   if (source.shape.size() < 2 || name.ends_with(".engram_conv.weight")) return DType::f32;  // small
+  if (name.ends_with(".attn_gate_b.weight") || name == "sink_embd.weight") return DType::f32;
   DType type = options.type;
   const bool four_bits = type == DType::q4_0 || type == DType::q4_1;
   if (four_bits && !options.pure && (name == "token_embd.weight" || name == "output.weight"))

@@ -7,27 +7,34 @@ namespace {
 
 // Keys and values of one position of one layer. Rows are padded to 16 values; int8 rows have an f32 scale.
 uint64_t position_bytes(const MixerConfig& mixer, KvType kv) {
+  if (!mixer.softmax()) return 0;
   const uint64_t row = (uint64_t{mixer.head_dim} + 15) / 16 * 16;
   const uint64_t value = kv == KvType::f32 ? 4 : kv == KvType::f16 ? 2 : 1;
   return uint64_t{mixer.kv_heads} * 2 * (row * value + (kv == KvType::int8 ? 4 : 0));
+}
+
+/// Keys that a query sees at most.
+uint64_t most_keys(const MixerConfig& mixer) {
+  if (mixer.type == MixerType::sparse) return uint64_t{mixer.block} * mixer.top_k;
+  if (mixer.type != MixerType::window) return UINT64_MAX;
+  const uint64_t edge = mixer.edge == WindowEdge::plus_one ? 1 : 0;
+  return uint64_t{mixer.window} + edge + mixer.sinks;
 }
 
 }  // namespace
 
 uint64_t kv_bytes_written(const ModelConfig& config, KvType kv) {
   uint64_t bytes = 0;
-  for (const LayerConfig& layer : config.layers) bytes += position_bytes(layer.mixer, kv);
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches()) bytes += position_bytes(mixer, kv);
   return bytes;
 }
 
 uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context) {
   uint64_t bytes = 0;
-  for (const LayerConfig& layer : config.layers) {
-    uint64_t seen = context;
-    if (layer.mixer.type == MixerType::window)
-      seen = std::min<uint64_t>(seen, uint64_t{layer.mixer.window} + layer.mixer.sinks);
-    bytes += position_bytes(layer.mixer, kv) * seen;
-  }
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      bytes += position_bytes(mixer, kv) * std::min(context, most_keys(mixer));
   return bytes;
 }
 

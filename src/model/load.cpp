@@ -9,6 +9,7 @@
 #include "model/checkpoint.h"
 #include "model/load_tokenizer.h"
 #include "model/rope_frequencies.h"
+#include "model/tensor_names.h"
 #include "simd/blocks.h"
 
 namespace mneme {
@@ -140,16 +141,32 @@ class Loader {
       const std::string block = fmt::format("blk.{}.", i);
       const Activation activation = config.layers[i].activation;
       LayerWeights& w = model_->layers[i];
-      add_linear(block + "attn_q", activation, w.q);
-      add_linear(block + "attn_k", activation, w.k);
-      add_linear(block + "attn_v", activation, w.v);
-      add_linear(block + "attn_output", activation, w.o);
+      const auto branches = config.layers[i].mixer.branches();
+      w.mixers.resize(branches.size());
+      for (size_t b = 0; b < branches.size(); ++b) {
+        model_->mixers.push_back({i, b});
+        plan_mixer(branches[b], mixer_prefix(block, config.layers[i].mixer, b), activation, w.mixers[b]);
+      }
       add_linear(block + "ffn_gate", activation, w.gate);
       add_linear(block + "ffn_up", activation, w.up);
       add_linear(block + "ffn_down", activation, w.down);
-      w.rope = rope_index(config.layers[i].mixer.rope.value_or(config.rope), config.layers[i].mixer.head_dim);
     }
     if (!config.tied) add_matrix("output.weight", model_->head.w);
+  }
+
+  void plan_mixer(const MixerConfig& mixer, const std::string& block, Activation activation,
+                  MixerWeights& w) {
+    add_linear(block + "attn_q", activation, w.q);
+    add_linear(block + "attn_k", activation, w.k);
+    add_linear(block + "attn_v", activation, w.v);
+    if (mixer.type == MixerType::gla && mixer.gate != GateType::tied)
+      add_linear(block + "attn_gate_a", activation, w.gate);
+    if (mixer.type == MixerType::delta) {
+      add_linear(block + "attn_decay", activation, w.decay);
+      add_linear(block + "attn_beta", activation, w.beta);
+    }
+    add_linear(block + "attn_output", activation, w.o);
+    if (mixer.softmax()) w.rope = rope_index(mixer.rope.value_or(model_->config.rope), mixer.head_dim);
   }
 
   void plan_modules() {
@@ -221,11 +238,41 @@ class Loader {
         w.post_attn_norm = vector(block + "post_attention_norm.weight", d, offset);
         w.post_ffn_norm = vector(block + "post_ffw_norm.weight", d, offset);
       }
-      if (layer.mixer.qk_norm) {
-        w.q_norm = vector(block + "attn_q_norm.weight", layer.mixer.head_dim, offset);
-        w.k_norm = vector(block + "attn_k_norm.weight", layer.mixer.head_dim, offset);
-      }
-      if (layer.mixer.sink_logits) w.sinks = vector(block + "attn_sinks.weight", layer.mixer.heads);
+      for (size_t b = 0; b < w.mixers.size(); ++b)
+        load_mixer_vectors(layer.mixer.branches()[b], mixer_prefix(block, layer.mixer, b), w.mixers[b]);
+      if (layer.mixer.type == MixerType::parallel) load_branches(layer.mixer, block, w.mixers);
+    }
+    if (config.sink_tokens > 0)
+      model_->sink_embeddings = vector("sink_embd.weight", d * int64_t{config.sink_tokens});
+  }
+
+  void load_mixer_vectors(const MixerConfig& mixer, const std::string& block, MixerWeights& w) {
+    const double offset = model_->config.norm.weight_offset;
+    const int64_t kv = int64_t{mixer.kv_heads} * mixer.head_dim;
+    if (mixer.qk_norm) {
+      w.q_norm = vector(block + "attn_q_norm.weight", mixer.head_dim, offset);
+      w.k_norm = vector(block + "attn_k_norm.weight", mixer.head_dim, offset);
+    }
+    if (mixer.sink_logits) w.sinks = vector(block + "attn_sinks.weight", mixer.heads);
+    if (mixer.type == MixerType::gla && mixer.gate == GateType::low_rank) {
+      w.gate_up = vector(block + "attn_gate_b.weight", kv * mixer.gate_rank);
+      w.gate_bias = vector(block + "attn_gate_b.bias", kv);
+    }
+    if (mixer.type == MixerType::delta) {
+      w.a_log = vector(block + "attn_a_log.weight", mixer.kv_heads);
+      w.dt_bias = vector(block + "attn_dt_bias.weight", mixer.kv_heads);
+    }
+    if (mixer.recurrent() && mixer.out_norm)
+      w.out_norm = vector(block + "attn_out_norm.weight", mixer.head_dim, offset);
+  }
+
+  void load_branches(const MixerConfig& mixer, const std::string& block, std::vector<MixerWeights>& mixers) {
+    std::vector<float> weights(mixer.weights.begin(), mixer.weights.end());
+    if (mixer.learned) weights = vector(block + "mix_weights.weight", std::ssize(mixers));
+    for (size_t b = 0; b < mixers.size(); ++b) {
+      mixers[b].branch_norm = vector(fmt::format("{}mix{}_norm.weight", block, b), model_->config.d_model,
+                                     model_->config.norm.weight_offset);
+      mixers[b].branch_weight = weights[b];
     }
   }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <utility>
 
+#include "model/config_names.h"
 #include "model/model_impl.h"
 #include "model/stage_parts.h"
 #include "model/stages.h"
@@ -11,38 +12,57 @@
 namespace mneme {
 namespace {
 
-void add_decode_layer(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list) {
-  const LayerWeights& w = model.layers[layer];
-  const bool post_norm = model.config.layers[layer].post_norm;
-  if (w.memory) add_memory_stages(model, layer, true, list);
-  list.push_back(make_decode_qkv_stage(model, layer));
-  DecodeAttentionStage attention = make_decode_attention_stage(model, layer);
+void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
+  list.push_back(make_decode_qkv_stage(model, mixer));
+  DecodeAttentionStage attention = make_decode_attention_stage(model, mixer);
   list.push_back(std::move(attention.stage));
-  list.push_back(make_decode_output_stage(model, layer, attention.parts));
-  if (post_norm) list.push_back(make_post_norm_stage(model, w.post_attn_norm));
-  list.push_back(make_decode_gated_stage(model, layer));
-  list.push_back(make_decode_down_stage(model, layer));
-  if (post_norm) list.push_back(make_post_norm_stage(model, w.post_ffn_norm));
+  list.push_back(make_decode_output_stage(model, mixer, attention.parts));
+}
+
+void add_prefill_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
+  list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::mixer));
+  list.push_back(make_prefill_qkv_stage(model, mixer));
+  list.push_back(make_prefill_store_stage(model, mixer));
+  list.push_back(make_prefill_attention_stage(model, mixer));
+  list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::attention));
+  list.push_back(make_prefill_output_stage(model, mixer));
+}
+
+// `mixer`: index of the layer's first mixer.
+void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, std::vector<StagePtr>& list) {
+  const LayerWeights& w = model.layers[layer];
+  const LayerConfig& config = model.config.layers[layer];
+  if (w.memory) add_memory_stages(model, layer, decode, list);
+  for (size_t i = mixer; i < mixer + w.mixers.size(); ++i)
+    decode ? add_decode_mixer(model, i, list) : add_prefill_mixer(model, i, list);
+  if (config.mixer.type == MixerType::parallel) list.push_back(make_branches_stage(model, layer));
+  if (config.post_norm) list.push_back(make_post_norm_stage(model, w.post_attn_norm));
+  if (decode) {
+    list.push_back(make_decode_gated_stage(model, layer));
+    list.push_back(make_decode_down_stage(model, layer));
+  } else {
+    list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::ffn));
+    list.push_back(make_prefill_gated_stage(model, layer));
+    list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::hidden));
+    list.push_back(make_prefill_down_stage(model, layer));
+  }
+  if (config.post_norm) list.push_back(make_post_norm_stage(model, w.post_ffn_norm));
   list.back()->ends_layer = true;
 }
 
-void add_prefill_layer(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list) {
-  const LayerWeights& w = model.layers[layer];
-  const bool post_norm = model.config.layers[layer].post_norm;
-  if (w.memory) add_memory_stages(model, layer, false, list);
-  list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::mixer));
-  list.push_back(make_prefill_qkv_stage(model, layer));
-  list.push_back(make_prefill_store_stage(model, layer));
-  list.push_back(make_prefill_attention_stage(model, layer));
-  list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::attention));
-  list.push_back(make_prefill_output_stage(model, layer));
-  if (post_norm) list.push_back(make_post_norm_stage(model, w.post_attn_norm));
-  list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::ffn));
-  list.push_back(make_prefill_gated_stage(model, layer));
-  list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::hidden));
-  list.push_back(make_prefill_down_stage(model, layer));
-  if (post_norm) list.push_back(make_post_norm_stage(model, w.post_ffn_norm));
-  list.back()->ends_layer = true;
+/// Refuses what the config may say but no stage computes.
+void check_runnable(const ModelImpl& model) {
+  for (size_t i = 0; i < model.mixers.size(); ++i) {
+    const MixerConfig& mixer = model.mixer_config(i);
+    require(mixer.type == MixerType::full || mixer.type == MixerType::window, ErrorCode::unsupported,
+            "layers[{}] has a mixer of type \"{}\", which this version cannot run", model.mixers[i].layer,
+            config_names::word(config_names::kMixers, mixer.type));
+    require(mixer.edge == WindowEdge::exact, ErrorCode::unsupported,
+            "layers[{}] has a window with the edge \"{}\", which this version cannot run",
+            model.mixers[i].layer, config_names::word(config_names::kEdges, mixer.edge));
+  }
+  require(model.config.sink_tokens == 0, ErrorCode::unsupported,
+          "the model has {} sink tokens, which this version cannot run", model.config.sink_tokens);
 }
 
 // Grows what the stages of this step write. Done by one thread before the walk; the first pass of a size
@@ -51,19 +71,26 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   Workspace& ws = step.workspace;
   ws.threads.resize(static_cast<size_t>(model.pool->size()));
   const int64_t rows = step.rows(), d = model.config.d_model;
-  int64_t hidden = 0, widest = d;
+  int64_t hidden = 0, widest = d, branches = 1;
   InputForms forms;
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const LayerWeights& w = model.layers[i];
     hidden = std::max<int64_t>(hidden, model.config.layers[i].ffn.hidden);
-    widest = std::max({widest, hidden, w.o.w.cols});
-    for (const Linear* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate, &w.up, &w.down}) forms.add(*linear);
+    widest = std::max(widest, hidden);
+    branches = std::max(branches, static_cast<int64_t>(w.mixers.size()));
+    for (const MixerWeights& mixer : w.mixers) {
+      widest = std::max(widest, mixer.o.w.cols);
+      for (const Linear* linear :
+           {&mixer.q, &mixer.k, &mixer.v, &mixer.gate, &mixer.decay, &mixer.beta, &mixer.o})
+        if (linear->w.rows > 0) forms.add(*linear);
+    }
+    for (const Linear* linear : {&w.gate, &w.up, &w.down}) forms.add(*linear);
     if (!w.memory) continue;
     widest = std::max(widest, w.memory->k.w.cols);
     for (const Linear* linear : {&w.memory->k, &w.memory->v}) forms.add(*linear);
   }
   grow(ws.x, rows * d);
-  grow(ws.branch, rows * d);
+  grow(ws.branch, branches * rows * d);
   grow(ws.gate, rows * hidden);
   grow(ws.up, rows * hidden);
   size_activations(forms, rows, widest, ws.input);
@@ -79,14 +106,17 @@ bool one_row_each(const Step& step) {
 }  // namespace
 
 Plan compile_plan(const ModelImpl& model) {
+  check_runnable(model);
   Plan plan;
   if (!model.memory_layers.empty())
     for (auto* list : {&plan.decode, &plan.prefill}) list->push_back(make_memory_start_stage(model));
   plan.decode.push_back(make_embed_stage(model));
   plan.prefill.push_back(make_embed_stage(model));
+  size_t mixer = 0;
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
-    add_decode_layer(model, layer, plan.decode);
-    add_prefill_layer(model, layer, plan.prefill);
+    add_layer(model, layer, mixer, true, plan.decode);
+    add_layer(model, layer, mixer, false, plan.prefill);
+    mixer += model.layers[layer].mixers.size();
   }
   plan.decode.push_back(make_head_stage(model));
   plan.prefill.push_back(make_head_stage(model));

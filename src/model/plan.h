@@ -57,12 +57,13 @@ struct Workspace {
     std::vector<int64_t> lo, hi;
   };
   std::vector<float> x;          // [rows, d_model]: the residual stream
-  std::vector<float> qkv;        // [rows, q + 2 kv]
+  std::vector<float> qkv;        // [rows, QkvShape::total()]
   std::vector<float> attention;  // [rows, heads * head_dim]
-  std::vector<float> branch;     // [rows, d_model]: output of a mixer or feed-forward that still gets a norm
-  std::vector<float> gate;       // [rows, hidden]
-  std::vector<float> up;         // [rows, hidden]
-  Activations input;             // of the running prefill stage, or the hidden rows at decode
+  std::vector<float>
+      branch;  // [branch][rows, d_model]: output of a mixer or feed-forward that still gets a norm
+  std::vector<float> gate;  // [rows, hidden]
+  std::vector<float> up;    // [rows, hidden]
+  Activations input;        // of the running prefill stage, or the hidden rows at decode
   std::vector<float> m, l,
       acc;  // partial attention at decode: [row][kv_head][part][group], acc also [padded_dim]
   std::vector<float> cos, sin;  // [rope][rows][dims / 2]

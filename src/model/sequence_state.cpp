@@ -7,21 +7,32 @@
 
 namespace mneme {
 
+namespace {
+
+void add_cache(const MixerConfig& mixer, KvFormat format, CacheLayout& layout) {
+  if (!mixer.softmax()) {
+    layout.layers.emplace_back();  // no keys
+    return;
+  }
+  const int64_t window = mixer.type == MixerType::window ? mixer.window : 0;
+  const int64_t sinks = window > 0 ? mixer.sinks : 0;
+  size_t group = 0;
+  while (group < layout.groups.size() &&
+         (layout.groups[group].window != window || layout.groups[group].sinks != sinks))
+    ++group;
+  if (group == layout.groups.size()) layout.groups.push_back({0, window, sinks});
+  const KvGeometry geometry{format, mixer.kv_heads, mixer.head_dim};
+  layout.layers.push_back({geometry, group, layout.groups[group].block_bytes});
+  layout.groups[group].block_bytes += (geometry.page_bytes() + 63) / 64 * 64;
+}
+
+}  // namespace
+
 CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_t max_rollback) {
   CacheLayout layout;
   layout.max_rollback = max_rollback;
   for (const LayerConfig& layer : config.layers) {
-    const MixerConfig& mixer = layer.mixer;
-    const int64_t window = mixer.type == MixerType::window ? mixer.window : 0;
-    const int64_t sinks = window > 0 ? mixer.sinks : 0;
-    size_t group = 0;
-    while (group < layout.groups.size() &&
-           (layout.groups[group].window != window || layout.groups[group].sinks != sinks))
-      ++group;
-    if (group == layout.groups.size()) layout.groups.push_back({0, window, sinks});
-    const KvGeometry geometry{format, mixer.kv_heads, mixer.head_dim};
-    layout.layers.push_back({geometry, group, layout.groups[group].block_bytes});
-    layout.groups[group].block_bytes += (geometry.page_bytes() + 63) / 64 * 64;
+    for (const MixerConfig& mixer : layer.mixer.branches()) add_cache(mixer, format, layout);
     if (layer.memory && layer.memory->conv) {
       const EngramConvConfig& conv = *layer.memory->conv;
       const int64_t reach = int64_t{conv.kernel - 1} * conv.dilation;

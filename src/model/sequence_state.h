@@ -17,7 +17,7 @@
 
 namespace mneme {
 
-/// Where each layer's page lies in the blocks of its group. Made once per model and KV format.
+/// Where each mixer's page lies in the blocks of its group. Made once per model and KV format.
 struct CacheLayout {
   struct Layer {
     KvGeometry geometry;
@@ -36,7 +36,7 @@ struct CacheLayout {
     int64_t slots = 0;
     uint64_t values() const { return static_cast<uint64_t>(channels) * static_cast<uint64_t>(slots); }
   };
-  std::vector<Layer> layers;
+  std::vector<Layer> layers;  // [mixer index]; recurrences have no page
   std::vector<Group> groups;
   std::vector<Conv> convs;
   int64_t max_rollback = 16;

@@ -96,6 +96,18 @@ class TileTasks {
   int64_t group_ = 1, count_ = 0;
 };
 
+/// Whether a norm follows a layer's mixer, so that its output does not go into x at once.
+inline bool output_is_normed(const LayerConfig& layer) {
+  return layer.post_norm || layer.mixer.type == MixerType::parallel;
+}
+
+/// Where the output projection of a mixer writes [rows, d_model]: its part of ws.branch, or null: added to x.
+inline float* mixer_output(const ModelImpl& model, const MixerPlace& place, const Step& step) {
+  if (!output_is_normed(model.config.layers[place.layer])) return nullptr;
+  return step.workspace.branch.data() +
+         static_cast<int64_t>(place.branch) * step.rows() * int64_t{model.config.d_model};
+}
+
 inline std::string describe_linear(const Linear& linear) {
   const char* input = linear.input == Linear::Input::int8     ? "int8"
                       : linear.input == Linear::Input::floats ? "f32"
@@ -103,5 +115,23 @@ inline std::string describe_linear(const Linear& linear) {
   return fmt::format("{} [{}x{}] {} * {}", linear.name, linear.w.rows, linear.w.cols,
                      packed_layout(linear.w.type).name, input);
 }
+
+/// The projections of a mixer's input and the columns of ws.qkv that they write.
+struct MixerInputs {
+  std::vector<const Linear*> linears;
+  std::vector<int64_t> columns;  // where each one begins
+  explicit MixerInputs(const MixerWeights& w) : linears(w.inputs()) {
+    int64_t column = 0;
+    for (const Linear* linear : linears) {
+      columns.push_back(column);
+      column += linear->w.rows;
+    }
+  }
+  std::string describe() const {
+    std::string text;
+    for (const Linear* linear : linears) text += (text.empty() ? "" : " | ") + describe_linear(*linear);
+    return text;
+  }
+};
 
 }  // namespace mneme

@@ -13,6 +13,8 @@ using StagePtr = std::unique_ptr<Stage>;
 // stages_common.cpp: both lists
 StagePtr make_embed_stage(const ModelImpl& model);
 StagePtr make_post_norm_stage(const ModelImpl& model, const std::vector<float>& weight);
+/// x += the weighted sum of the normed outputs of a parallel mixer's branches.
+StagePtr make_branches_stage(const ModelImpl& model, size_t layer);
 StagePtr make_head_stage(const ModelImpl& model);
 
 /// The partial results of a decode attention stage, for the stage that reads them.

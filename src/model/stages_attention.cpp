@@ -21,11 +21,11 @@ constexpr int64_t kStoreRows = 16;
 
 class AttentionStage : public Stage {
  public:
-  AttentionStage(const ModelImpl& model, size_t layer)
+  AttentionStage(const ModelImpl& model, size_t index)
       : model_(model),
-        weights_(model.layers[layer]),
-        mixer_(model.config.layers[layer].mixer),
-        layer_(layer),
+        weights_(model.mixer_weights(index)),
+        mixer_(model.mixer_config(index)),
+        index_(index),
         group_(mixer_.heads / mixer_.kv_heads) {
     for (size_t i = 0; i < weights_.rope; ++i)
       pairs_before_ += static_cast<int64_t>(model.ropes[i].inverse_frequencies.size());
@@ -50,7 +50,7 @@ class AttentionStage : public Stage {
   void make_queries(const Step& step, int64_t row, int64_t kv_head, int64_t padded, float* q) const {
     const int64_t dim = mixer_.head_dim;
     const float* source =
-        step.workspace.qkv.data() + row * qkv_shape(model_.config, layer_).total() + kv_head * group_ * dim;
+        step.workspace.qkv.data() + row * qkv_shape(mixer_).total() + kv_head * group_ * dim;
     for (int64_t h = 0; h < group_; ++h, q += padded, source += dim) {
       std::copy_n(source, dim, q);
       std::fill_n(q + dim, padded - dim, 0.0f);
@@ -61,13 +61,13 @@ class AttentionStage : public Stage {
 
   void store_key_value(const Step& step, const Slice& slice, int64_t row, int64_t kv_head,
                        float* scratch) const {
-    const QkvShape shape = qkv_shape(model_.config, layer_);
+    const QkvShape shape = qkv_shape(mixer_);
     const int64_t dim = mixer_.head_dim, position = slice.position + row - slice.row;
     const float* k = step.workspace.qkv.data() + row * shape.total() + shape.q + kv_head * dim;
     std::copy_n(k, dim, scratch);
     normalise_and_rotate(step, row, weights_.k_norm, scratch);
-    const CacheLayout::Layer& cache = slice.state->layout().layers[layer_];
-    store_kv(cache.geometry, slice.state->page(layer_, position), kv_head, position % kPagePositions, scratch,
+    const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
+    store_kv(cache.geometry, slice.state->page(index_, position), kv_head, position % kPagePositions, scratch,
              k + shape.kv);
   }
 
@@ -77,11 +77,11 @@ class AttentionStage : public Stage {
   int64_t sinks() const { return mixer_.type == MixerType::window ? int64_t{mixer_.sinks} : 0; }
 
   AttentionArgs make_args(const Slice& slice, int64_t kv_head) const {
-    const CacheLayout::Layer& cache = slice.state->layout().layers[layer_];
+    const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
     AttentionArgs args;
     args.geometry = cache.geometry;
     args.kv_head = kv_head;
-    args.pages = slice.state->pages(layer_);
+    args.pages = slice.state->pages(index_);
     args.page_offset = cache.offset;
     args.sinks = sinks();
     args.softcap = static_cast<float>(mixer_.softcap);
@@ -109,9 +109,9 @@ class AttentionStage : public Stage {
   }
 
   const ModelImpl& model_;
-  const LayerWeights& weights_;
+  const MixerWeights& weights_;
   const MixerConfig& mixer_;
-  const size_t layer_;
+  const size_t index_;  // mixer index
   const int64_t group_;
   int64_t pairs_before_ = 0;
   float scale_ = 1;
@@ -154,7 +154,7 @@ class DecodeAttention final : public AttentionStage, public AttentionParts {
   }
   void merge(const Step& step, int64_t row, float* out) const override {
     const Slice& slice = step.slices[static_cast<size_t>(row)];
-    const int64_t padded = slice.state->layout().layers[layer_].geometry.padded_dim();
+    const int64_t padded = slice.state->layout().layers[index_].geometry.padded_dim();
     const Parts p = parts(slice);
     Workspace& ws = step.workspace;
     for (int64_t head = 0; head < mixer_.heads; ++head) {
@@ -175,7 +175,7 @@ class DecodeAttention final : public AttentionStage, public AttentionParts {
                 int64_t part) const {
     Workspace& ws = step.workspace;
     Workspace::Thread& my = ws.threads[static_cast<size_t>(thread)];
-    const int64_t padded = slice.state->layout().layers[layer_].geometry.padded_dim();
+    const int64_t padded = slice.state->layout().layers[index_].geometry.padded_dim();
     grow(my.q, (group_ + 1) * padded);
     make_queries(step, slice.row, kv_head, padded, my.q.data());
     if (part == p.count - 1) store_key_value(step, slice, slice.row, kv_head, my.q.data() + group_ * padded);
@@ -240,7 +240,7 @@ class PrefillAttention final : public AttentionStage {
   void run_block(Step& step, int thread, const Slice& slice, int64_t kv_head, int64_t block) const {
     Workspace& ws = step.workspace;
     Workspace::Thread& my = ws.threads[static_cast<size_t>(thread)];
-    const int64_t padded = slice.state->layout().layers[layer_].geometry.padded_dim();
+    const int64_t padded = slice.state->layout().layers[index_].geometry.padded_dim();
     const int64_t first = block * kQueryRows, rows = std::min(kQueryRows, slice.count - first);
     const int64_t queries = rows * group_;
     grow(my.q, queries * padded);
@@ -278,26 +278,28 @@ class PrefillAttention final : public AttentionStage {
 
 }  // namespace
 
-DecodeAttentionStage make_decode_attention_stage(const ModelImpl& model, size_t layer) {
-  auto stage = std::make_unique<DecodeAttention>(model, layer);
+DecodeAttentionStage make_decode_attention_stage(const ModelImpl& model, size_t mixer) {
+  auto stage = std::make_unique<DecodeAttention>(model, mixer);
   const AttentionParts& parts = *stage;
   return {std::move(stage), parts};
 }
-StagePtr make_prefill_store_stage(const ModelImpl& model, size_t layer) {
-  return std::make_unique<PrefillStore>(model, layer);
+StagePtr make_prefill_store_stage(const ModelImpl& model, size_t mixer) {
+  return std::make_unique<PrefillStore>(model, mixer);
 }
-StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t layer) {
-  return std::make_unique<PrefillAttention>(model, layer);
+StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t mixer) {
+  return std::make_unique<PrefillAttention>(model, mixer);
 }
 
 void size_attention(const ModelImpl& model, const Step& step, bool decode) {
   Workspace& ws = step.workspace;
   int64_t qkv = 0, width = 0, states = 0, padded = 0, pairs = 0;
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const MixerConfig& mixer = model.config.layers[i].mixer;
+  for (size_t i = 0; i < model.mixers.size(); ++i) {
+    const MixerConfig& mixer = model.mixer_config(i);
+    const QkvShape shape = qkv_shape(mixer);
+    qkv = std::max(qkv, shape.total());
+    width = std::max(width, shape.q);
+    if (!mixer.softmax()) continue;
     const KvGeometry geometry{KvFormat::f16, mixer.kv_heads, mixer.head_dim};
-    qkv = std::max(qkv, qkv_shape(model.config, i).total());
-    width = std::max(width, qkv_shape(model.config, i).q);
     states = std::max(states, int64_t{mixer.heads} * kMaxParts);
     padded = std::max(padded, geometry.padded_dim());
   }

@@ -73,6 +73,37 @@ class PostNormStage final : public Stage {
   const std::vector<float>& weight_;
 };
 
+// x += w0 norm0(branch 0) + w1 norm1(branch 1)
+class BranchesStage final : public Stage {
+ public:
+  BranchesStage(const ModelImpl& model, size_t layer) : model_(model), mixers_(model.layers[layer].mixers) {
+    for (const MixerWeights& mixer : mixers_) {
+      std::vector<float>& norm = norms_.emplace_back(mixer.branch_norm);
+      for (float& value : norm) value *= mixer.branch_weight;
+    }
+  }
+  std::string describe() const override {
+    std::string sum;
+    for (const MixerWeights& mixer : mixers_)
+      sum += fmt::format("{}{:.3g} rms_norm(branch)", sum.empty() ? "" : " + ", mixer.branch_weight);
+    return fmt::format("norms+residual    x += {} [{}]", sum, model_.config.d_model);
+  }
+  int64_t tasks(const Step& step) const override { return step.rows(); }
+  void run(Step& step, int, int64_t row) const override {
+    const int64_t d = model_.config.d_model;
+    for (size_t b = 0; b < norms_.size(); ++b) {
+      float* branch = step.workspace.branch.data() + (static_cast<int64_t>(b) * step.rows() + row) * d;
+      rms_norm(branch, norms_[b].data(), static_cast<float>(model_.config.norm.eps), d, branch);
+      add_to(step.workspace.x.data() + row * d, branch, d);
+    }
+  }
+
+ private:
+  const ModelImpl& model_;
+  const std::vector<MixerWeights>& mixers_;
+  std::vector<std::vector<float>> norms_;  // [branch][d_model], times the branch's weight
+};
+
 // logits = cap(scale * head(norm(x))) of the rows that want them
 class HeadStage final : public Stage {
  public:
@@ -126,6 +157,9 @@ StagePtr make_embed_stage(const ModelImpl& model) {
 }
 StagePtr make_post_norm_stage(const ModelImpl& model, const std::vector<float>& weight) {
   return std::make_unique<PostNormStage>(model, weight);
+}
+StagePtr make_branches_stage(const ModelImpl& model, size_t layer) {
+  return std::make_unique<BranchesStage>(model, layer);
 }
 StagePtr make_head_stage(const ModelImpl& model) {
   return std::make_unique<HeadStage>(model);

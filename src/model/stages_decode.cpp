@@ -14,7 +14,7 @@ Workspace::Thread& mine(Step& step, int thread) {
 class DecodeStage : public Stage {
  protected:
   DecodeStage(const ModelImpl& model, size_t layer)
-      : model_(model), weights_(model.layers[layer]), config_(model.config.layers[layer]), layer_(layer) {}
+      : model_(model), layer_weights_(model.layers[layer]), layer_(model.config.layers[layer]) {}
 
   // This thread's input = norm(x) of every row, in the forms wanted.
   void norm_rows(Step& step, int thread, const std::vector<float>& weight, const InputForms& forms) const {
@@ -29,14 +29,13 @@ class DecodeStage : public Stage {
     }
   }
 
-  // x += W input + b, or branch = W input + b where a norm follows.
+  // x += W input + b, or branch = W input + b where a norm follows (`branch` not null).
   void add_product(Step& step, int thread, const Linear& linear, const Activations& input, int64_t tile_begin,
-                   int64_t tile_end) const {
+                   int64_t tile_end, float* branch) const {
     const int64_t d = model_.config.d_model, begin = tile_begin * kTileRows;
     const int64_t width = std::min(tile_end * kTileRows, d) - begin;
-    if (config_.post_norm)
-      return apply_linear(linear, input, tile_begin, tile_end, 0, step.rows(), step.workspace.branch.data(),
-                          d);
+    if (branch != nullptr)
+      return apply_linear(linear, input, tile_begin, tile_end, 0, step.rows(), branch, d);
     std::vector<float>& product = mine(step, thread).product;
     const int64_t stride = (tile_end - tile_begin) * kTileRows;
     grow(product, step.rows() * stride);
@@ -46,45 +45,49 @@ class DecodeStage : public Stage {
   }
 
   const ModelImpl& model_;
-  const LayerWeights& weights_;
-  const LayerConfig& config_;
-  const size_t layer_;
+  const LayerWeights& layer_weights_;
+  const LayerConfig& layer_;
 };
 
 class QkvStage final : public DecodeStage {
  public:
-  QkvStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&weights_.q, &weights_.k, &weights_.v}, model.pool->size(), 8) {
-    for (const Linear* linear : linears()) forms_.add(*linear);
+  QkvStage(const ModelImpl& model, size_t mixer)
+      : DecodeStage(model, model.mixers[mixer].layer),
+        inputs_(model.mixer_weights(mixer)),
+        shape_(qkv_shape(model.mixer_config(mixer))),
+        tasks_(inputs_.linears, model.pool->size(), 8) {
+    for (const Linear* linear : inputs_.linears) forms_.add(*linear);
   }
-  std::string describe() const override {
-    return fmt::format("norm+qkv          {} | {} | {}", describe_linear(weights_.q),
-                       describe_linear(weights_.k), describe_linear(weights_.v));
-  }
+  std::string describe() const override { return "norm+qkv          " + inputs_.describe(); }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
-  void begin(Step& step, int thread) const override { norm_rows(step, thread, weights_.attn_norm, forms_); }
+  void begin(Step& step, int thread) const override {
+    norm_rows(step, thread, layer_weights_.attn_norm, forms_);
+  }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
-    const QkvShape shape = qkv_shape(model_.config, layer_);
-    const int64_t start = range.matrix == 0 ? 0 : range.matrix == 1 ? shape.q : shape.q + shape.kv;
-    apply_linear(*linears()[range.matrix], mine(step, thread).input, range.begin, range.end, 0, step.rows(),
-                 step.workspace.qkv.data() + start, shape.total());
+    apply_linear(*inputs_.linears[range.matrix], mine(step, thread).input, range.begin, range.end, 0,
+                 step.rows(), step.workspace.qkv.data() + inputs_.columns[range.matrix], shape_.total());
   }
 
  private:
-  std::array<const Linear*, 3> linears() const { return {&weights_.q, &weights_.k, &weights_.v}; }
+  const MixerInputs inputs_;
+  const QkvShape shape_;
   TileTasks tasks_;
   InputForms forms_;
 };
 
 class OutputStage final : public DecodeStage {
  public:
-  OutputStage(const ModelImpl& model, size_t layer, const AttentionParts& parts)
-      : DecodeStage(model, layer), parts_(parts), tasks_({&weights_.o}, model.pool->size(), 8) {
+  OutputStage(const ModelImpl& model, size_t mixer, const AttentionParts& parts)
+      : DecodeStage(model, model.mixers[mixer].layer),
+        place_(model.mixers[mixer]),
+        weights_(model.mixer_weights(mixer)),
+        parts_(parts),
+        tasks_({&weights_.o}, model.pool->size(), 8) {
     forms_.add(weights_.o);
   }
   std::string describe() const override {
-    return fmt::format("merge+output{}  {}", config_.post_norm ? "     " : "+residual",
+    return fmt::format("merge+output{}  {}", output_is_normed(layer_) ? "     " : "+residual",
                        describe_linear(weights_.o));
   }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
@@ -100,10 +103,13 @@ class OutputStage final : public DecodeStage {
   }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
-    add_product(step, thread, weights_.o, mine(step, thread).input, range.begin, range.end);
+    add_product(step, thread, weights_.o, mine(step, thread).input, range.begin, range.end,
+                mixer_output(model_, place_, step));
   }
 
  private:
+  const MixerPlace place_;
+  const MixerWeights& weights_;
   const AttentionParts& parts_;
   TileTasks tasks_;
   InputForms forms_;
@@ -114,29 +120,31 @@ class OutputStage final : public DecodeStage {
 class GatedStage final : public DecodeStage {
  public:
   GatedStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&weights_.gate}, model.pool->size(), 8, 2) {
-    forms_.add(weights_.gate);
-    forms_.add(weights_.up);
-    hidden_forms_.add(weights_.down);
+      : DecodeStage(model, layer), tasks_({&layer_weights_.gate}, model.pool->size(), 8, 2) {
+    forms_.add(layer_weights_.gate);
+    forms_.add(layer_weights_.up);
+    hidden_forms_.add(layer_weights_.down);
   }
   std::string describe() const override {
-    return fmt::format("norm+gate*up      {} | {}", describe_linear(weights_.gate),
-                       describe_linear(weights_.up));
+    return fmt::format("norm+gate*up      {} | {}", describe_linear(layer_weights_.gate),
+                       describe_linear(layer_weights_.up));
   }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
-  void begin(Step& step, int thread) const override { norm_rows(step, thread, weights_.ffn_norm, forms_); }
+  void begin(Step& step, int thread) const override {
+    norm_rows(step, thread, layer_weights_.ffn_norm, forms_);
+  }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
     Workspace& ws = step.workspace;
-    const int64_t hidden = config_.ffn.hidden, rows = step.rows();
-    apply_linear(weights_.gate, mine(step, thread).input, range.begin, range.end, 0, rows, ws.gate.data(),
-                 hidden);
-    apply_linear(weights_.up, mine(step, thread).input, range.begin, range.end, 0, rows, ws.up.data(),
+    const int64_t hidden = layer_.ffn.hidden, rows = step.rows();
+    apply_linear(layer_weights_.gate, mine(step, thread).input, range.begin, range.end, 0, rows,
+                 ws.gate.data(), hidden);
+    apply_linear(layer_weights_.up, mine(step, thread).input, range.begin, range.end, 0, rows, ws.up.data(),
                  hidden);
     const int64_t begin = range.begin * kTileRows, width = std::min(range.end * kTileRows, hidden) - begin;
     for (int64_t n = 0; n < rows; ++n) {
       float* gate = ws.gate.data() + n * hidden;
-      gated_act(gate_act(config_.ffn.act), gate + begin, ws.up.data() + n * hidden + begin, width,
+      gated_act(gate_act(layer_.ffn.act), gate + begin, ws.up.data() + n * hidden + begin, width,
                 gate + begin);
       if (hidden_forms_.int8) {
         quantize_blocks(gate, n, hidden, begin / kBlock, width / kBlock, ws.input.q);
@@ -154,17 +162,17 @@ class GatedStage final : public DecodeStage {
 class DownStage final : public DecodeStage {
  public:
   DownStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&weights_.down}, model.pool->size(), 8) {
-    forms_.add(weights_.down);
+      : DecodeStage(model, layer), tasks_({&layer_weights_.down}, model.pool->size(), 8) {
+    forms_.add(layer_weights_.down);
   }
   std::string describe() const override {
-    return fmt::format("down{}     {}", config_.post_norm ? "         " : "+residual",
-                       describe_linear(weights_.down));
+    return fmt::format("down{}     {}", layer_.post_norm ? "         " : "+residual",
+                       describe_linear(layer_weights_.down));
   }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
   void begin(Step& step, int thread) const override {
     if (!forms_.rounded) return;
-    const int64_t hidden = config_.ffn.hidden;
+    const int64_t hidden = layer_.ffn.hidden;
     Workspace::Thread& my = mine(step, thread);
     size_activations(forms_, step.rows(), hidden, my.input);
     for (int64_t n = 0; n < step.rows(); ++n)
@@ -173,7 +181,8 @@ class DownStage final : public DecodeStage {
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
     const Activations& input = forms_.rounded ? mine(step, thread).input : step.workspace.input;
-    add_product(step, thread, weights_.down, input, range.begin, range.end);
+    add_product(step, thread, layer_weights_.down, input, range.begin, range.end,
+                layer_.post_norm ? step.workspace.branch.data() : nullptr);
   }
 
  private:
@@ -183,11 +192,11 @@ class DownStage final : public DecodeStage {
 
 }  // namespace
 
-StagePtr make_decode_qkv_stage(const ModelImpl& model, size_t layer) {
-  return std::make_unique<QkvStage>(model, layer);
+StagePtr make_decode_qkv_stage(const ModelImpl& model, size_t mixer) {
+  return std::make_unique<QkvStage>(model, mixer);
 }
-StagePtr make_decode_output_stage(const ModelImpl& model, size_t layer, const AttentionParts& parts) {
-  return std::make_unique<OutputStage>(model, layer, parts);
+StagePtr make_decode_output_stage(const ModelImpl& model, size_t mixer, const AttentionParts& parts) {
+  return std::make_unique<OutputStage>(model, mixer, parts);
 }
 StagePtr make_decode_gated_stage(const ModelImpl& model, size_t layer) {
   return std::make_unique<GatedStage>(model, layer);

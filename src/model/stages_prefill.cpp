@@ -10,21 +10,19 @@ constexpr int64_t kPrepareRows = 8;
 
 class PrepareStage final : public Stage {
  public:
-  PrepareStage(const ModelImpl& model, size_t layer, PrefillInput input) : model_(model), input_(input) {
-    const LayerWeights& w = model.layers[layer];
-    switch (input) {
-      case PrefillInput::mixer:
-        set(w.q.w.cols, {&w.q, &w.k, &w.v}, &w.attn_norm);
-        break;
-      case PrefillInput::attention:
+  PrepareStage(const ModelImpl& model, size_t index, PrefillInput input) : model_(model), input_(input) {
+    if (input == PrefillInput::mixer || input == PrefillInput::attention) {
+      const MixerWeights& w = model.mixer_weights(index);
+      if (input == PrefillInput::mixer)
+        set(w.q.w.cols, w.inputs(), &model.layers[model.mixers[index].layer].attn_norm);
+      else
         set(w.o.w.cols, {&w.o}, nullptr);
-        break;
-      case PrefillInput::ffn:
+    } else {
+      const LayerWeights& w = model.layers[index];
+      if (input == PrefillInput::ffn)
         set(w.gate.w.cols, {&w.gate, &w.up}, &w.ffn_norm);
-        break;
-      case PrefillInput::hidden:
+      else
         set(w.down.w.cols, {&w.down}, nullptr);
-        break;
     }
   }
   std::string describe() const override {
@@ -54,7 +52,7 @@ class PrepareStage final : public Stage {
   }
 
  private:
-  void set(int64_t cols, std::initializer_list<const Linear*> consumers, const std::vector<float>* norm) {
+  void set(int64_t cols, const std::vector<const Linear*>& consumers, const std::vector<float>* norm) {
     cols_ = cols;
     norm_ = norm;
     for (const Linear* linear : consumers) forms_.add(*linear);
@@ -68,25 +66,20 @@ class PrepareStage final : public Stage {
 
 class QkvStage final : public Stage {
  public:
-  QkvStage(const ModelImpl& model, size_t layer)
-      : weights_(model.layers[layer]),
-        shape_(qkv_shape(model.config, layer)),
-        tasks_({&weights_.q, &weights_.k, &weights_.v}, model.pool->size(), 8) {}
-  std::string describe() const override {
-    return fmt::format("qkv               {} | {} | {}", describe_linear(weights_.q),
-                       describe_linear(weights_.k), describe_linear(weights_.v));
-  }
+  QkvStage(const ModelImpl& model, size_t mixer)
+      : inputs_(model.mixer_weights(mixer)),
+        shape_(qkv_shape(model.mixer_config(mixer))),
+        tasks_(inputs_.linears, model.pool->size(), 8) {}
+  std::string describe() const override { return "qkv               " + inputs_.describe(); }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
   void run(Step& step, int, int64_t task) const override {
     const auto range = tasks_.range(task);
-    const Linear& linear = range.matrix == 0 ? weights_.q : range.matrix == 1 ? weights_.k : weights_.v;
-    const int64_t start = range.matrix == 0 ? 0 : range.matrix == 1 ? shape_.q : shape_.q + shape_.kv;
-    apply_linear(linear, step.workspace.input, range.begin, range.end, 0, step.rows(),
-                 step.workspace.qkv.data() + start, shape_.total());
+    apply_linear(*inputs_.linears[range.matrix], step.workspace.input, range.begin, range.end, 0, step.rows(),
+                 step.workspace.qkv.data() + inputs_.columns[range.matrix], shape_.total());
   }
 
  private:
-  const LayerWeights& weights_;
+  const MixerInputs inputs_;
   const QkvShape shape_;
   TileTasks tasks_;
 };
@@ -94,20 +87,26 @@ class QkvStage final : public Stage {
 // x += W input + b, or branch = ... where a norm follows; W is the output or the down projection.
 class AddStage final : public Stage {
  public:
-  AddStage(const ModelImpl& model, const Linear& linear, bool post_norm)
-      : linear_(linear),
-        post_norm_(post_norm),
+  // `place`: of the mixer whose output projection this is; null for a feed-forward's.
+  AddStage(const ModelImpl& model, const Linear& linear, size_t layer, const MixerPlace* place)
+      : model_(model),
+        linear_(linear),
+        place_(place),
+        normed_(place != nullptr ? output_is_normed(model.config.layers[layer])
+                                 : model.config.layers[layer].post_norm),
         d_(model.config.d_model),
         tasks_({&linear}, model.pool->size(), 8) {}
   std::string describe() const override {
-    return fmt::format("product{}  {}", post_norm_ ? "         " : "+residual", describe_linear(linear_));
+    return fmt::format("product{}  {}", normed_ ? "         " : "+residual", describe_linear(linear_));
   }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
   void run(Step& step, int thread, int64_t task) const override {
     Workspace& ws = step.workspace;
     const auto range = tasks_.range(task);
-    if (post_norm_)
-      return apply_linear(linear_, ws.input, range.begin, range.end, 0, step.rows(), ws.branch.data(), d_);
+    if (normed_) {
+      float* branch = place_ != nullptr ? mixer_output(model_, *place_, step) : ws.branch.data();
+      return apply_linear(linear_, ws.input, range.begin, range.end, 0, step.rows(), branch, d_);
+    }
     std::vector<float>& product = ws.threads[static_cast<size_t>(thread)].product;
     const int64_t begin = range.begin * kTileRows, stride = (range.end - range.begin) * kTileRows;
     const int64_t width = std::min(range.end * kTileRows, d_) - begin;
@@ -118,8 +117,10 @@ class AddStage final : public Stage {
   }
 
  private:
+  const ModelImpl& model_;
   const Linear& linear_;
-  const bool post_norm_;
+  const MixerPlace* place_;
+  const bool normed_;
   const int64_t d_;
   TileTasks tasks_;
 };
@@ -159,17 +160,18 @@ class GatedStage final : public Stage {
 StagePtr make_prefill_prepare_stage(const ModelImpl& model, size_t layer, PrefillInput input) {
   return std::make_unique<PrepareStage>(model, layer, input);
 }
-StagePtr make_prefill_qkv_stage(const ModelImpl& model, size_t layer) {
-  return std::make_unique<QkvStage>(model, layer);
+StagePtr make_prefill_qkv_stage(const ModelImpl& model, size_t mixer) {
+  return std::make_unique<QkvStage>(model, mixer);
 }
-StagePtr make_prefill_output_stage(const ModelImpl& model, size_t layer) {
-  return std::make_unique<AddStage>(model, model.layers[layer].o, model.config.layers[layer].post_norm);
+StagePtr make_prefill_output_stage(const ModelImpl& model, size_t mixer) {
+  const MixerPlace& place = model.mixers[mixer];
+  return std::make_unique<AddStage>(model, model.mixer_weights(mixer).o, place.layer, &place);
 }
 StagePtr make_prefill_gated_stage(const ModelImpl& model, size_t layer) {
   return std::make_unique<GatedStage>(model, layer);
 }
 StagePtr make_prefill_down_stage(const ModelImpl& model, size_t layer) {
-  return std::make_unique<AddStage>(model, model.layers[layer].down, model.config.layers[layer].post_norm);
+  return std::make_unique<AddStage>(model, model.layers[layer].down, layer, nullptr);
 }
 
 }  // namespace mneme

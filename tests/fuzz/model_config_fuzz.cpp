@@ -22,9 +22,11 @@ void use(const mneme::ModelConfig& config) {
   if (config.layers.size() > 64) return;  // names of thousands of layers only cost time
   require_true(mneme::hf_to_canonical(config).size() == mneme::expected_tensors(config).size());
   for (const auto& layer : config.layers)
-    for (const float f :
-         mneme::rope_inverse_frequencies(layer.mixer.rope.value_or(config.rope), layer.mixer.head_dim))
-      require_true(std::isfinite(f) && f >= 0);
+    for (const auto& mixer : layer.mixer.branches()) {
+      if (!mixer.softmax()) continue;
+      for (const float f : mneme::rope_inverse_frequencies(mixer.rope.value_or(config.rope), mixer.head_dim))
+        require_true(std::isfinite(f) && f >= 0);
+    }
 }
 
 template <class F>

@@ -81,7 +81,8 @@ ModelConfig random_config(std::mt19937& rng) {
   ModelConfig model;
   model.d_model = pick(1, 5000);
   model.vocab = pick(1, 300000);
-  model.context = pick(1, 1u << 20);
+  model.context = pick(5000, 1u << 20);
+  model.sink_tokens = pick(0, 3);
   model.tied = pick(0, 1);
   model.embedding_scale = real(50);
   model.logit_scale = real(2);
@@ -90,6 +91,42 @@ ModelConfig random_config(std::mt19937& rng) {
   model.name = "a \"name\"\n";
   const uint32_t head_dim = 2 * pick(1, 64);
   model.rope = rope(head_dim);
+  const auto random_mixer = [&] {
+    MixerConfig mixer;
+    mixer.type = static_cast<MixerType>(pick(0, 4));
+    mixer.kv_heads = pick(1, 4);
+    mixer.heads = mixer.kv_heads * pick(1, 4);
+    mixer.head_dim = head_dim;
+    mixer.qkv_bias = pick(0, 1);
+    mixer.o_bias = pick(0, 1);
+    mixer.scale = pick(0, 1) ? real(1) : 0;
+    if (mixer.type == MixerType::window) {
+      mixer.window = pick(1, 5000);
+      mixer.edge = static_cast<WindowEdge>(pick(0, 2));
+      mixer.sinks = pick(0, 4);
+    }
+    if (mixer.type == MixerType::sparse) {
+      mixer.block = 64 * pick(1, 9);
+      mixer.top_k = pick(1, 99);
+    }
+    if (mixer.softmax()) {
+      mixer.sink_logits = pick(0, 1);
+      mixer.qk_norm = pick(0, 1);
+      mixer.softcap = pick(0, 1) ? real(60) : 0;
+      if (pick(0, 1)) mixer.rope = rope(head_dim);
+      return mixer;
+    }
+    mixer.out_norm = pick(0, 1);
+    mixer.feature = static_cast<FeatureMap>(pick(0, 3));
+    if (mixer.type != MixerType::gla) return mixer;
+    mixer.gate = static_cast<GateType>(pick(0, 2));
+    if (mixer.gate == GateType::tied)
+      mixer.feature = FeatureMap::sigmoid;
+    else
+      mixer.gate_normalizer = 1 + real(30);
+    if (mixer.gate == GateType::low_rank) mixer.gate_rank = pick(1, 40);
+    return mixer;
+  };
   const uint32_t n = pick(1, 12);
   for (uint32_t i = 0; i < n; ++i) {
     if (i > 0 && pick(0, 1)) {
@@ -97,23 +134,16 @@ ModelConfig random_config(std::mt19937& rng) {
       continue;
     }
     LayerConfig layer;
-    layer.mixer.kv_heads = pick(1, 4);
-    layer.mixer.heads = layer.mixer.kv_heads * pick(1, 4);
-    layer.mixer.head_dim = head_dim;
-    if (pick(0, 1)) {
-      layer.mixer.type = MixerType::window;
-      layer.mixer.window = pick(1, 5000);
-      layer.mixer.sinks = pick(0, 4);
+    if (pick(0, 4) == 0) {
+      layer.mixer.type = MixerType::parallel;
+      layer.mixer.of = {random_mixer(), random_mixer()};
+      layer.mixer.learned = pick(0, 1);
+      if (!layer.mixer.learned) layer.mixer.weights = {real(2), -real(2)};
+    } else {
+      layer.mixer = random_mixer();
     }
-    layer.mixer.sink_logits = pick(0, 1);
-    layer.mixer.qkv_bias = pick(0, 1);
-    layer.mixer.o_bias = pick(0, 1);
-    layer.mixer.qk_norm = pick(0, 1);
-    layer.mixer.scale = pick(0, 1) ? real(1) : 0;
-    layer.mixer.softcap = pick(0, 1) ? real(60) : 0;
-    if (pick(0, 1)) layer.mixer.rope = rope(head_dim);
     layer.ffn = {FfnType::dense, pick(1, 9999), static_cast<Act>(pick(0, 2)), pick(0, 1) == 1};
-    layer.post_norm = pick(0, 1);
+    layer.post_norm = layer.mixer.type != MixerType::parallel && pick(0, 1);
     layer.activation = static_cast<Activation>(pick(0, 2));
     model.layers.push_back(layer);
   }
@@ -225,10 +255,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/layers/0/mixer/type", "fulll", kBad,
                 "layers[0].mixer.type is \"fulll\", but must be one of"},
         Refusal{"/layers/0/mixer/type", 3, kBad, "layers[0].mixer.type is 3"},
-        Refusal{"/layers/0/mixer/type", "gla", kLater, "layers[0].mixer.type is \"gla\""},
-        Refusal{"/layers/0/mixer/type", "delta", kLater, "\"delta\""},
-        Refusal{"/layers/0/mixer/type", "sparse", kLater, "\"sparse\""},
-        Refusal{"/layers/0/mixer/type", "parallel", kLater, "\"parallel\""},
+        Refusal{"/layers/0/mixer/type", "mamba", kBad,
+                "must be one of: full, window, sparse, gla, delta, parallel"},
         Refusal{"/layers/0/ffn/type", "moe", kLater, "layers[0].ffn.type is \"moe\""},
         Refusal{"/layers/0/memory", Json::object(), kBad, "layers[0].memory.table is missing"},
         Refusal{"/layers/0/memory", {{"table", "facts"}, {"layer_id", 1}}, kBad, "layers[0].repeat is 2"},
@@ -260,6 +288,152 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/embedding_scale", 0, kBad, "embedding_scale is 0"},
         Refusal{"/mneme", 2, kLater, "mneme is 2"},
         Refusal{"/defaults", {{"mixer", {{"head", 3}}}}, kBad, "defaults.mixer.head is not a known field"}));
+
+/// The mixer of kSmall's layers, with these fields instead of its type.
+Json mixer(const Json& fields) {
+  Json out = {{"heads", 4}, {"kv_heads", 2}, {"head_dim", 16}};
+  out.update(fields);
+  return out;
+}
+
+TEST(ConfigJson, MixersOfEveryTypeAreReadWithTheirDefaults) {
+  const auto read = [](const Json& fields) {
+    const ModelConfig config = ModelConfig::from_json(changed("/layers/0/mixer", mixer(fields)));
+    EXPECT_EQ(ModelConfig::from_json(config.to_json()), config) << config.to_json();
+    return config.layers[1].mixer;
+  };
+  const MixerConfig gla = read({{"type", "gla"}});
+  EXPECT_TRUE(gla.recurrent() && gla.out_norm && gla.gate == GateType::low_rank);
+  EXPECT_EQ(gla.feature, FeatureMap::relu);
+  EXPECT_EQ(gla.gate_rank, 16u);
+  EXPECT_EQ(gla.gate_normalizer, 16);
+  EXPECT_EQ(read({{"type", "delta"}}).feature, FeatureMap::silu);
+  EXPECT_EQ(read({{"type", "delta"}, {"feature", "relu"}}).feature, FeatureMap::relu);
+  EXPECT_EQ(read({{"type", "gla"}, {"gate", "tied"}, {"feature", "sigmoid"}}).gate, GateType::tied);
+  EXPECT_EQ(read({{"type", "gla"}, {"gate", "matrix"}, {"out_norm", false}}).gate, GateType::matrix);
+  EXPECT_EQ(read({{"type", "window"}, {"window", 128}, {"edge", "plus_one_prefill"}}).edge,
+            WindowEdge::plus_one_prefill);
+  EXPECT_EQ(read({{"type", "sparse"}}).block, 512u);
+  EXPECT_EQ(read({{"type", "sparse"}, {"block", 64}, {"top_k", 3}}).top_k, 3u);
+}
+
+TEST(ConfigJson, BranchesTakeSizesFromDefaults) {
+  Json json = Json::parse(kSmall);
+  json["sink_tokens"] = 3;
+  json["defaults"] = {{"mixer", {{"heads", 4}, {"kv_heads", 2}, {"head_dim", 16}, {"qk_norm", true}}},
+                      {"ffn", {{"hidden", 96}}}};
+  json["layers"] = Json::parse(R"([
+    {"repeat": 2, "mixer": {"type": "parallel", "weights": [1, -0.25],
+                            "of": [{"type": "gla", "kv_heads": 1}, {"type": "window", "window": 9}]}},
+    {"mixer": {"type": "parallel", "learned": true, "of": [{"type": "delta"}, {"type": "full"}]}},
+    {"mixer": {"type": "gla"}}, {}])");
+  const ModelConfig config = ModelConfig::from_json(json.dump());
+  EXPECT_EQ(config.sink_tokens, 3u);
+  ASSERT_EQ(config.layers.size(), 5u);
+  const MixerConfig& first = config.layers[0].mixer;
+  EXPECT_EQ(first, config.layers[1].mixer);
+  EXPECT_EQ(first.heads, 0u);
+  EXPECT_EQ(first.weights, (std::array{1.0, -0.25}));
+  ASSERT_EQ(first.branches().size(), 2u);
+  EXPECT_EQ(first.of[0].heads, 4u);
+  EXPECT_EQ(first.of[0].kv_heads, 1u);
+  EXPECT_FALSE(first.of[0].qk_norm);  // not a field of a recurrence
+  EXPECT_TRUE(first.of[1].qk_norm);
+  EXPECT_TRUE(config.layers[2].mixer.learned);
+  EXPECT_EQ(config.layers[2].mixer.of[0].feature, FeatureMap::silu);
+  EXPECT_EQ(config.layers[4].mixer.branches().size(), 1u);
+  EXPECT_EQ(&config.layers[4].mixer.branches()[0], &config.layers[4].mixer);
+  const std::string text = config.to_json();
+  EXPECT_EQ(ModelConfig::from_json(text), config) << text;
+  EXPECT_EQ(ModelConfig::from_json(text).to_json(), text);
+}
+
+TEST(ConfigJson, FieldsOfOtherMixersAreDroppedIfInheritedAndRefusedIfGiven) {
+  Json json = Json::parse(kSmall);
+  json["defaults"] =
+      Json::parse(R"({"mixer": {"type": "window", "window": 32, "edge": "plus_one", "rope": {"base": 500},
+    "softcap": 3, "gate_rank": 8, "top_k": 2, "block": 64, "feature": "sigmoid", "out_norm": false}})");
+  const Json sizes = json["layers"][0]["mixer"];
+  for (const char* type : {"full", "window", "sparse", "gla", "delta"}) {
+    json["layers"][0]["mixer"] = sizes;
+    json["layers"][0]["mixer"]["type"] = type;
+    const MixerConfig read = ModelConfig::from_json(json.dump()).layers[0].mixer;
+    EXPECT_EQ(read.window, read.type == MixerType::window ? 32u : 0u);
+    EXPECT_EQ(read.block, read.type == MixerType::sparse ? 64u : 512u);
+    EXPECT_EQ(read.gate_rank, read.type == MixerType::gla ? 8u : 16u);
+    EXPECT_EQ(read.out_norm, !read.recurrent());
+    EXPECT_EQ(read.feature, read.recurrent() ? FeatureMap::sigmoid : FeatureMap::relu);
+    EXPECT_EQ(read.rope.has_value(), read.softmax());
+  }
+}
+
+struct MixerRefusal {
+  Json fields;
+  std::string says;
+};
+
+TEST(ConfigJson, ImpossibleMixersAreRefused) {
+  const Json full = mixer({}), gla = mixer({{"type", "gla"}}), delta = mixer({{"type", "delta"}});
+  const Json nested = {{"type", "parallel"}, {"of", {full, gla}}};
+  const auto parallel = [&](const Json& fields) {
+    Json out = nested;
+    out.update(fields);
+    return out;
+  };
+  for (const MixerRefusal& refusal : std::initializer_list<MixerRefusal>{
+           {mixer({{"type", "window"}, {"window", 129}}),
+            "layers[0].mixer.window is 129, but the context is 128, and a window cannot be larger"},
+           {mixer({{"edge", "plus_one"}}),
+            "edge is plus_one, but the type is \"full\"; it belongs to type \"win"},
+           {mixer({{"type", "window"}, {"window", 9}, {"edge", "plus"}}),
+            "edge is \"plus\", but must be one of"},
+           {mixer({{"type", "sparse"}, {"block", 96}}), "mixer.block is 96, but must be a multiple of 64"},
+           {mixer({{"type", "sparse"}, {"top_k", 0}}), "mixer.top_k is 0"},
+           {mixer({{"block", 64}}), "mixer.block is 64, but the type is \"full\""},
+           {mixer({{"type", "gla"}, {"kv_heads", 3}}), "kv_heads is 3, but must divide heads"},
+           {mixer({{"type", "gla"}, {"gate_rank", 0}}), "mixer.gate_rank is 0"},
+           {mixer({{"type", "gla"}, {"gate", "matrix"}, {"gate_rank", 8}}),
+            "mixer.gate_rank is 8, but the gate is \"matrix\""},
+           {mixer({{"type", "gla"}, {"gate_normalizer", 0}}), "mixer.gate_normalizer is 0"},
+           {mixer({{"type", "gla"}, {"gate", "tied"}}),
+            "mixer.feature is \"relu\", but the gate is \"tied\""},
+           {mixer({{"type", "gla"}, {"gate", "tied"}, {"feature", "sigmoid"}, {"gate_normalizer", 2}}),
+            "mixer.gate_normalizer is 2, but the gate is \"tied\", which has none"},
+           {mixer({{"type", "gla"}, {"rope", {{"base", 500.0}}}}),
+            "mixer.rope is there, but the type is \"gla\""},
+           {mixer({{"type", "gla"}, {"qk_norm", true}}), "mixer.qk_norm is true, but the type is \"gla\""},
+           {mixer({{"type", "delta"}, {"softcap", 2}}), "mixer.softcap is 2, but the type is \"delta\""},
+           {mixer({{"type", "delta"}, {"gate", "matrix"}}),
+            "mixer.gate is matrix, but the type is \"delta\""},
+           {mixer({{"type", "delta"}, {"window", 4}}), "mixer.window is 4, but the type is \"delta\""},
+           {mixer({{"out_norm", false}}), "mixer.out_norm is false, but the type is \"full\""},
+           {mixer({{"feature", "silu"}}), "mixer.feature is silu, but the type is \"full\""},
+           {mixer({{"learned", true}}), "mixer.learned is true, but the type is \"full\""},
+           {mixer({{"weights", {1, 2}}}), "mixer.weights is there, but the type is \"full\""},
+           {mixer({{"of", {full, gla}}}), "mixer.of is there, but the type is \"full\""},
+           {{{"type", "parallel"}}, "layers[0].mixer.of has 0 mixers, but a parallel mixer has two"},
+           {parallel({{"of", {full}}}), "layers[0].mixer.of must be an array of two mixers"},
+           {parallel({{"of", 3}}), "layers[0].mixer.of must be an array of two mixers"},
+           {parallel({{"of", {full, nested}}}), "layers[0].mixer.of[1].type is \"parallel\", but branches"},
+           {parallel({{"of", {full, mixer({{"type", "window"}})}}}), "layers[0].mixer.of[1].window is 0"},
+           {parallel({{"of", {full, mixer({{"typ", "window"}})}}}), "mixer.of[1].typ is not a known field"},
+           {parallel({{"heads", 4}}),
+            "mixer.heads is 4, but the type is \"parallel\"; it belongs to the branches"},
+           {parallel({{"weights", {1}}}), "mixer.weights has 1 numbers, but there are two branches"},
+           {parallel({{"weights", {1, 1e9}}}), "mixer.weights[1] is 1000000000"},
+           {parallel({{"weights", {1, 0}}, {"learned", true}}),
+            "mixer.weights are there, but learned is true"}}) {
+    const Error error = error_of([&] { ModelConfig::from_json(changed("/layers/0/mixer", refusal.fields)); });
+    EXPECT_EQ(error.code(), kBad) << refusal.fields;
+    EXPECT_THAT(error.what(), HasSubstr(refusal.says));
+  }
+  Json json = Json::parse(changed("/layers/0/mixer", nested));
+  json["layers"][0]["post_norm"] = true;
+  EXPECT_THAT(error_of([&] { ModelConfig::from_json(json.dump()); }).what(),
+              HasSubstr("layers[0].post_norm is true, but the branches of a parallel mixer have norms"));
+  EXPECT_THAT(error_of([&] { ModelConfig::from_json(changed("/sink_tokens", 5000)); }).what(),
+              HasSubstr("sink_tokens is 5000"));
+}
 
 TEST(ConfigJson, RefusesTextThatIsNotTheSchemaAtAll) {
   for (const char* text : {"", "{", "[]", "null", "1", "{\"mneme\": 1}", "{\"mneme\": 1, \"mneme\": 1}",

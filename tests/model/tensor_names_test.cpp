@@ -35,8 +35,75 @@ TEST(TensorNames, HuggingFaceNamesOfAPlainAndAPostNormLayer) {
     EXPECT_EQ(error_of([&] { hf_tensor_name(llama, name); }).code(), ErrorCode::not_found) << name;
 }
 
+/// Every kind of mixer in one model: gla with both gates, delta, sparse, and two of them in parallel.
+ModelConfig mixed_model() {
+  ModelConfig config = testing::smollm2_135m();
+  config.layers.resize(6);
+  config.sink_tokens = 5;
+  for (LayerConfig& layer : config.layers) layer.mixer.qkv_bias = true;
+  config.layers[0].mixer.type = config.layers[1].mixer.type = config.layers[2].mixer.type = MixerType::gla;
+  config.layers[1].mixer.gate = GateType::matrix;
+  config.layers[2].mixer.gate = GateType::tied;
+  config.layers[2].mixer.feature = FeatureMap::sigmoid;
+  config.layers[3].mixer.type = MixerType::delta;
+  config.layers[4].mixer.type = MixerType::sparse;
+  MixerConfig& parallel = config.layers[5].mixer;
+  const MixerConfig window = parallel;
+  parallel = {};
+  parallel.type = MixerType::parallel;
+  parallel.learned = true;
+  parallel.of = {config.layers[0].mixer, window};
+  parallel.of[1].type = MixerType::window;
+  parallel.of[1].window = 64;
+  config.validate();
+  return config;
+}
+
+TEST(TensorNames, MixersHaveTheTensorsOfTheirType) {
+  const ModelConfig config = mixed_model();
+  std::map<std::string, std::vector<uint64_t>> shapes;
+  for (const ExpectedTensor& tensor : expected_tensors(config)) shapes[tensor.name] = tensor.shape;
+  const auto shape = [&](const std::string& name) {
+    return shapes.count(name) ? shapes.at(name) : std::vector<uint64_t>{};
+  };
+  using Shape = std::vector<uint64_t>;
+  EXPECT_EQ(shape("sink_embd.weight"), (Shape{5, 576}));
+  EXPECT_EQ(shape("blk.0.attn_gate_a.weight"), (Shape{16, 576}));
+  EXPECT_EQ(shape("blk.0.attn_gate_b.weight"), (Shape{192, 16}));
+  EXPECT_EQ(shape("blk.0.attn_gate_b.bias"), (Shape{192}));
+  EXPECT_EQ(shape("blk.0.attn_out_norm.weight"), (Shape{64}));
+  EXPECT_EQ(shape("blk.1.attn_gate_a.weight"), (Shape{192, 576}));
+  EXPECT_EQ(shape("blk.1.attn_gate_a.bias"), (Shape{192}));
+  EXPECT_EQ(shape("blk.1.attn_gate_b.weight"), Shape{});
+  EXPECT_EQ(shape("blk.2.attn_gate_a.weight"), Shape{});
+  EXPECT_EQ(shape("blk.3.attn_decay.weight"), (Shape{3, 576}));
+  EXPECT_EQ(shape("blk.3.attn_beta.weight"), (Shape{3, 576}));
+  EXPECT_EQ(shape("blk.3.attn_a_log.weight"), (Shape{3}));
+  EXPECT_EQ(shape("blk.3.attn_dt_bias.weight"), (Shape{3}));
+  EXPECT_EQ(shape("blk.4.attn_out_norm.weight"), Shape{});
+  EXPECT_EQ(shape("blk.5.attn_q.weight"), Shape{});
+  EXPECT_EQ(shape("blk.5.mix0.attn_gate_b.bias"), (Shape{192}));
+  EXPECT_EQ(shape("blk.5.mix0_norm.weight"), (Shape{576}));
+  EXPECT_EQ(shape("blk.5.mix1.attn_output.weight"), (Shape{576, 576}));
+  EXPECT_EQ(shape("blk.5.mix1_norm.weight"), (Shape{576}));
+  EXPECT_EQ(shape("blk.5.mix_weights.weight"), (Shape{2}));
+  const auto hf = [&](const char* name) { return hf_tensor_name(config, name); };
+  EXPECT_EQ(hf("sink_embd.weight"), "model.sink_embeddings.weight");
+  EXPECT_EQ(hf("blk.0.attn_gate_b.bias"), "model.layers.0.self_attn.gate_b_proj.bias");
+  EXPECT_EQ(hf("blk.3.attn_a_log.weight"), "model.layers.3.self_attn.A_log");
+  EXPECT_EQ(hf("blk.3.attn_dt_bias.weight"), "model.layers.3.self_attn.dt_bias");
+  EXPECT_EQ(hf("blk.5.mix1.attn_q.weight"), "model.layers.5.mixers.1.q_proj.weight");
+  EXPECT_EQ(hf("blk.5.mix0.attn_out_norm.weight"), "model.layers.5.mixers.0.out_norm.weight");
+  EXPECT_EQ(hf("blk.5.mix1_norm.weight"), "model.layers.5.mixers.1.norm.weight");
+  EXPECT_EQ(hf("blk.5.mix_weights.weight"), "model.layers.5.mixer_weights");
+  for (const char* name : {"blk.5.mix2.attn_q.weight", "blk.5.mix0.ffn_up.weight", "blk.5.mix0",
+                           "blk.5.mix0.", "blk.5.mix", "blk.5.mixture.weight"})
+    EXPECT_EQ(error_of([&] { hf(name); }).code(), ErrorCode::not_found) << name;
+}
+
 TEST(TensorNames, TheMapIsOneToOne) {
   std::vector<ModelConfig> configs = testing::all_published();
+  configs.push_back(mixed_model());
   configs.push_back(testing::gemma3_1b());
   for (LayerConfig& layer : configs.back().layers) {
     layer.ffn.bias = true;
