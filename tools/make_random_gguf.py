@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a llama-architecture GGUF file of a chosen shape whose weights are random.
+"""Writes a GGUF file of a chosen shape whose weights are random: of the llama architecture, or a hybrid of it.
 
 Speed does not depend on what the weights say, only on how many bytes there are and how they are laid out. So a
 file of a real model's shape, filled with random quantization blocks, times an engine as the real model would,
@@ -12,11 +12,17 @@ engines refuse files without a usable tokenizer.
 
     make_random_gguf.py --shape 1b  --type q4_0 --vocab-from SmolLM2.gguf build/models/1b-q4_0.gguf
     make_random_gguf.py --shape 1.7b --type q8_0 --vocab-from SmolLM2.gguf build/models/1.7b-q8_0.gguf
+    make_random_gguf.py --shape 1b --type q4_0 --hybrid --vocab-from SmolLM2.gguf build/models/1b-hybrid-q4_0.gguf
     make_random_gguf.py --requantize SmolLM2-Q4_1.gguf --type q8_0 build/models/smollm2-135m-q8_0.gguf
+
+With --hybrid, even layers are gated linear attention (gate rank 16) and odd layers see a window of 512 keys; all else,
+also the heads, is as in the full-attention file of that shape. Such a file says "mneme" where others name their architecture
+and carries a ModelConfig (docs/config.md). --config FILE writes any other config instead, its sizes included.
 
 Needs: pip install numpy gguf.
 """
 import argparse
+import json
 import pathlib
 import sys
 
@@ -88,13 +94,38 @@ def copy_vocabulary(writer, source, vocab):
     writer.add_add_bos_token(False)
 
 
-def make_random(path, shape, kind, vocab_from, seed, context):
+def llama_config(shape, context):
+    """The llama-architecture model of a shape, as a ModelConfig."""
     layers, d, heads, kv_heads, head_dim, hidden, vocab, base = SHAPES[shape]
-    rng = np.random.default_rng(seed)
-    writer = GGUFWriter(path, "llama")
-    writer.add_name(f"random {shape}")
-    writer.add_file_type(FILE_TYPES[kind])
-    writer.add_quantization_version(2)
+    mixer = {"type": "full", "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    return {"mneme": 1, "name": f"random {shape}", "d_model": d, "vocab": vocab, "context": context, "tied": True,
+            "norm": {"eps": 1e-5}, "rope": {"base": base},
+            "layers": [{"mixer": mixer, "ffn": {"hidden": hidden}} for _ in range(layers)]}
+
+
+def hybrid_config(shape, context):
+    config = llama_config(shape, context)
+    config["name"] += " hybrid"
+    for number, layer in enumerate(config["layers"]):
+        layer["mixer"] |= {"type": "window", "window": 512} if number % 2 else {"type": "gla", "gate_rank": 16}
+    return config
+
+
+def expanded_layers(config):
+    """Every layer with what it takes from "defaults"."""
+    defaults = config.get("defaults", {})
+    shared = defaults.get("mixer", {})
+    base = {key: value for key, value in shared.items() if key not in ("type", "of", "weights", "learned")}
+    for entry in config["layers"]:
+        mixer, ffn = {**shared, **entry.get("mixer", {})}, {**defaults.get("ffn", {}), **entry.get("ffn", {})}
+        if "of" in mixer:
+            mixer["of"] = [{**base, **branch} for branch in mixer["of"]]
+        for _ in range(entry.get("repeat", 1)):
+            yield mixer, ffn
+
+
+def put_llama_keys(writer, shape, context):
+    layers, d, heads, kv_heads, head_dim, hidden, vocab, base = SHAPES[shape]
     writer.add_context_length(context)
     writer.add_embedding_length(d)
     writer.add_block_count(layers)
@@ -105,26 +136,95 @@ def make_random(path, shape, kind, vocab_from, seed, context):
     writer.add_rope_freq_base(base)
     writer.add_rope_dimension_count(head_dim)
     writer.add_vocab_size(vocab)
-    copy_vocabulary(writer, GGUFReader(vocab_from), vocab)
 
-    def matrix(name, rows, cols):
-        raw = None if kind in ("f32", "f16") else TYPES[kind]
-        writer.add_tensor(name, random_blocks(rng, rows, cols, kind), raw_dtype=raw)
 
-    ones = np.ones(d, np.float32)
-    matrix("token_embd.weight", vocab, d)
-    for i in range(layers):
-        p = f"blk.{i}."
-        writer.add_tensor(p + "attn_norm.weight", ones)
-        matrix(p + "attn_q.weight", heads * head_dim, d)
-        matrix(p + "attn_k.weight", kv_heads * head_dim, d)
-        matrix(p + "attn_v.weight", kv_heads * head_dim, d)
-        matrix(p + "attn_output.weight", d, heads * head_dim)
-        writer.add_tensor(p + "ffn_norm.weight", ones)
-        matrix(p + "ffn_gate.weight", hidden, d)
-        matrix(p + "ffn_up.weight", hidden, d)
-        matrix(p + "ffn_down.weight", d, hidden)
-    writer.add_tensor("output_norm.weight", ones)
+class RandomTensors:
+    def __init__(self, writer, kind, seed, d):
+        self.writer, self.kind, self.rng, self.d = writer, kind, np.random.default_rng(seed), d
+
+    def matrix(self, name, rows, cols):
+        raw = None if self.kind in ("f32", "f16") else TYPES[self.kind]
+        self.writer.add_tensor(name, random_blocks(self.rng, rows, cols, self.kind), raw_dtype=raw)
+
+    def ones(self, name, size):
+        self.writer.add_tensor(name, np.ones(size, np.float32))
+
+    def small(self, name, *shape, sigma=1.0):
+        """What stays float32 in quantized files too."""
+        self.writer.add_tensor(name, self.rng.standard_normal(shape, dtype=np.float32) * np.float32(sigma))
+
+    def mixer(self, at, m):
+        q, kv, d, kind = m["heads"] * m["head_dim"], m["kv_heads"] * m["head_dim"], self.d, m.get("type", "full")
+        self.matrix(at + "attn_q.weight", q, d)
+        self.matrix(at + "attn_k.weight", kv, d)
+        self.matrix(at + "attn_v.weight", kv, d)
+        if m.get("qkv_bias"):
+            for name, rows in (("q", q), ("k", kv), ("v", kv)):
+                self.small(f"{at}attn_{name}.bias", rows, sigma=0.1)
+        if m.get("qk_norm"):
+            self.ones(at + "attn_q_norm.weight", m["head_dim"])
+            self.ones(at + "attn_k_norm.weight", m["head_dim"])
+        if kind == "gla" and m.get("gate", "low_rank") == "low_rank":
+            rank = m.get("gate_rank", 16)
+            self.matrix(at + "attn_gate_a.weight", rank, d)
+            self.small(at + "attn_gate_b.weight", kv, rank, sigma=0.25)
+            self.small(at + "attn_gate_b.bias", kv)
+        elif kind == "gla" and m["gate"] == "matrix":
+            self.matrix(at + "attn_gate_a.weight", kv, d)
+            self.small(at + "attn_gate_a.bias", kv)
+        elif kind == "delta":
+            self.matrix(at + "attn_decay.weight", m["kv_heads"], d)
+            self.matrix(at + "attn_beta.weight", m["kv_heads"], d)
+            self.small(at + "attn_a_log.weight", m["kv_heads"])
+            self.small(at + "attn_dt_bias.weight", m["kv_heads"])
+        if kind in ("gla", "delta") and m.get("out_norm", True):
+            self.ones(at + "attn_out_norm.weight", m["head_dim"])
+        self.matrix(at + "attn_output.weight", d, q)
+        if m.get("o_bias"):
+            self.small(at + "attn_output.bias", d, sigma=0.1)
+
+    def layer(self, number, mixer, ffn):
+        at, hidden = f"blk.{number}.", ffn["hidden"]
+        self.ones(at + "attn_norm.weight", self.d)
+        if mixer["type"] == "parallel":
+            for branch, m in enumerate(mixer["of"]):
+                self.mixer(f"{at}mix{branch}.", m)
+                self.ones(f"{at}mix{branch}_norm.weight", self.d)
+            if mixer.get("learned"):
+                self.small(at + "mix_weights.weight", 2)
+        else:
+            self.mixer(at, mixer)
+        self.ones(at + "ffn_norm.weight", self.d)
+        self.matrix(at + "ffn_gate.weight", hidden, self.d)
+        self.matrix(at + "ffn_up.weight", hidden, self.d)
+        self.matrix(at + "ffn_down.weight", self.d, hidden)
+
+
+def make_random(path, args):
+    own = args.hybrid or args.config
+    if args.config:
+        config = json.loads(args.config.read_text())
+    else:
+        config = (hybrid_config if args.hybrid else llama_config)(args.shape, args.context)
+    if not config.get("tied"):
+        raise SystemExit("the config must be tied: this tool writes no output.weight")
+    writer = GGUFWriter(path, "mneme" if own else "llama")
+    writer.add_name(config.get("name", "random"))
+    writer.add_file_type(FILE_TYPES[args.type])
+    writer.add_quantization_version(2)
+    if own:
+        writer.add_string("mneme.config", json.dumps(config))
+    else:
+        put_llama_keys(writer, args.shape, args.context)
+    copy_vocabulary(writer, GGUFReader(args.vocab_from), config["vocab"])
+
+    tensors = RandomTensors(writer, args.type, args.seed, config["d_model"])
+    tensors.matrix("token_embd.weight", config["vocab"], config["d_model"])
+    if config.get("sink_tokens"):
+        tensors.small("sink_embd.weight", config["sink_tokens"], config["d_model"], sigma=SIGMA)
+    for number, (mixer, ffn) in enumerate(expanded_layers(config)):
+        tensors.layer(number, mixer, ffn)
+    tensors.ones("output_norm.weight", config["d_model"])
     close(writer)
 
 
@@ -164,6 +264,8 @@ def main():
     parser.add_argument("--type", choices=TYPES, default="q8_0")
     parser.add_argument("--vocab-from", help="GGUF file whose tokenizer is borrowed")
     parser.add_argument("--requantize", metavar="GGUF", help="convert this file instead of drawing weights")
+    parser.add_argument("--hybrid", action="store_true", help="even layers gated linear attention, odd layers a window of 512")
+    parser.add_argument("--config", type=pathlib.Path, metavar="JSON", help="this ModelConfig instead of a shape")
     parser.add_argument("--context", type=int, default=32768)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -174,7 +276,7 @@ def main():
     if args.requantize:
         requantize(partial, args.requantize, args.type)
     else:
-        make_random(partial, args.shape, args.type, args.vocab_from, args.seed, args.context)
+        make_random(partial, args)
     partial.rename(args.out)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
 

@@ -162,7 +162,7 @@ TEST(ConfigJson, RoundTripOfRandomConfigsIsExact) {
 }
 
 TEST(ConfigJson, LayersTakeWhatTheyOmitFromDefaults) {
-  const ModelConfig config = ModelConfig::from_json(R"({"mneme": 1, "d_model": 64, "vocab": 9, "context": 8,
+  const ModelConfig config = ModelConfig::from_json(R"({"mneme": 1, "d_model": 64, "vocab": 9, "context": 64,
     "defaults": {"mixer": {"type": "window", "window": 32, "sinks": 4, "heads": 4, "kv_heads": 2, "head_dim": 16,
                            "rope": {"base": 500.0}}, "ffn": {"hidden": 7, "act": "gelu"}, "post_norm": true},
     "layers": [{}, {"mixer": {"type": "full", "rope": null}, "ffn": {"hidden": 8}, "post_norm": false}]})");
@@ -292,7 +292,7 @@ INSTANTIATE_TEST_SUITE_P(
 /// The mixer of kSmall's layers, with these fields instead of its type.
 Json mixer(const Json& fields) {
   Json out = {{"heads", 4}, {"kv_heads", 2}, {"head_dim", 16}};
-  out.update(fields);
+  if (!fields.is_null()) out.update(fields);
   return out;
 }
 
