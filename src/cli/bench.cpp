@@ -1,11 +1,12 @@
 // `mneme bench`: speed of reading a prompt (pp) and of decoding (tg) at several depths, with the spread, and
 // the share of memory bandwidth that decoding reaches.
 //
-// A test runs `--repeat` times after one run that warms up, on one session that is rolled back between runs.
+// A test runs `--repeat` times after one run that warms up, from one session at the depth of the test.
 // Token ids are pseudo-random, and others in every run, so that a memory table is asked for new rows;
 // sampling is not part of the time. With --bandwidth, passes over a large buffer are timed between the runs,
 // so that bandwidth and speed come from the same minutes; without it the figure of `mneme doctor` is used and
-// called an estimate.
+// called an estimate. With --synthetic the context before a test is random keys and values instead of tokens
+// that were read, for depths that would take hours to reach; the result says so.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,6 +26,7 @@
 #include "cost/bandwidth.h"
 #include "cost/machine.h"
 #include "cost/traffic.h"
+#include "engine/synthetic.h"
 
 namespace mneme::cli {
 namespace {
@@ -37,6 +39,7 @@ struct Options {
   int repeat = 5;
   bool bandwidth = false;
   bool no_warmup = false;
+  bool synthetic = false;
 };
 
 struct Test {
@@ -116,7 +119,7 @@ class Bench {
     uint64_t positions = 0;
     for (const Test& test : tests) {
       positions = std::max(positions, test.depth + test.tokens);
-      longest_ = std::max(longest_, test.tokens);
+      if (test.decode) longest_ = std::max(longest_, test.tokens);
     }
     const uint64_t context =
         session_options_.max_context > 0 ? session_options_.max_context : model_->config().context;
@@ -163,34 +166,46 @@ class Bench {
 
  private:
   void go_to(uint64_t depth) {
+    session_.reset();  // before the next one: at great depths two would not fit
     session_.emplace(model_, session_options_);
     depth_ = depth;
+    if (options_.synthetic) {
+      const auto progress = [&](uint64_t done, uint64_t total) {
+        if (cancel_.cancelled()) fail(ErrorCode::cancelled, "stopped while filling the cache");
+        bar_.update(done, total);
+      };
+      return fill_synthetic(*session_, depth, 1, progress);
+    }
     const auto ids = random_ids(depth, model_->config().vocab, 1);
     for (uint64_t done = 0; done < depth;) {
       const uint64_t n = std::min<uint64_t>(session_options_.chunk, depth - done);
-      append(std::span(ids).subspan(done, n));
+      append(*session_, std::span(ids).subspan(done, n));
       done += n;
       bar_.update(done, depth);
     }
   }
 
+  // Decoding runs on the session and is rolled back; a prompt is read by a fork, so that the reach of
+  // rollbacks (which costs memory in windows and recurrences) need not be as long as a prompt.
   double run_once(const Test& test) {
     const auto ids = random_ids(test.tokens, model_->config().vocab, 2 + runs_++);
+    std::optional<Session> reader;
+    if (!test.decode) reader.emplace(session_->fork());
     const auto start = std::chrono::steady_clock::now();
     if (test.decode) {
-      for (const TokenId& id : ids) append({&id, 1});
+      for (const TokenId& id : ids) append(*session_, {&id, 1});
     } else {
-      append(ids);
+      append(*reader, ids);
     }
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    session_->rollback(test.tokens);
+    if (test.decode) session_->rollback(test.tokens);
     return static_cast<double>(test.tokens) / seconds;
   }
 
-  void append(std::span<const TokenId> ids) {
+  void append(Session& session, std::span<const TokenId> ids) {
     AppendOptions append;
     append.cancel = &cancel_;
-    session_->append(ids, append);
+    session.append(ids, append);
   }
 
   const Options& options_;
@@ -198,7 +213,7 @@ class Bench {
   const CancelToken& cancel_;
   Progress bar_;
   SessionOptions session_options_;
-  uint64_t longest_ = 1;
+  uint64_t longest_ = 1;  // decode test, tokens
   uint64_t runs_ = 0;
   std::unique_ptr<ReadBandwidth> probe_;
   int probe_threads_ = 1;
@@ -211,6 +226,7 @@ Json to_json(const Result& result, const Options& options, const Model& model) {
   const auto fraction = result.fraction();
   return {{"test", result.test.name()},
           {"depth", result.test.depth},
+          {"depth_filled", options.synthetic ? "synthetic" : "read"},
           {"tokens_per_second", result.median},
           {"mean", result.mean},
           {"sd", result.sd},
@@ -259,6 +275,7 @@ void print_text(const std::vector<Result>& results, const Options& options) {
     for (const Result& result : results) line(cells(result));
   }
   if (options.common.quiet || options.output == "csv") return;
+  if (options.synthetic) print("\ncontext before the tests: synthetic keys and values, no text was read\n");
   const Result& last = results.back();
   if (!last.gbps) {
     print("\nbandwidth: unknown; --bandwidth measures it in this run, `mneme doctor` keeps an estimate\n");
@@ -310,6 +327,8 @@ const VerbRegistration registration(
            ->check(CLI::Range(1, 1000).description(""));
        app.add_flag("--bandwidth", options->bandwidth,
                     "Measure memory bandwidth between the runs (needs up to 2 GB)");
+       app.add_flag("--synthetic", options->synthetic,
+                    "Fill the context of --depth with random keys and values instead of reading tokens");
        app.add_flag("--no-warmup", options->no_warmup, "No run before the measured ones");
        app.add_option("-o,--output", options->output, "Form of the result")
            ->check(CLI::IsMember({"table", "md", "csv"}));
