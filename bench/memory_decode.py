@@ -48,16 +48,8 @@ def build(args, name, rows_per_head, width):
     return pack
 
 
-def median_interval(values):
-    """Median and its 95 % interval from order statistics (exact for any distribution, normal approximation of ranks)."""
-    values = sorted(values)
-    n = len(values)
-    reach = int(0.98 * n ** 0.5) + 1
-    return statistics.median(values), values[max(0, n // 2 - reach)], values[min(n - 1, n // 2 + reach)]
-
-
 def row(name, result, none):
-    ratio, low, high = median_interval([t / c for t, c in zip(result["text_ms"], result["constant_ms"])])
+    ratio, low, high = packs.median_interval([t / c for t, c in zip(result["text_ms"], result["constant_ms"])])
     hits = "" if result["hit_rate"] is None else f"{100 * result['hit_rate']:.1f} %"
     return (f"| {name} | {statistics.median(none['text_ms']):.3f} | {statistics.median(result['constant_ms']):.3f} | "
             f"{statistics.median(result['text_ms']):.3f} | "

@@ -3,11 +3,13 @@
 
 For each size a pack of random rows is built (every block written, no holes) with two Engram modules of DeepSeek-V4.1's
 shape: orders 2 to 4, 8 heads each, FP8 rows, layers 1 and 14, Q8_0 projections. Then, in rounds that go through all sizes
-in a new order each time, `mneme bench` decodes random tokens, other ones in every run, so nearly every row is new; beside
-it, `mneme memory bench` times the rows alone. The model without a memory is measured in each round too. Free disk space
-and free memory are checked before a pack is built and before it is loaded; a size that does not fit is left out and named.
+in a new order each time, `memory_decode` decodes random text, so that nearly every row is new, in turn with one token again
+and again, whose rows stay in the first-level cache: pairs in one process, because two processes differ by more than rows
+cost. All else being equal, the difference of two sizes' costs is the difference of their decode times. Beside it, `mneme
+memory bench` times the rows alone. Free disk space and free memory are checked before a pack is built and before it is
+loaded; a size that does not fit is left out and named.
 
-    bench/memory_scaling.py build/release/bin/mneme MODEL.gguf --work build/memory_scaling \\
+    bench/memory_scaling.py build/release/bin MODEL.gguf --work build/memory_scaling \\
         --json docs/images/memory_scaling.json --svg docs/images/memory_scaling.svg
 """
 import argparse
@@ -80,26 +82,31 @@ def build(args, exponent, width):
     config.write_text(json.dumps({"table": table, "modules": [{"table": "memory", "layer_id": layer} for layer in LAYERS]}))
     if not modules.exists():
         write_modules(modules, width, embedding)
-    run(args.mneme, "memory", "build", pack, "--config", config, "--tokenizer", args.model, "--random", "1", "--modules", modules,
+    run(args.bin / "mneme", "memory", "build", pack, "--config", config, "--tokenizer", args.model, "--random", "1", "--modules", modules,
         "--json", "--quiet")
     return pack, None
 
 
-def decode(args, pack):
-    """Milliseconds a token."""
-    memory = ("--memory", f"{pack}:ram") if pack else ()
-    got, = run(args.mneme, "bench", args.model, "--prompt", "0", "--gen", args.tokens, "--repeat", args.repeat, *memory, "--json", "--quiet")
-    return 1e3 / got["tokens_per_second"]
+def random_text(path, seed, words):
+    source = random.Random(seed)
+    path.write_text(" ".join("".join(source.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(source.randint(1, 7))) for _ in range(words)))
+
+
+def decode(args, pack, text):
+    """Pairs of milliseconds a token: new rows, constant rows; and without a memory."""
+    got = run(args.bin / "memory_decode", args.model, "--real", pack, "--text", text, "--placement", "ram", "--cold", 128, "--warm", 0,
+              "--decode", args.tokens)
+    return got["warm"]["text_ms"], got["warm"]["constant_ms"], got["none"]["text_ms"]
 
 
 def rows_alone(args, pack):
     """Microseconds for the rows of a token: addresses, and a touch of every row."""
-    got = run(args.mneme, "memory", "bench", pack, "--placement", "ram", "--ids", "uniform", "--tokens", "20000", "--json", "--quiet")
+    got = run(args.bin / "mneme", "memory", "bench", pack, "--placement", "ram", "--ids", "uniform", "--tokens", "20000", "--json", "--quiet")
     return 1e6 * got["seconds"] / 20000
 
 
 def measure(args):
-    width = run(args.mneme, "inspect", args.model, "--json", "--quiet")["config"]["d_model"]
+    width = run(args.bin / "mneme", "inspect", args.model, "--json", "--quiet")["config"]["d_model"]
     packs, left_out = {}, []
     for exponent in args.sizes:
         pack, why = build(args, exponent, width)
@@ -108,47 +115,59 @@ def measure(args):
             print(f"left out: {why}", file=sys.stderr)
         else:
             packs[exponent] = pack
-    times = {exponent: {"decode_ms": [], "rows_us": []} for exponent in packs}
-    alone = []
+    times = {exponent: {"text_ms": [], "constant_ms": [], "rows_us": []} for exponent in packs}
+    alone, text = [], args.work / "random.txt"
     for number in range(args.rounds):
-        order = [None, *packs]
+        order = list(packs)
         random.Random(number).shuffle(order)
+        random_text(text, number, args.tokens)
         for exponent in order:
-            if exponent is None:
-                alone.append(decode(args, None))
-                continue
-            times[exponent]["decode_ms"].append(decode(args, packs[exponent]))
+            new, constant, none = decode(args, packs[exponent], text)
+            times[exponent]["text_ms"] += new
+            times[exponent]["constant_ms"] += constant
             times[exponent]["rows_us"].append(rows_alone(args, packs[exponent]))
+            alone += none
         print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
     if not args.keep:
         for pack in packs.values():
             pack.unlink()
     return {"model": args.model.name, "head_dim": args.head_dim, "row_bytes": args.head_dim + args.head_dim // 32,
-            "tokens": args.tokens, "repeat": args.repeat, "without_memory_ms": alone, "left_out": left_out,
+            "tokens": args.tokens, "without_memory_ms": alone, "left_out": left_out,
             "sizes": [{"log2_rows": exponent, **values} for exponent, values in times.items()]}
 
 
 def joined(before, now):
     """The rounds of two runs of the same sizes as those of one."""
     if [s["log2_rows"] for s in before["sizes"]] != [s["log2_rows"] for s in now["sizes"]] or any(
-            before[key] != now[key] for key in ("model", "head_dim", "tokens", "repeat")):
+            before[key] != now[key] for key in ("model", "head_dim", "tokens")):
         sys.exit("--add: the numbers in --json were taken with other options or other sizes")
     for old, new in zip(before["sizes"], now["sizes"]):
-        for key in ("decode_ms", "rows_us"):
+        for key in ("text_ms", "constant_ms", "rows_us"):
             old[key] += new[key]
     before["without_memory_ms"] += now["without_memory_ms"]
     return before
 
 
+def median_interval(values):
+    """Median and its 95 % interval from order statistics (any distribution; normal approximation of ranks)."""
+    values, n = sorted(values), len(values)
+    reach = int(0.98 * n ** 0.5) + 1
+    return statistics.median(values), values[max(0, n // 2 - reach)], values[min(n - 1, n // 2 + reach)]
+
+
+def cost(size):
+    """Of new rows over constant ones, in percent: median, lower and upper end."""
+    return [100 * (ratio - 1) for ratio in median_interval([t / c for t, c in zip(size["text_ms"], size["constant_ms"])])]
+
+
 def summary(numbers):
-    lines = ["| rows | table | decode, ms a token [min–max] | rows alone, µs a token |", "|---|---|---|---|"]
-    alone = numbers["without_memory_ms"]
-    lines.append(f"| none | – | {statistics.median(alone):.3f} [{min(alone):.3f}–{max(alone):.3f}] | – |")
+    lines = ["| rows | table | constant rows, ms a token | cost of new rows [95 %] | pairs | rows alone, µs a token |", "|---|---|---|---|---|---|"]
     for size in numbers["sizes"]:
-        times, bytes_ = size["decode_ms"], numbers["row_bytes"] << size["log2_rows"]
-        lines.append(f"| 2^{size['log2_rows']} | {bytes_ / 1e6:,.0f} MB | {statistics.median(times):.3f} [{min(times):.3f}–{max(times):.3f}] | "
-                     f"{statistics.median(size['rows_us']):.1f} |")
-    return "\n".join(lines + [f"left out: {why}" for why in numbers["left_out"]])
+        middle, low, high = cost(size)
+        lines.append(f"| 2^{size['log2_rows']} | {(numbers['row_bytes'] << size['log2_rows']) / 1e6:,.0f} MB | {statistics.median(size['constant_ms']):.2f} | "
+                     f"{middle:+.2f} % [{low:+.2f}, {high:+.2f}] | {len(size['text_ms'])} | {statistics.median(size['rows_us']):.1f} |")
+    return "\n".join(lines + [f"without a memory: {statistics.median(numbers['without_memory_ms']):.2f} ms a token"]
+                     + [f"left out: {why}" for why in numbers["left_out"]])
 
 
 def plot(numbers, path):
@@ -158,23 +177,26 @@ def plot(numbers, path):
     plt.rcParams.update({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "svg.hashsalt": "mneme"})
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
     sizes = [size["log2_rows"] for size in numbers["sizes"]]
-    for axis, key, label in ((left, "decode_ms", "decode, ms a token"), (right, "rows_us", "rows alone, µs a token")):
-        medians = [statistics.median(size[key]) for size in numbers["sizes"]]
-        low = [m - min(size[key]) for m, size in zip(medians, numbers["sizes"])]
-        high = [max(size[key]) - m for m, size in zip(medians, numbers["sizes"])]
-        axis.errorbar(sizes, medians, [low, high], color="#1f6feb", marker="o", markersize=4, capsize=3)
-        axis.set(xlabel="rows in the table", ylabel=label, xticks=sizes)
-        axis.set_xticklabels([f"2^{size}" for size in sizes])
-    left.axhline(statistics.median(numbers["without_memory_ms"]), color="#888", linewidth=0.8, linestyle="--")
-    left.set_ylim(bottom=0)
+    costs = [cost(size) for size in numbers["sizes"]]
+    left.axhspan(-5, 5, color="#1f6feb", alpha=0.08)
+    left.errorbar(sizes, [c[0] for c in costs], [[c[0] - c[1] for c in costs], [c[2] - c[0] for c in costs]], color="#1f6feb",
+                  marker="o", markersize=4, capsize=3)
+    left.set(ylabel="decode time over that with constant rows, %", ylim=(-8, 8))
+    left.set_title("shaded: within 5 %; bars: 95 % interval of the median", fontsize=9)
+    medians = [statistics.median(size["rows_us"]) for size in numbers["sizes"]]
+    right.plot(sizes, medians, color="#1f6feb", marker="o", markersize=4)
+    right.set(ylabel="rows alone, µs a token")
     right.set_ylim(bottom=0)
-    left.set_title("dashed: the model without a memory", fontsize=9)
+    right.set_title("48 rows from memory, no model", fontsize=9)
+    for axis in (left, right):
+        axis.set(xlabel="rows in the table", xticks=sizes)
+        axis.set_xticklabels([f"2^{size}" for size in sizes])
     figure.savefig(path, metadata={"Date": None})
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mneme", type=pathlib.Path)
+    parser.add_argument("bin", type=pathlib.Path, help="folder of mneme and memory_decode")
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for packs and the virtual environment")
     parser.add_argument("--json", type=pathlib.Path, required=True)
@@ -182,8 +204,7 @@ def main():
     parser.add_argument("--sizes", type=lambda text: [int(word) for word in text.split(",")], default=[16, 18, 20, 22, 24, 26],
                         help="binary logarithms of the numbers of rows")
     parser.add_argument("--head-dim", type=int, default=256, help="values in a row, a multiple of 32")
-    parser.add_argument("--tokens", type=int, default=256, help="decoded in a run")
-    parser.add_argument("--repeat", type=int, default=5, help="runs of a process")
+    parser.add_argument("--tokens", type=int, default=3000, help="decoded in a process")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--add", action="store_true", help="add the rounds to those that --json already holds")
     parser.add_argument("--keep", action="store_true", help="leave the packs for another run")

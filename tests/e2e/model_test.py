@@ -192,6 +192,12 @@ class Measure(unittest.TestCase):
         self.assertAlmostEqual(got["bandwidth_fraction"], got["bytes_per_token"] * got["tokens_per_second"] / (got["read_gbps"] * 1e9), 6)
         self.assertLess(got["rss_bytes"], 60 << 20)  # of the model; the buffer that is read is not counted
 
+    def test_bench_says_that_a_synthetic_context_was_not_read(self):
+        base = ("bench", GGUF, "--prompt", "0", "--gen", "2", "--depth", "3000", "--repeat", "1", "--synthetic")
+        got, = e2e.mneme_json(*base, "--quiet")
+        self.assertEqual((got["depth"], got["depth_filled"]), (3000, "synthetic"))
+        self.assertIn("no text was read", e2e.mneme(*base).stdout)
+
     def test_bench_forms(self):
         base = ("bench", GGUF, "--prompt", "4", "--gen", "0", "--repeat", "1", "--quiet")
         self.assertEqual(e2e.mneme(*base).stdout.splitlines()[1].split()[0], "pp4")
