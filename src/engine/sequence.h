@@ -21,6 +21,8 @@ class Sequence {
   virtual const std::vector<TokenId>& tokens() const = 0;
   virtual uint64_t context() const = 0;  // most tokens that it can hold
   virtual uint32_t chunk() const = 0;    // tokens per prefill pass
+  /// Another sequence that goes on from here. Both share what they have in common.
+  virtual std::unique_ptr<Sequence> fork() const = 0;
 };
 
 /// Makes sequences of one model and advances several of them by one token each.

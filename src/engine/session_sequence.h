@@ -25,6 +25,9 @@ class SessionSequence final : public Sequence {
     return limit != 0 ? limit : session_->model().config().context;
   }
   uint32_t chunk() const override { return session_->options().chunk; }
+  std::unique_ptr<Sequence> fork() const override {
+    return std::make_unique<SessionSequence>(std::make_unique<Session>(session_->fork()));
+  }
   Session& session() noexcept { return *session_; }
 
  private:

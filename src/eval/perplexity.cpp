@@ -6,32 +6,13 @@
 
 #include "core/fail.h"
 #include "eval/log_softmax.h"
+#include "eval/moments.h"
 #include "eval/text_pieces.h"
 
 namespace mneme {
 namespace {
 
 constexpr uint64_t kLogitsAtOnce = uint64_t{16} << 20;  // floats
-
-// Mean and variance in one pass (Welford 1962), without cancellation.
-class Moments {
- public:
-  void add(double value) noexcept {
-    ++count_;
-    const double delta = value - mean_;
-    mean_ += delta / static_cast<double>(count_);
-    squares_ += delta * (value - mean_);
-  }
-  uint64_t count() const noexcept { return count_; }
-  double mean() const noexcept { return mean_; }
-  double deviation() const noexcept {
-    return count_ > 1 ? std::sqrt(squares_ / static_cast<double>(count_ - 1)) : 0.0;
-  }
-
- private:
-  uint64_t count_ = 0;
-  double mean_ = 0, squares_ = 0;
-};
 
 // Scores window[half, ctx). The logits after token i - 1 predict token i.
 void score_window(SequenceRunner& runner, std::span<const TokenId> window, const CancelToken* cancel,

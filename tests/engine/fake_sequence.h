@@ -111,6 +111,7 @@ class FakeSequence final : public Sequence {
   const std::vector<TokenId>& tokens() const override { return tokens_; }
   uint64_t context() const override { return model_.context; }
   uint32_t chunk() const override { return model_.chunk; }
+  std::unique_ptr<Sequence> fork() const override { return std::make_unique<FakeSequence>(*this); }
 
  private:
   void compute() {
