@@ -78,7 +78,8 @@ HWY_INLINE void update_and_read(const Token& t, V* y) {
     const V decay = hn::Set(d, t.decay[0]), beta = hn::Set(d, t.beta);
     for (int j = 0; j < N; ++j) v[j] = hn::Mul(beta, hn::NegMulAdd(decay, seen[j], v[j]));
   }
-  for (int i = 0; i < kHeads * N; ++i) y[i] = hn::Zero(d);
+  V sum[HWY_MAX(kHeads, 1) * N];  // a local, so that the compiler leaves it in registers
+  for (int i = 0; i < kHeads * N; ++i) sum[i] = hn::Zero(d);
   for (int64_t r = 0; r < t.dim; ++r) {
     const V decay = hn::Set(d, t.decay[kDelta ? 0 : r]), k = hn::Set(d, t.k[r]);
     V s[N];
@@ -88,9 +89,10 @@ HWY_INLINE void update_and_read(const Token& t, V* y) {
     }
     for (int h = 0; h < kHeads; ++h) {
       const V q = hn::Set(d, t.q[h * t.dim + r]);
-      for (int j = 0; j < N; ++j) y[h * N + j] = hn::MulAdd(q, s[j], y[h * N + j]);
+      for (int j = 0; j < N; ++j) sum[h * N + j] = hn::MulAdd(q, s[j], sum[h * N + j]);
     }
   }
+  for (int i = 0; i < kHeads * N; ++i) y[i] = sum[i];
 }
 
 // The read-out alone, of the state after the token.
@@ -167,6 +169,10 @@ void run_tile(const RecurrenceShape& shape, const RecurrenceTokens& tokens, int6
   constexpr int N = vectors_for(kHeads);
   int64_t c = begin;
   for (; c + N * kLanes <= end; c += N * kLanes) run_columns<kDelta, kHeads, N>(shape, tokens, c, in, out);
+  if (N == 4 && c + 2 * kLanes <= end) {
+    run_columns<kDelta, kHeads, 2>(shape, tokens, c, in, out);
+    c += 2 * kLanes;
+  }
   for (; c < end; c += kLanes) run_columns<kDelta, kHeads, 1>(shape, tokens, c, in, out);
 }
 

@@ -43,16 +43,16 @@ HWY_INLINE V sigmoid(V x) {
   return hn::Div(one, hn::Add(one, hn::Exp(d, hn::Min(hn::Neg(x), hn::Set(d, 88.0f)))));
 }
 
-void map_n(FeatureMap map, float scale, int64_t n, float* x) {
+void map_n(ElementMap map, float scale, int64_t n, float* x) {
   const V s = hn::Set(d, scale);
   switch (map) {
-    case FeatureMap::identity:
+    case ElementMap::identity:
       return for_each(x, n, x, [&](V v) { return hn::Mul(v, s); });
-    case FeatureMap::relu:
+    case ElementMap::relu:
       return for_each(x, n, x, [&](V v) { return hn::Mul(hn::Max(v, hn::Zero(d)), s); });
-    case FeatureMap::sigmoid:
+    case ElementMap::sigmoid:
       return for_each(x, n, x, [&](V v) { return hn::Mul(sigmoid(v), s); });
-    case FeatureMap::silu:
+    case ElementMap::silu:
       return for_each(x, n, x, [&](V v) { return hn::Mul(hn::Mul(v, sigmoid(v)), s); });
   }
 }
@@ -122,20 +122,20 @@ double log_sigmoid(double x) {
 
 }  // namespace
 
-void map_features(FeatureMap map, float scale, int64_t n, float* x) {
+void map_elements(ElementMap map, float scale, int64_t n, float* x) {
   sync_highway_isa();
   HWY_DYNAMIC_DISPATCH(map_n)(map, scale, n, x);
 }
 
-double map_feature_plain(FeatureMap map, double x) {
+double map_element_plain(ElementMap map, double x) {
   switch (map) {
-    case FeatureMap::identity:
+    case ElementMap::identity:
       return x;
-    case FeatureMap::relu:
+    case ElementMap::relu:
       return std::max(x, 0.0);
-    case FeatureMap::sigmoid:
+    case ElementMap::sigmoid:
       return 1 / (1 + std::exp(-x));
-    case FeatureMap::silu:
+    case ElementMap::silu:
       return x / (1 + std::exp(-x));
   }
   return x;

@@ -13,12 +13,12 @@
 
 namespace mneme {
 
-enum class FeatureMap : uint8_t { identity, relu, sigmoid, silu };
+enum class ElementMap : uint8_t { identity, relu, sigmoid, silu };
 
 /// x[i] = map(x[i]) * scale
-void map_features(FeatureMap map, float scale, int64_t n, float* x);
+void map_elements(ElementMap map, float scale, int64_t n, float* x);
 /// The same for one value in double precision: the specification.
-double map_feature_plain(FeatureMap map, double x);
+double map_element_plain(ElementMap map, double x);
 
 /// x[i] *= scale / sqrt(sum(x^2) + eps): zeros stay zeros.
 void l2_normalise(float eps, float scale, int64_t n, float* x);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "every_isa.h"
+#include "simd/recurrence_chunk.h"
 #include "simd/recurrence_inputs.h"
 
 namespace mneme {
@@ -131,6 +132,29 @@ TEST_P(RecurrenceOnEveryIsa, StateWithoutReadOutHasTheSameBits) {
   }
 }
 
+TEST_P(RecurrenceOnEveryIsa, ChunkFormEqualsDoublePrecisionAtAnySplit) {
+  for (const RecurrenceShape& s : shapes()) {
+    if (s.rule != Rule::gla) continue;
+    for (const float gates : {8.0f, 3.0f, -22.0f, -400.0f}) {
+      Inputs inputs(s, 200, 4, gates);
+      std::vector<double> expected_state(static_cast<size_t>(s.head_values())), expected(inputs.y.size());
+      run_recurrence_plain(s, inputs.tokens(0, inputs.count), expected_state.data(), expected.data());
+      ChunkScratch scratch;
+      std::mt19937 rng(static_cast<uint32_t>(s.dim));
+      for (const int64_t most : {200, 90, 20}) {
+        std::vector<float> state(expected_state.size());
+        for (int64_t at = 0, n = 0; at < inputs.count; at += n) {
+          n = std::min(inputs.count - at, most == 200 ? most : 1 + static_cast<int64_t>(rng()) % most);
+          run_recurrence_chunked(s, inputs.tokens(at, n), scratch, state.data());
+        }
+        SCOPED_TRACE(testing::Message() << "dim " << s.dim << " group " << s.group << " gates " << gates);
+        expect_near(inputs.y, expected, 1e-5);
+        expect_near(state, expected_state, 1e-5);
+      }
+    }
+  }
+}
+
 // By hand: decay 1/2 and q = k = v = 1 give 1, 1.5, 1.75.
 TEST_P(RecurrenceOnEveryIsa, HalfDecayOfOnes) {
   const RecurrenceShape s{Rule::gla, 1, 1, 1};
@@ -192,16 +216,16 @@ std::vector<float> values(int64_t n, float scale) {
   return x;
 }
 
-TEST_P(RecurrenceOnEveryIsa, FeatureMapsEqualPlainOnes) {
-  for (const auto map : {FeatureMap::identity, FeatureMap::relu, FeatureMap::sigmoid, FeatureMap::silu})
+TEST_P(RecurrenceOnEveryIsa, ElementMapsEqualPlainOnes) {
+  for (const auto map : {ElementMap::identity, ElementMap::relu, ElementMap::sigmoid, ElementMap::silu})
     for (const int64_t n : kSizes)
       for (const float scale : {1.0f, 40.0f}) {
         const auto x = values(n, scale);
         auto y = x;
         y.push_back(5);
-        map_features(map, 0.25f, n, y.data());
+        map_elements(map, 0.25f, n, y.data());
         for (size_t i = 0; i < x.size(); ++i) {
-          const double expected = 0.25 * map_feature_plain(map, x[i]);
+          const double expected = 0.25 * map_element_plain(map, x[i]);
           ASSERT_NEAR(y[i], expected, 1e-6 * std::abs(expected) + 1e-35) << x[i];
         }
         ASSERT_EQ(y.back(), 5);
