@@ -98,15 +98,11 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
   const bool keep_all = options.all_logits && !options.on_logits;
   uint64_t chunk = s.options.chunk;
   if (options.all_logits) chunk = std::clamp<uint64_t>(kLogitBytes / (vocab * sizeof(float)), 1, chunk);
-  // Undoing finished chunks is a rollback unless a windowed layer has already let go of what it would need.
-  const auto& groups = s.state.layout().groups;
-  const bool windowed =
-      !s.state.layout().convs.empty() ||
-      std::any_of(groups.begin(), groups.end(), [](const auto& group) { return group.window > 0; });
+  // Undoing finished chunks is a rollback unless a layer has already let go of what it would need.
   const bool long_run = ids.size() > chunk;
   // (A copy shares the blocks, which the first chunk then has to copy before it writes: not for every token.)
   std::optional<SequenceState> before;
-  if (windowed && long_run) before = s.state;
+  if (s.state.layout().forgets() && long_run) before = s.state;
   const int64_t start = s.state.position();
   const auto undo = [&] {
     if (before)

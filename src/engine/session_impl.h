@@ -57,6 +57,7 @@ struct Snapshot::Data {
   std::vector<float> logits;                              // [vocab] after the last token, or empty
   std::vector<std::vector<SequenceState::Block>> blocks;  // [group][position / 256], null where given back
   std::vector<std::vector<float>> convs;                  // [convolution][slots, d_model]
+  RecurrentStates::Contents recurrent;
 };
 
 /// Parses the bytes of a snapshot file (tests, fuzzing). Throws Error(corrupt | unsupported).

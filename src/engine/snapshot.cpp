@@ -1,11 +1,13 @@
 // Snapshots in memory and on disk. File, little-endian:
 //
-//   "MNEMSNAP" | u32 version = 2 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
-//   | convolution rows f32[] | SHA-256
+//   "MNEMSNAP" | u32 version = 3 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
+//   | convolution rows f32[] | recurrent states f32[] | SHA-256
 //
-// Version 1, which is still read, has no convolution rows.
+// Versions 1 and 2, which are still read, have no recurrent states, version 1 no convolution rows either.
 // The header names the model hash, KV type, rollback reach, position, and for every group of layers the size
-// of a block and which blocks follow. The checksum (64 hexadecimal digits) covers everything before it.
+// of a block and which blocks follow. Recurrent states: the current one, the checkpoints, the blocks of the
+// log; the header gives their sizes and positions. The checksum (64 hexadecimal digits) covers everything
+// before it.
 #include <algorithm>
 #include <cstring>
 
@@ -19,7 +21,7 @@ namespace mneme {
 namespace {
 
 constexpr std::string_view kMagic = "MNEMSNAP";
-constexpr uint32_t kVersion = 2, kOldestVersion = 1;
+constexpr uint32_t kVersion = 3, kOldestVersion = 1;
 constexpr uint64_t kPrefix = 16, kChecksum = 64;
 constexpr std::string_view kKvNames[] = {"f16", "int8", "f32"};
 
@@ -78,6 +80,16 @@ Json make_header(const Snapshot::Data& data) {
   }
   Json convs = Json::array();
   for (const auto& rows : data.convs) convs.push_back(rows.size());
+  const RecurrentStates::Contents& states = data.recurrent;
+  const auto positions = [](const auto& list) {
+    Json out = Json::array();
+    for (const auto& placed : list) out.push_back(placed.first);
+    return out;
+  };
+  const Json recurrent = {{"state_bytes", states.current ? states.current->size() : 0},
+                          {"log_bytes", states.log.empty() ? 0 : states.log[0].second->size()},
+                          {"checkpoints", positions(states.checkpoints)},
+                          {"log", positions(states.log)}};
   return {{"model_hash", data.model_hash},
           {"kv", kKvNames[static_cast<size_t>(data.kv)]},
           {"max_rollback", data.max_rollback},
@@ -85,7 +97,38 @@ Json make_header(const Snapshot::Data& data) {
           {"low_water", data.low_water},
           {"logits", data.logits.size()},
           {"groups", groups},
-          {"convs", convs}};
+          {"convs", convs},
+          {"recurrent", recurrent}};
+}
+
+// What is written after the convolutions, in order.
+std::vector<RecurrentStates::Block> recurrent_blocks(const RecurrentStates::Contents& states) {
+  std::vector<RecurrentStates::Block> out;
+  if (states.current) out.push_back(states.current);
+  for (const auto* list : {&states.checkpoints, &states.log})
+    for (const auto& placed : *list) out.push_back(placed.second);
+  return out;
+}
+
+void read_recurrent(const Json& header, Reader& reader, const std::string& name, Snapshot::Data& data) {
+  const auto recurrent = field<Json>(header, "recurrent", name);
+  const uint64_t state_bytes = natural(recurrent, "state_bytes", uint64_t{1} << 40, name);
+  const uint64_t log_bytes = natural(recurrent, "log_bytes", uint64_t{1} << 40, name);
+  const auto read = [&](uint64_t bytes) {
+    const Bytes content = reader.take(bytes, "recurrent states");
+    auto block = std::make_shared<HugeBuffer>(bytes);
+    copy_bytes(content, block->data());
+    return block;
+  };
+  const auto read_list = [&](const char* key, uint64_t bytes, std::vector<RecurrentStates::Placed>& list) {
+    for (const auto at : field<std::vector<int64_t>>(recurrent, key, name)) {
+      require(bytes > 0, ErrorCode::corrupt, "snapshot {}: \"{}\" of size 0", name, key);
+      list.emplace_back(at, read(bytes));
+    }
+  };
+  if (state_bytes > 0) data.recurrent.current = read(state_bytes);
+  read_list("checkpoints", state_bytes, data.recurrent.checkpoints);
+  read_list("log", log_bytes, data.recurrent.log);
 }
 
 void read_convs(const Json& header, Reader& reader, const std::string& name, Snapshot::Data& data) {
@@ -154,6 +197,7 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   copy_bytes(values, data->logits.data());
   read_blocks(header, reader, name, *data);
   if (version >= 2) read_convs(header, reader, name, *data);
+  if (version >= 3) read_recurrent(header, reader, name, *data);
   require(reader.left() == 0, ErrorCode::corrupt, "snapshot {} has {} bytes too many", name, reader.left());
   return data;
 }
@@ -185,6 +229,7 @@ void Snapshot::save(const std::filesystem::path& path) const {
     for (const auto& block : group)
       if (block) write({block->data(), block->size()});
   for (const auto& rows : named.convs) write(std::as_bytes(std::span(rows)));
+  for (const auto& block : recurrent_blocks(named.recurrent)) write({block->data(), block->size()});
   file.write(checksum.hex());
   file.commit();
 }
@@ -206,6 +251,7 @@ Snapshot Session::snapshot() const {
   data->logits.assign(row.begin(), row.end());
   data->blocks = impl_->state.blocks();
   data->convs = impl_->state.convs();
+  data->recurrent = impl_->state.recurrent().contents();
   return Snapshot(std::move(data));
 }
 
@@ -253,7 +299,7 @@ void Session::restore(const Snapshot& snapshot) {
   for (const TokenId id : data.tokens)
     require(id >= 0 && static_cast<uint64_t>(id) < s.vocab(), ErrorCode::corrupt,
             "the snapshot holds token id {}", id);
-  s.state.restore(data.position, data.low_water, data.blocks, data.convs);
+  s.state.restore(data.position, data.low_water, data.blocks, data.convs, data.recurrent);
   s.tokens = data.tokens;
   s.logits = data.logits;
   s.last_logits = 0;

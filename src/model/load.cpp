@@ -255,7 +255,11 @@ class Loader {
     }
     if (mixer.sink_logits) w.sinks = vector(block + "attn_sinks.weight", mixer.heads);
     if (mixer.type == MixerType::gla && mixer.gate == GateType::low_rank) {
-      w.gate_up = vector(block + "attn_gate_b.weight", kv * mixer.gate_rank);
+      const int64_t rank = mixer.gate_rank;
+      const std::vector<float> up = vector(block + "attn_gate_b.weight", kv * rank);
+      w.gate_up.resize(up.size());
+      for (int64_t i = 0; i < kv * rank; ++i)
+        w.gate_up[static_cast<size_t>(i % rank * kv + i / rank)] = up[static_cast<size_t>(i)];
       w.gate_bias = vector(block + "attn_gate_b.bias", kv);
     }
     if (mixer.type == MixerType::delta) {

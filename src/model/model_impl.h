@@ -48,7 +48,7 @@ struct MixerWeights {
   std::vector<float> sinks;           // [heads]: sink logits
   size_t rope = 0;                    // softmax types: index of its RopeTable
   Linear gate;  // gla: W_a, [gate_rank, d_model], or with gate "matrix" [kv_heads * head_dim, d_model]
-  std::vector<float> gate_up;         // gla, low_rank: W_b [kv_heads * head_dim, gate_rank]
+  std::vector<float> gate_up;         // gla, low_rank: W_b transposed, [gate_rank, kv_heads * head_dim]
   std::vector<float> gate_bias;       // gla, low_rank: [kv_heads * head_dim]; that of "matrix" is gate.bias
   Linear decay, beta;                 // delta: [kv_heads, d_model]
   std::vector<float> a_log, dt_bias;  // delta: [kv_heads]

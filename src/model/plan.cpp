@@ -14,7 +14,9 @@ namespace {
 
 void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
   list.push_back(make_decode_qkv_stage(model, mixer));
-  DecodeAttentionStage attention = make_decode_attention_stage(model, mixer);
+  DecodeAttentionStage attention = model.mixer_config(mixer).recurrent()
+                                       ? make_decode_recurrent_stage(model, mixer)
+                                       : make_decode_attention_stage(model, mixer);
   list.push_back(std::move(attention.stage));
   list.push_back(make_decode_output_stage(model, mixer, attention.parts));
 }
@@ -22,8 +24,13 @@ void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr
 void add_prefill_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
   list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::mixer));
   list.push_back(make_prefill_qkv_stage(model, mixer));
-  list.push_back(make_prefill_store_stage(model, mixer));
-  list.push_back(make_prefill_attention_stage(model, mixer));
+  if (model.mixer_config(mixer).recurrent()) {
+    list.push_back(make_prefill_recurrent_prepare_stage(model, mixer));
+    list.push_back(make_prefill_recurrent_stage(model, mixer));
+  } else {
+    list.push_back(make_prefill_store_stage(model, mixer));
+    list.push_back(make_prefill_attention_stage(model, mixer));
+  }
   list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::attention));
   list.push_back(make_prefill_output_stage(model, mixer));
 }
@@ -54,9 +61,9 @@ void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, 
 void check_runnable(const ModelImpl& model) {
   for (size_t i = 0; i < model.mixers.size(); ++i) {
     const MixerConfig& mixer = model.mixer_config(i);
-    require(mixer.type == MixerType::full || mixer.type == MixerType::window, ErrorCode::unsupported,
-            "layers[{}] has a mixer of type \"{}\", which this version cannot run", model.mixers[i].layer,
-            config_names::word(config_names::kMixers, mixer.type));
+    require(mixer.recurrent() || mixer.type == MixerType::full || mixer.type == MixerType::window,
+            ErrorCode::unsupported, "layers[{}] has a mixer of type \"{}\", which this version cannot run",
+            model.mixers[i].layer, config_names::word(config_names::kMixers, mixer.type));
     require(mixer.edge == WindowEdge::exact, ErrorCode::unsupported,
             "layers[{}] has a window with the edge \"{}\", which this version cannot run",
             model.mixers[i].layer, config_names::word(config_names::kEdges, mixer.edge));
@@ -95,6 +102,7 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   grow(ws.up, rows * hidden);
   size_activations(forms, rows, widest, ws.input);
   size_attention(model, step, decode);
+  size_recurrent(model, step, decode);
   size_memory(model, step);
 }
 

@@ -59,6 +59,7 @@ struct Workspace {
   std::vector<float> x;          // [rows, d_model]: the residual stream
   std::vector<float> qkv;        // [rows, QkvShape::total()]
   std::vector<float> attention;  // [rows, heads * head_dim]
+  std::vector<float> updates;    // [rows, kv_heads, update_values]: what tokens write into a recurrence
   std::vector<float>
       branch;  // [branch][rows, d_model]: output of a mixer or feed-forward that still gets a norm
   std::vector<float> gate;  // [rows, hidden]

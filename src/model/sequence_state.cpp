@@ -10,11 +10,13 @@ namespace mneme {
 namespace {
 
 void add_cache(const MixerConfig& mixer, KvFormat format, CacheLayout& layout) {
-  if (!mixer.softmax()) {
+  if (mixer.recurrent()) {
     layout.layers.emplace_back();  // no keys
+    layout.recurrent.add(recurrence_shape(mixer));
     return;
   }
-  const int64_t window = mixer.type == MixerType::window ? mixer.window : 0;
+  const int64_t window =
+      mixer.type == MixerType::window ? mixer.window + (mixer.edge == WindowEdge::exact ? 0 : 1) : 0;
   const int64_t sinks = window > 0 ? mixer.sinks : 0;
   size_t group = 0;
   while (group < layout.groups.size() &&
@@ -28,9 +30,20 @@ void add_cache(const MixerConfig& mixer, KvFormat format, CacheLayout& layout) {
 
 }  // namespace
 
+RecurrenceShape recurrence_shape(const MixerConfig& mixer) {
+  return {mixer.type == MixerType::delta ? RecurrenceShape::Rule::delta : RecurrenceShape::Rule::gla,
+          mixer.kv_heads, mixer.heads / mixer.kv_heads, mixer.head_dim};
+}
+
+bool CacheLayout::forgets() const {
+  return !convs.empty() || !recurrent.mixers.empty() ||
+         std::any_of(groups.begin(), groups.end(), [](const Group& group) { return group.window > 0; });
+}
+
 CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_t max_rollback) {
   CacheLayout layout;
   layout.max_rollback = max_rollback;
+  layout.recurrent = RecurrentLayout(max_rollback);
   for (const LayerConfig& layer : config.layers) {
     for (const MixerConfig& mixer : layer.mixer.branches()) add_cache(mixer, format, layout);
     if (layer.memory && layer.memory->conv) {
@@ -43,64 +56,82 @@ CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_
 }
 
 SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout)
-    : layout_(std::move(layout)), blocks_(layout_->groups.size()), bases_(layout_->groups.size()) {
+    : layout_(std::move(layout)),
+      blocks_(layout_->groups.size()),
+      bases_(layout_->groups.size()),
+      recurrent_(std::shared_ptr<const RecurrentLayout>(layout_, &layout_->recurrent)) {
   for (const CacheLayout::Conv& conv : layout_->convs) convs_.emplace_back(conv.values());
+  for (const CacheLayout::Group& group : layout_->groups) released_.push_back(sink_blocks(group));
 }
 
-void SequenceState::refresh(size_t group) {
-  bases_[group].clear();
-  for (const Block& block : blocks_[group]) bases_[group].push_back(block ? block->data() : nullptr);
+// Blocks that are never given back.
+int64_t SequenceState::sink_blocks(const CacheLayout::Group& group) {
+  return (group.sinks + kPagePositions - 1) / kPagePositions;
+}
+
+void SequenceState::put(size_t group, size_t index, Block block) {
+  auto& blocks = blocks_[group];
+  auto& bases = bases_[group];
+  if (index >= blocks.size()) {
+    blocks.resize(index + 1);
+    bases.resize(index + 1);
+  }
+  bases[index] = block ? block->data() : nullptr;
+  blocks[index] = std::move(block);
 }
 
 void SequenceState::reserve(int64_t n) {
   const auto first = static_cast<size_t>(position_ / kPagePositions);
   const auto count = static_cast<size_t>((position_ + n + kPagePositions - 1) / kPagePositions);
   for (size_t g = 0; g < blocks_.size(); ++g) {
-    auto& blocks = blocks_[g];
     const auto bytes = static_cast<uint64_t>(layout_->groups[g].block_bytes);
     for (size_t i = first; i < count; ++i) {
-      if (i >= blocks.size()) blocks.resize(i + 1);
-      if (!blocks[i]) {
-        blocks[i] = std::make_shared<HugeBuffer>(bytes);
-      } else if (blocks[i].use_count() > 1) {
+      const Block* block = i < blocks_[g].size() ? &blocks_[g][i] : nullptr;
+      if (block == nullptr || !*block) {
+        put(g, i, std::make_shared<HugeBuffer>(bytes));
+      } else if (block->use_count() > 1) {
         auto copy = std::make_shared<HugeBuffer>(bytes);
-        std::memcpy(copy->data(), blocks[i]->data(), bytes);
-        blocks[i] = std::move(copy);
+        std::memcpy(copy->data(), (*block)->data(), bytes);
+        put(g, i, std::move(copy));
       }
     }
-    refresh(g);
   }
+  recurrent_.reserve(position_, n);
 }
 
 void SequenceState::advance(int64_t n) {
   position_ += n;
-  if (!convs_.empty()) low_water_ = std::max(low_water_, position_ - layout_->max_rollback);
+  recurrent_.advance();
+  if (!convs_.empty() || !recurrent_.empty())
+    low_water_ = std::max(low_water_, position_ - layout_->max_rollback);
   for (size_t g = 0; g < blocks_.size(); ++g) {
     const CacheLayout::Group& group = layout_->groups[g];
     if (group.window == 0) continue;
     // The next query, after a rollback of max_rollback, is at position_ - max_rollback and sees window keys
     // with itself.
     const int64_t keep_from = position_ - layout_->max_rollback - group.window + 1;
-    const int64_t first_kept = keep_from / kPagePositions;
-    for (int64_t i = (group.sinks + kPagePositions - 1) / kPagePositions; i < first_kept; ++i)
-      if (static_cast<size_t>(i) < blocks_[g].size()) blocks_[g][static_cast<size_t>(i)].reset();
+    const int64_t first_kept = std::min(keep_from / kPagePositions, std::ssize(blocks_[g]));
+    for (; released_[g] < first_kept; ++released_[g]) put(g, static_cast<size_t>(released_[g]), nullptr);
     if (keep_from > 0) low_water_ = std::max(low_water_, position_ - layout_->max_rollback);
-    refresh(g);
   }
 }
 
 void SequenceState::rollback(int64_t n) {
   require(n >= 0 && n <= position_, ErrorCode::invalid_argument,
           "cannot roll back {} tokens: the session holds {}", n, position_);
-  require(position_ - n >= low_water_ || n == 0, ErrorCode::limit,
-          "cannot roll back {} tokens: with windowed layers or memory convolutions the last {} can be undone "
-          "(max_rollback {})",
+  if (n == 0) return;
+  require(position_ - n >= low_water_, ErrorCode::limit,
+          "cannot roll back {} tokens: with windowed or recurrent layers or memory convolutions the last {} "
+          "can be "
+          "undone (max_rollback {})",
           n, position_ - low_water_, layout_->max_rollback);
+  recurrent_.rollback(position_ - n);
   position_ -= n;
   const auto count = static_cast<size_t>((position_ + kPagePositions - 1) / kPagePositions);
   for (size_t g = 0; g < blocks_.size(); ++g) {
-    if (blocks_[g].size() > count) blocks_[g].resize(count);
-    refresh(g);
+    if (blocks_[g].size() <= count) continue;
+    blocks_[g].resize(count);
+    bases_[g].resize(count);
   }
 }
 
@@ -114,16 +145,23 @@ int64_t SequenceState::bytes() const {
   for (const auto& group : blocks_)
     for (const Block& block : group) sum += block ? static_cast<int64_t>(block->size()) : 0;
   for (const auto& conv : convs_) sum += static_cast<int64_t>(conv.size() * sizeof(float));
-  return sum;
+  return sum + recurrent_.bytes();
 }
 
 void SequenceState::restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks,
-                            std::vector<std::vector<float>> convs) {
+                            std::vector<std::vector<float>> convs, RecurrentStates::Contents recurrent) {
+  recurrent_.restore(std::move(recurrent), position, low_water);
   position_ = position;
   low_water_ = low_water;
   blocks_ = std::move(blocks);
   convs_ = std::move(convs);
-  for (size_t g = 0; g < blocks_.size(); ++g) refresh(g);
+  for (size_t g = 0; g < blocks_.size(); ++g) {
+    bases_[g].clear();
+    for (const Block& block : blocks_[g]) bases_[g].push_back(block ? block->data() : nullptr);
+    released_[g] = sink_blocks(layout_->groups[g]);
+    while (released_[g] < std::ssize(blocks_[g]) && !blocks_[g][static_cast<size_t>(released_[g])])
+      ++released_[g];
+  }
 }
 
 }  // namespace mneme

@@ -1,11 +1,13 @@
-// SequenceState: what one sequence has written so far, for every layer: its key/value caches, and what the
-// convolutions of memory modules read of earlier tokens. (What memories hash is the tokens themselves, which
-// the session has.)
+// SequenceState: what one sequence has written so far, for every layer: its key/value caches, the states of
+// its recurrences, and what the convolutions of memory modules read of earlier tokens. (What memories hash is
+// the tokens themselves, which the session has.)
 //
 // The cache grows in blocks of 256 positions. A block holds those positions for every layer of a group
 // (layers that forget at the same rate), so that one allocation of a few MB serves all of them on huge pages.
 // Blocks are shared between a session, its snapshots and its forks, and copied when one of them is about to
-// write into a block that another still sees: a snapshot costs no copy.
+// write into a block that another still sees: a snapshot costs no copy. A step costs the same at every
+// position: it touches the blocks that it needs and no list of all of them. Memory of a model whose layers
+// are windows and recurrences stays constant, but for two pointers a block of 256 positions.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,6 +15,7 @@
 
 #include "core/huge_buffer.h"
 #include "mneme/model_config.h"
+#include "model/recurrent_state.h"
 #include "simd/attention.h"
 
 namespace mneme {
@@ -39,8 +42,15 @@ struct CacheLayout {
   std::vector<Layer> layers;  // [mixer index]; recurrences have no page
   std::vector<Group> groups;
   std::vector<Conv> convs;
+  RecurrentLayout recurrent;
   int64_t max_rollback = 16;
+
+  /// True if only the last max_rollback tokens can be undone.
+  bool forgets() const;
 };
+
+/// The states of a gla or delta mixer.
+RecurrenceShape recurrence_shape(const MixerConfig& mixer);
 
 CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_t max_rollback);
 
@@ -73,11 +83,15 @@ class SequenceState {
   }
   const std::vector<std::vector<float>>& convs() const { return convs_; }
 
+  RecurrentStates& recurrent() { return recurrent_; }
+  const RecurrentStates& recurrent() const { return recurrent_; }
+
   /// The blocks of each group; null where already given back.
   const std::vector<std::vector<Block>>& blocks() const { return blocks_; }
-  /// Rebuilds a saved state. `low_water`: first position from which a rollback would be exact.
+  /// Rebuilds a saved state. `low_water`: first position from which a rollback would be exact. Throws
+  /// Error(corrupt), nothing changed, if the recurrent states do not fit.
   void restore(int64_t position, int64_t low_water, std::vector<std::vector<Block>> blocks,
-               std::vector<std::vector<float>> convs);
+               std::vector<std::vector<float>> convs, RecurrentStates::Contents recurrent);
   int64_t low_water() const { return low_water_; }
 
  private:
@@ -86,8 +100,11 @@ class SequenceState {
   int64_t low_water_ = 0;  // positions below this may have lost keys that a session there would see
   std::vector<std::vector<Block>> blocks_;            // [group][position / 256]
   std::vector<std::vector<const std::byte*>> bases_;  // the same as addresses
-  std::vector<std::vector<float>> convs_;             // [conv][slots, channels], position p in slot p % slots
-  void refresh(size_t group);
+  std::vector<int64_t> released_;          // [group] blocks below this are given back, but for those of sinks
+  std::vector<std::vector<float>> convs_;  // [conv][slots, channels], position p in slot p % slots
+  RecurrentStates recurrent_;
+  void put(size_t group, size_t index, Block block);
+  static int64_t sink_blocks(const CacheLayout::Group& group);
 };
 
 }  // namespace mneme

@@ -44,6 +44,13 @@ StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t mixer);
 /// Sizes the attention buffers of a step.
 void size_attention(const ModelImpl& model, const Step& step, bool decode);
 
+// stages_recurrent.cpp: gated linear attention and the gated delta rule
+DecodeAttentionStage make_decode_recurrent_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_recurrent_prepare_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_recurrent_stage(const ModelImpl& model, size_t mixer);
+/// Sizes the buffers of recurrences for a step.
+void size_recurrent(const ModelImpl& model, const Step& step, bool decode);
+
 // stages_memory.cpp: an Engram module before a mixer. Rows of all modules are asked for at the start of a
 // pass.
 StagePtr make_memory_start_stage(const ModelImpl& model);

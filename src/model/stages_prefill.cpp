@@ -16,7 +16,7 @@ class PrepareStage final : public Stage {
       if (input == PrefillInput::mixer)
         set(w.q.w.cols, w.inputs(), &model.layers[model.mixers[index].layer].attn_norm);
       else
-        set(w.o.w.cols, {&w.o}, nullptr);
+        set_attention(w);
     } else {
       const LayerWeights& w = model.layers[index];
       if (input == PrefillInput::ffn)
@@ -26,7 +26,10 @@ class PrepareStage final : public Stage {
     }
   }
   std::string describe() const override {
-    return fmt::format("{}  {} columns to {}", norm_ != nullptr ? "norm+round      " : "round           ",
+    return fmt::format("{}  {} columns to {}",
+                       norm_ != nullptr        ? "norm+round      "
+                       : head_norm_ != nullptr ? "head norm+round "
+                                               : "round           ",
                        cols_,
                        forms_.int8      ? "int8"
                        : forms_.rounded ? "int8 as f32"
@@ -43,6 +46,13 @@ class PrepareStage final : public Stage {
     const int64_t end = std::min((task + 1) * kPrepareRows, step.rows());
     for (int64_t n = task * kPrepareRows; n < end; ++n) {
       const float* row = source.data() + n * cols_;
+      if (head_norm_ != nullptr) {  // a norm over every output head of a recurrence
+        const auto dim = std::ssize(*head_norm_);
+        for (int64_t c = 0; c < cols_; c += dim)
+          rms_norm(row + c, head_norm_->data(), static_cast<float>(model_.config.norm.eps), dim,
+                   scratch.data() + c);
+        row = scratch.data();
+      }
       if (norm_ != nullptr) {
         rms_norm(row, norm_->data(), static_cast<float>(model_.config.norm.eps), cols_, scratch.data());
         row = scratch.data();
@@ -57,8 +67,13 @@ class PrepareStage final : public Stage {
     norm_ = norm;
     for (const Linear* linear : consumers) forms_.add(*linear);
   }
+  void set_attention(const MixerWeights& w) {
+    set(w.o.w.cols, {&w.o}, nullptr);
+    if (!w.out_norm.empty()) head_norm_ = &w.out_norm;
+  }
   const ModelImpl& model_;
   const PrefillInput input_;
+  const std::vector<float>* head_norm_ = nullptr;
   int64_t cols_ = 0;
   const std::vector<float>* norm_ = nullptr;  // null: the source goes in as it is
   InputForms forms_;

@@ -125,8 +125,9 @@ TEST_P(SessionOf, RandomSnapshotRestoreForkRollbackEqualTheStraightRun) {
 
 TEST_P(SessionOf, SnapshotFileRestoresTheSameBits) {
   const auto m = model();
-  const auto path = std::filesystem::temp_directory_path() /
-                    ("mneme-session-test-" + std::to_string(::getpid()) + GetParam().model + ".snap");
+  std::string file = "mneme-session-test-" + std::to_string(::getpid()) + GetParam().model + ".snap";
+  std::replace(file.begin(), file.end(), '/', '_');
+  const auto path = std::filesystem::temp_directory_path() / file;
   Session session(m, options());
   session.append(random_ids(*m, 290, 1));
   session.snapshot().save(path);
@@ -199,18 +200,22 @@ INSTANTIATE_TEST_SUITE_P(Models, SessionOf,
                          testing::Values(Case{"llama", KvType::f32}, Case{"llama_q8_0.gguf", KvType::f16},
                                          Case{"mistral", KvType::f16}, Case{"gemma3_pattern", KvType::f32},
                                          Case{"qwen3", KvType::int8}, Case{"gemma3_pattern", KvType::int8},
-                                         Case{"memory", KvType::f32}, Case{"memory", KvType::int8}),
+                                         Case{"memory", KvType::f32}, Case{"memory", KvType::int8},
+                                         Case{"mixers/gla_low_rank", KvType::f32},
+                                         Case{"mixers/delta", KvType::f32},
+                                         Case{"mixers/hybrid", KvType::f32},
+                                         Case{"mixers/hybrid", KvType::int8}),
                          [](const auto& c) {
                            std::string name = std::string(c.param.model) + "_" +
                                               (c.param.kv == KvType::f32   ? "f32"
                                                : c.param.kv == KvType::f16 ? "f16"
                                                                            : "int8");
-                           for (auto& ch : name) ch = ch == '.' ? '_' : ch;
+                           for (auto& ch : name) ch = ch == '.' || ch == '/' ? '_' : ch;
                            return name;
                          });
 
 TEST(Session, CancelledAppendLeavesTheStateUnchanged) {
-  for (const char* name : {"llama", "mistral"}) {
+  for (const char* name : {"llama", "mistral", "mixers/delta", "mixers/hybrid"}) {
     const auto m = load_tiny(name);
     SessionOptions o;
     o.chunk = 16;
@@ -277,8 +282,10 @@ TEST(Session, SnapshotOfAnotherModelOrOptionsIsRefused) {
   EXPECT_NO_THROW(again.restore(session.snapshot()));
 }
 
-TEST(Session, DamagedSnapshotFilesAreRefused) {
-  const auto m = load_tiny("llama");
+class DamagedSnapshot : public testing::TestWithParam<const char*> {};
+
+TEST_P(DamagedSnapshot, IsRefused) {
+  const auto m = load_tiny(GetParam());
   Session session(m);
   const std::vector<TokenId> ids(20, 4);
   session.append(ids);
@@ -298,8 +305,16 @@ TEST(Session, DamagedSnapshotFilesAreRefused) {
   }
 }
 
-// What version 1 wrote: no "convs" in the header, nothing behind the blocks.
-TEST(Session, SnapshotFilesOfVersionOneAreRead) {
+INSTANTIATE_TEST_SUITE_P(Session, DamagedSnapshot, testing::Values("llama", "mixers/hybrid"),
+                         [](const auto& p) {
+                           return std::string(p.param == std::string("llama") ? "llama" : "hybrid");
+                         });
+
+// What versions 1 and 2 wrote: no "recurrent" in the header, in version 1 no "convs" either, nothing behind
+// the blocks.
+class OldSnapshot : public testing::TestWithParam<uint32_t> {};
+
+TEST_P(OldSnapshot, IsRead) {
   const auto m = load_tiny("mistral");
   Session session(m);
   const std::vector<TokenId> ids(20, 4), next{5, 6};
@@ -311,16 +326,37 @@ TEST(Session, SnapshotFilesOfVersionOneAreRead) {
   const auto number = [](uint32_t value) { return std::string(reinterpret_cast<const char*>(&value), 4); };
   const uint32_t header_bytes = load_le<uint32_t>(std::as_bytes(std::span(file)).data() + 12);
   Json header = Json::parse(file.substr(16, header_bytes));
-  ASSERT_EQ(header.erase("convs"), 1u);
+  ASSERT_EQ(header.erase("recurrent"), 1u);
+  if (GetParam() == 1) {
+    ASSERT_EQ(header.erase("convs"), 1u);
+  }
   const std::string text = header.dump();
-  std::string old = file.substr(0, 8) + number(1) + number(static_cast<uint32_t>(text.size())) + text +
-                    file.substr(16 + header_bytes, file.size() - 64 - 16 - header_bytes);
+  std::string old = file.substr(0, 8) + number(GetParam()) + number(static_cast<uint32_t>(text.size())) +
+                    text + file.substr(16 + header_bytes, file.size() - 64 - 16 - header_bytes);
   old += sha256_hex(old);
   std::ofstream(path, std::ios::binary) << old;
   Session other(m);
   other.restore(Snapshot::load(path));
   std::filesystem::remove(path);
   EXPECT_EQ(copy(other.append(next)), copy(session.append(next)));
+}
+
+INSTANTIATE_TEST_SUITE_P(Session, OldSnapshot, testing::Values(1u, 2u));
+
+// A snapshot of a model without recurrences does not fit one that has them, whatever its header says.
+TEST(Session, SnapshotWithoutItsRecurrentStatesIsRefused) {
+  const auto m = load_tiny("mixers/hybrid");
+  Session session(m);
+  const std::vector<TokenId> ids(40, 4);
+  session.append(ids);
+  const Snapshot good = session.snapshot();
+  auto data = std::make_shared<Snapshot::Data>(good.data());
+  EXPECT_NO_THROW(session.restore(Snapshot(data)));
+  data->recurrent = {};
+  EXPECT_EQ(code_of([&] { session.restore(Snapshot(data)); }), ErrorCode::corrupt);
+  *data = good.data();
+  data->recurrent.checkpoints.erase(data->recurrent.checkpoints.begin());
+  EXPECT_EQ(code_of([&] { session.restore(Snapshot(data)); }), ErrorCode::corrupt);
 }
 
 TEST(Session, SessionsOfOneModelRunFromManyThreads) {

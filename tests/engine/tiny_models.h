@@ -1,4 +1,5 @@
-// The tiny random checkpoints of tests/data/models, made with transformers (tools/make_golden_models.py).
+// The tiny random checkpoints of tests/data/models, made with transformers (tools/make_golden_models.py), and
+// of tests/data/mixers (tools/mixer_reference.py), whose names begin with "mixers/".
 #pragma once
 #include <memory>
 #include <string>
@@ -11,7 +12,7 @@
 namespace mneme {
 
 inline std::string tiny_model_path(const std::string& name) {
-  return std::string(MNEME_TEST_DATA) + "/models/" + name;
+  return std::string(MNEME_TEST_DATA) + (name.starts_with("mixers/") ? "/" : "/models/") + name;
 }
 
 inline std::shared_ptr<const Model> load_tiny(const std::string& name, LoadOptions options = {}) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "every_isa.h"
+#include "simd/elementwise.h"
 #include "simd/recurrence_chunk.h"
 #include "simd/recurrence_inputs.h"
 
@@ -204,6 +205,16 @@ TEST_P(RecurrenceOnEveryIsa, DeadHeadsGiveZerosAndLeaveTheStateToDecay) {
       const float decay = inputs.update[static_cast<size_t>(3 * s.update_values() + s.decay_offset() + r)];
       ASSERT_FLOAT_EQ(after.state[at], decay * held.state[at]);
     }
+}
+
+// The norm over a head that is all zeros gives zeros, not 0 / 0.
+TEST_P(RecurrenceOnEveryIsa, NormOfADeadHeadIsZero) {
+  for (const int64_t dim : {1, 7, 16, 33, 128}) {
+    const std::vector<float> zero(static_cast<size_t>(dim)), weight(zero.size(), 3);
+    std::vector<float> out(zero.size(), 9);
+    rms_norm(zero.data(), weight.data(), 1e-6f, dim, out.data());
+    ASSERT_EQ(out, zero);
+  }
 }
 
 constexpr int64_t kSizes[] = {1, 2, 7, 8, 15, 16, 17, 33, 64, 100};
