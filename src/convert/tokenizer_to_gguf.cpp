@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/fail.h"
+#include "model/load_tokenizer.h"
 #include "model/tokenizer_from_gguf.h"
 #include "text/tokenizer_json.h"
 
@@ -141,7 +142,7 @@ void put_tokenizer(const TokenizerSpec& spec, uint32_t vocab, GgufMetadata& out)
 }
 
 void put_tokenizer(const Checkpoint& in, GgufMetadata& out) {
-  const std::string json = in.folder_file("tokenizer.json");
+  const std::string json = folder_tokenizer_json(in);
   if (json.empty()) return;
   TokenizerSpec spec = spec_from_tokenizer_json(json, in.folder_file("tokenizer_config.json"),
                                                 in.folder_file("generation_config.json"));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/fail.h"
+#include "model/load_tokenizer.h"
 #include "model/tokenizer_from_gguf.h"
 
 namespace mneme {
@@ -178,7 +179,7 @@ std::string model_json(const TokenizerSpec& spec) {
 
 HfTokenizerFiles copied_files(const Checkpoint& in) {
   HfTokenizerFiles out;
-  out.tokenizer = in.folder_file("tokenizer.json");
+  out.tokenizer = folder_tokenizer_json(in);
   out.tokenizer_config = in.folder_file("tokenizer_config.json");
   out.generation_config = in.folder_file("generation_config.json");
   const Json config = parse_json(in.folder_file("config.json"), "config.json");

@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "core/json_fields.h"
 #include "model/config_limits.h"
+#include "model/gla_swa.h"
 #include "model/hf_rope.h"
 
 namespace mneme {
@@ -28,6 +29,8 @@ struct Family {
   uint32_t period;
   double attn_softcap, logit_softcap;
 };
+
+constexpr const char* kGlaSwa = "gla_swa";  // too unlike the others for this table: model/gla_swa.h
 
 using B = Family::Bias;
 using W = Family::Window;
@@ -188,6 +191,10 @@ void check_runnable(JsonFields& fields) {
 ModelConfig from_fields(const Json& json, const TensorSource* tensors) {
   constexpr auto kNulls = JsonFields::Nulls::absent;
   JsonFields whole(json, "", ErrorCode::corrupt, kNulls);
+  if (whole.string("model_type") == kGlaSwa) {
+    check_runnable(whole);
+    return gla_swa_config(whole, tensors);
+  }
   const bool multimodal = whole.string("model_type") == "gemma3";
   JsonFields fields = multimodal ? whole.object("text_config") : whole;
   const Family& family = find_family(multimodal ? "gemma3_text" : whole.string("model_type"));
@@ -218,6 +225,7 @@ const std::vector<std::string>& hf_model_types() {
     std::vector<std::string> out;
     for (const Family& family : kFamilies) out.emplace_back(family.type);
     out.emplace_back("gemma3");
+    out.emplace_back(kGlaSwa);
     return out;
   }();
   return types;

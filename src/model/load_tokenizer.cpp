@@ -6,6 +6,7 @@
 #include "model/tokenizer_from_gguf.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_spec.h"
+#include "text/tokenizer_vocab.h"
 
 namespace mneme {
 namespace {
@@ -36,13 +37,23 @@ TokenizerSpec spec_from_folder(const Checkpoint& checkpoint, const std::string& 
 
 }  // namespace
 
+std::string folder_tokenizer_json(const Checkpoint& checkpoint) {
+  std::string json = checkpoint.folder_file("tokenizer.json");
+  if (!json.empty()) return json;
+  const std::string vocab = checkpoint.folder_file("vocab.json");
+  const std::string merges = checkpoint.folder_file("merges.txt");
+  const std::string config = checkpoint.folder_file("tokenizer_config.json");
+  if (vocab.empty() || merges.empty() || config.empty()) return {};
+  return tokenizer_json_from_vocab(vocab, merges, config);
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer(const Checkpoint& checkpoint) {
   TokenizerSpec spec;
   if (checkpoint.metadata() != nullptr) {
     if (!checkpoint.metadata()->has("tokenizer.ggml.model")) return nullptr;
     spec = tokenizer_spec_from_gguf(*checkpoint.metadata());
   } else {
-    const std::string json = checkpoint.folder_file("tokenizer.json");
+    const std::string json = folder_tokenizer_json(checkpoint);
     if (json.empty()) return nullptr;
     spec = spec_from_folder(checkpoint, json);
   }

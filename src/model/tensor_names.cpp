@@ -6,6 +6,8 @@
 #include <set>
 
 #include "core/fail.h"
+#include "files/printable.h"
+#include "model/gla_swa.h"
 
 namespace mneme {
 namespace {
@@ -246,12 +248,14 @@ std::string hf_prefix(const TensorSource& tensors) {
 }
 
 TensorMatch match_tensors(const ModelConfig& config, const TensorSource& tensors, NameStyle style) {
-  const bool hf = style == NameStyle::hugging_face;
-  const std::string prefix = hf ? hf_prefix(tensors) : std::string();
+  const bool hf = style == NameStyle::hugging_face, gla_swa = hf && has_gla_swa_names(tensors);
+  const std::string prefix = hf && !gla_swa ? hf_prefix(tensors) : std::string();
   TensorMatch out;
   std::set<const TensorInfo*> used;
   for (const ExpectedTensor& expected : expected_tensors(config)) {
-    const std::string name = hf ? hf_tensor_name(config, expected.name, prefix) : expected.name;
+    const std::string name = gla_swa ? gla_swa_tensor_name(config, expected.name)
+                             : hf    ? hf_tensor_name(config, expected.name, prefix)
+                                     : expected.name;
     const TensorInfo* found = tensors.find(name);
     require(found != nullptr, ErrorCode::mismatch,
             "tensor {} is missing; the config asks for it with shape {}", name, shape_text(expected.shape));
@@ -263,6 +267,10 @@ TensorMatch match_tensors(const ModelConfig& config, const TensorSource& tensors
   }
   for (const TensorInfo& tensor : tensors.tensors())
     if (!used.contains(&tensor) && !derived(tensor.name)) out.leftovers.push_back(tensor.name);
+  // Other checkpoints may carry parts that are not the text model's; of this one every tensor is known.
+  for (const std::string& name : out.leftovers)
+    require(!gla_swa || gla_swa_may_ignore(name), ErrorCode::mismatch,
+            "tensor {} does not belong to a gla_swa model of this config", printable(name));
   return out;
 }
 

@@ -111,6 +111,10 @@ struct Refusal {
   const char* message;
 };
 
+void PrintTo(const Refusal& refusal, std::ostream* out) {
+  *out << refusal.file;
+}
+
 class TorchRefusals : public testing::TestWithParam<Refusal> {};
 
 TEST_P(TorchRefusals, AreNamed) {
