@@ -30,6 +30,15 @@ uint64_t kv_bytes_written(const ModelConfig& config, KvType kv) {
   return bytes;
 }
 
+uint64_t state_bytes(const ModelConfig& config) {
+  uint64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      if (mixer.recurrent())
+        bytes += uint64_t{mixer.kv_heads} * mixer.head_dim * mixer.head_dim * sizeof(float);
+  return bytes;
+}
+
 uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context) {
   uint64_t bytes = 0;
   for (const LayerConfig& layer : config.layers)
@@ -44,6 +53,7 @@ double decode_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t wei
   for (uint64_t i = 0; i < tokens; ++i)
     cache += static_cast<double>(kv_bytes_read(config, kv, depth + i + 1));
   return static_cast<double>(weights) + static_cast<double>(kv_bytes_written(config, kv)) +
+         2 * static_cast<double>(state_bytes(config)) +
          cache / static_cast<double>(std::max<uint64_t>(tokens, 1));
 }
 
@@ -52,7 +62,8 @@ double prefill_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t we
   double bytes = 0;
   for (uint64_t done = 0; done < tokens;) {
     done += std::min(chunk, tokens - done);
-    bytes += static_cast<double>(weights) + static_cast<double>(kv_bytes_read(config, kv, depth + done));
+    bytes += static_cast<double>(weights) + static_cast<double>(kv_bytes_read(config, kv, depth + done)) +
+             2 * static_cast<double>(state_bytes(config));
   }
   return bytes / static_cast<double>(std::max<uint64_t>(tokens, 1)) +
          static_cast<double>(kv_bytes_written(config, kv));

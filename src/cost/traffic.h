@@ -9,15 +9,17 @@ namespace mneme {
 
 /// Bytes of keys and values, scales included, that one token adds to the cache over all layers.
 uint64_t kv_bytes_written(const ModelConfig& config, KvType kv);
+/// Bytes of the states of the recurrences (f32), read and written by every token or pass.
+uint64_t state_bytes(const ModelConfig& config);
 /// Bytes of keys and values that the attention of one token reads when it sees `context` positions, itself
-/// included; layers with a window see no more than it and its sinks.
+/// included; layers with a window see no more than it and its sinks, sparse ones no more than their blocks.
 uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context);
 /// Mean bytes a token over `tokens` tokens decoded one after the other from `depth` on: every weight once,
-/// the KV cache read and written. `weights`: Model::bytes_per_token().
+/// the KV cache and the states read and written. `weights`: Model::bytes_per_token().
 double decode_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t weights, uint64_t depth,
                               uint64_t tokens);
 /// The same for a prompt of `tokens` tokens read in passes of `chunk`: every weight once a pass, the cache
-/// once a pass.
+/// and the states once a pass.
 double prefill_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t weights, uint64_t depth,
                                uint64_t tokens, uint64_t chunk);
 

@@ -13,6 +13,14 @@ namespace {
 // Logits of a whole chunk are kept to about this many bytes: a vocabulary of 262,144 has 1 MB a token.
 constexpr uint64_t kLogitBytes = uint64_t{64} << 20;
 
+const SessionOptions& checked(const SessionOptions& options) {
+  require(options.chunk >= 1 && options.chunk <= 65536, ErrorCode::invalid_argument,
+          "chunk must be between 1 and 65536 tokens, not {}", options.chunk);
+  require(options.max_rollback <= (1u << 20), ErrorCode::invalid_argument,
+          "max_rollback must be at most {}, not {}", 1u << 20, options.max_rollback);
+  return options;
+}
+
 }  // namespace
 
 std::shared_ptr<Executor> Executor::of(const std::shared_ptr<const Model>& model) {
@@ -29,21 +37,37 @@ std::shared_ptr<Executor> Executor::of(const std::shared_ptr<const Model>& model
 bool Executor::run(std::span<const Slice> slices, std::span<const TokenId> ids,
                    std::span<const int64_t> logit_rows, float* logits, const CancelToken* cancel) {
   const std::lock_guard lock(mutex_);
-  Step step{model_->impl(), workspace_, slices, ids, logit_rows, logits, {}};
+  Step step{model_->impl(), workspace_, slices, ids, logit_rows, logits, {}, nullptr};
   if (cancel != nullptr) step.cancelled = [cancel] { return cancel->cancelled(); };
   return run_step(*model_->impl().pool, step);
 }
 
+SequenceState Executor::fresh(const SessionOptions& options) {
+  auto layout = std::make_shared<const CacheLayout>(
+      make_cache_layout(model_->config(), kv_format(options.kv), options.max_rollback));
+  if (layout->sink_tokens == 0) return SequenceState(std::move(layout));
+  const std::lock_guard lock(mutex_);
+  const auto key = std::pair(options.kv, options.max_rollback);
+  auto at = starts_.find(key);
+  if (at == starts_.end()) at = starts_.emplace(key, after_sink_tokens(std::move(layout))).first;
+  return at->second;
+}
+
+SequenceState Executor::after_sink_tokens(std::shared_ptr<const CacheLayout> layout) {
+  const int64_t n = layout->sink_tokens;
+  SequenceState state(std::move(layout));
+  state.reserve(n);
+  const Slice slice{&state, 0, n, 0, {}};
+  const std::vector<TokenId> ids(static_cast<size_t>(n));  // none; the embeddings stand for them
+  Step step{
+      model_->impl(), workspace_, {&slice, 1}, ids, {}, nullptr, {}, model_->impl().sink_embeddings.data()};
+  run_step(*model_->impl().pool, step);
+  state.advance(n);
+  return state;
+}
+
 SessionImpl::SessionImpl(std::shared_ptr<const Model> m, const SessionOptions& o)
-    : model(std::move(m)),
-      options(o),
-      executor(Executor::of(model)),
-      state(std::make_shared<CacheLayout>(
-          make_cache_layout(model->config(), kv_format(o.kv), o.max_rollback))) {
-  require(options.chunk >= 1 && options.chunk <= 65536, ErrorCode::invalid_argument,
-          "chunk must be between 1 and 65536 tokens, not {}", options.chunk);
-  require(options.max_rollback <= (1u << 20), ErrorCode::invalid_argument,
-          "max_rollback must be at most {}, not {}", 1u << 20, options.max_rollback);
+    : model(std::move(m)), options(o), executor(Executor::of(model)), state(executor->fresh(checked(o))) {
   if (options.max_context == 0) options.max_context = model->config().context;
 }
 
@@ -55,7 +79,7 @@ void SessionImpl::check_ids(std::span<const TokenId> ids) const {
 }
 
 void SessionImpl::check_room(uint64_t n) const {
-  const uint64_t context = options.max_context, used = static_cast<uint64_t>(state.position());
+  const uint64_t context = options.max_context, used = tokens.size();
   if (context == 0) return;
   require(n <= context && used <= context - n, ErrorCode::limit,
           "{} tokens do not fit after {}: the context holds {}; shorten the text or raise the context", n,
@@ -76,7 +100,7 @@ const SessionOptions& Session::options() const noexcept {
   return impl_->options;
 }
 uint64_t Session::position() const noexcept {
-  return static_cast<uint64_t>(impl_->state.position());
+  return impl_->tokens.size();
 }
 const std::vector<TokenId>& Session::tokens() const noexcept {
   return impl_->tokens;
@@ -104,12 +128,13 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
   std::optional<SequenceState> before;
   if (s.state.layout().forgets() && long_run) before = s.state;
   const int64_t start = s.state.position();
+  const size_t held = s.tokens.size();
   const auto undo = [&] {
     if (before)
       s.state = *before;
     else
       s.state.rollback(s.state.position() - start);
-    s.tokens.resize(static_cast<size_t>(start));
+    s.tokens.resize(held);
   };
 
   s.has_logits = false;

@@ -19,14 +19,21 @@ class Executor {
   /// The executor of a model, made on first use and freed with its last session.
   static std::shared_ptr<Executor> of(const std::shared_ptr<const Model>& model);
 
+  /// The state that a session starts from: empty, or with the model's sink tokens behind it (computed once
+  /// for sessions with equal options). Thread-safe.
+  SequenceState fresh(const SessionOptions& options);
+
   /// One pass. Returns false if cancelled. Thread-safe: passes queue.
   bool run(std::span<const Slice> slices, std::span<const TokenId> ids, std::span<const int64_t> logit_rows,
            float* logits, const CancelToken* cancel);
 
  private:
   std::shared_ptr<const Model> model_;
+  SequenceState after_sink_tokens(std::shared_ptr<const CacheLayout> layout);
+
   std::mutex mutex_;
   Workspace workspace_;
+  std::map<std::pair<KvType, uint32_t>, SequenceState> starts_;  // by KV type and max_rollback
 };
 
 class SessionImpl {

@@ -244,8 +244,9 @@ Snapshot Session::snapshot() const {
   data->model = impl_->model;
   data->kv = impl_->options.kv;
   data->max_rollback = impl_->options.max_rollback;
-  data->position = impl_->state.position();
-  data->low_water = impl_->state.low_water();
+  const int64_t sinks = impl_->state.layout().sink_tokens;
+  data->position = impl_->state.position() - sinks;
+  data->low_water = std::max<int64_t>(0, impl_->state.low_water() - sinks);
   data->tokens = impl_->tokens;
   const auto row = logits();
   data->logits.assign(row.begin(), row.end());
@@ -273,7 +274,8 @@ void Session::restore(const Snapshot& snapshot) {
   require(s.options.max_context == 0 || data.position <= int64_t{s.options.max_context}, ErrorCode::limit,
           "the snapshot holds {} tokens, the context {}", data.position, s.options.max_context);
   const auto& groups = s.state.layout().groups;
-  const auto blocks = static_cast<size_t>((data.position + kPagePositions - 1) / kPagePositions);
+  const int64_t sinks = s.state.layout().sink_tokens;  // before the snapshot's first position
+  const auto blocks = static_cast<size_t>((sinks + data.position + kPagePositions - 1) / kPagePositions);
   require(data.blocks.size() == groups.size() && (data.logits.empty() || data.logits.size() == s.vocab()),
           ErrorCode::corrupt, "the snapshot does not have the shape of this model");
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -282,7 +284,7 @@ void Session::restore(const Snapshot& snapshot) {
             blocks);
     // The blocks that a session at this position, or rolled back as far as allowed, can still see.
     const int64_t oldest =
-        groups[g].window > 0 ? std::max<int64_t>(0, data.low_water - groups[g].window + 1) : 0;
+        groups[g].window > 0 ? std::max<int64_t>(0, sinks + data.low_water - groups[g].window + 1) : 0;
     for (size_t i = 0; i < blocks; ++i) {
       const auto& block = data.blocks[g][i];
       const bool seen = static_cast<int64_t>(i) >= oldest / kPagePositions ||
@@ -299,7 +301,7 @@ void Session::restore(const Snapshot& snapshot) {
   for (const TokenId id : data.tokens)
     require(id >= 0 && static_cast<uint64_t>(id) < s.vocab(), ErrorCode::corrupt,
             "the snapshot holds token id {}", id);
-  s.state.restore(data.position, data.low_water, data.blocks, data.convs, data.recurrent);
+  s.state.restore(sinks + data.position, sinks + data.low_water, data.blocks, data.convs, data.recurrent);
   s.tokens = data.tokens;
   s.logits = data.logits;
   s.last_logits = 0;

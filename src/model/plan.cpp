@@ -64,12 +64,10 @@ void check_runnable(const ModelImpl& model) {
     require(mixer.recurrent() || mixer.type == MixerType::full || mixer.type == MixerType::window,
             ErrorCode::unsupported, "layers[{}] has a mixer of type \"{}\", which this version cannot run",
             model.mixers[i].layer, config_names::word(config_names::kMixers, mixer.type));
-    require(mixer.edge == WindowEdge::exact, ErrorCode::unsupported,
-            "layers[{}] has a window with the edge \"{}\", which this version cannot run",
-            model.mixers[i].layer, config_names::word(config_names::kEdges, mixer.edge));
   }
-  require(model.config.sink_tokens == 0, ErrorCode::unsupported,
-          "the model has {} sink tokens, which this version cannot run", model.config.sink_tokens);
+  require(model.config.sink_tokens == 0 || model.memory_layers.empty(), ErrorCode::unsupported,
+          "the model has sink tokens and memories; this version runs one or the other, because sink tokens "
+          "have no ids to look up");
 }
 
 // Grows what the stages of this step write. Done by one thread before the walk; the first pass of a size

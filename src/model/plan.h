@@ -36,7 +36,7 @@ struct Slice {
   SequenceState* state = nullptr;
   int64_t row = 0;       // first row of the step
   int64_t count = 0;     // rows
-  int64_t position = 0;  // of the first row
+  int64_t position = 0;  // of the first row, counted from the first sink token
   std::span<const TokenId> before =
       {};  // tokens of the sequence before the first row; memories look back on them
 };
@@ -98,6 +98,7 @@ struct Step {
   std::span<const int64_t> logit_rows;  // rows whose logits are wanted
   float* logits = nullptr;              // [logit_rows, vocab]
   std::function<bool()> cancelled;      // polled by thread 0 between layers; may be empty
+  const float* embeddings = nullptr;    // [rows, d_model] instead of those of the ids: the sink tokens
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 };
 

@@ -9,15 +9,20 @@ namespace mneme {
 
 namespace {
 
+/// Keys that a query of a window sees at most; 0 = all.
+int64_t window_keys(const MixerConfig& mixer) {
+  if (mixer.type != MixerType::window) return 0;
+  return int64_t{mixer.window} + (mixer.edge == WindowEdge::exact ? 0 : 1);
+}
+
 void add_cache(const MixerConfig& mixer, KvFormat format, CacheLayout& layout) {
   if (mixer.recurrent()) {
     layout.layers.emplace_back();  // no keys
     layout.recurrent.add(recurrence_shape(mixer));
     return;
   }
-  const int64_t window =
-      mixer.type == MixerType::window ? mixer.window + (mixer.edge == WindowEdge::exact ? 0 : 1) : 0;
-  const int64_t sinks = window > 0 ? mixer.sinks : 0;
+  const int64_t window = window_keys(mixer);
+  const int64_t sinks = window > 0 ? layout.sink_tokens + mixer.sinks : 0;
   size_t group = 0;
   while (group < layout.groups.size() &&
          (layout.groups[group].window != window || layout.groups[group].sinks != sinks))
@@ -44,6 +49,7 @@ CacheLayout make_cache_layout(const ModelConfig& config, KvFormat format, int64_
   CacheLayout layout;
   layout.max_rollback = max_rollback;
   layout.recurrent = RecurrentLayout(max_rollback);
+  layout.sink_tokens = config.sink_tokens;
   for (const LayerConfig& layer : config.layers) {
     for (const MixerConfig& mixer : layer.mixer.branches()) add_cache(mixer, format, layout);
     if (layer.memory && layer.memory->conv) {
@@ -117,13 +123,13 @@ void SequenceState::advance(int64_t n) {
 }
 
 void SequenceState::rollback(int64_t n) {
-  require(n >= 0 && n <= position_, ErrorCode::invalid_argument,
-          "cannot roll back {} tokens: the session holds {}", n, position_);
+  const int64_t held = position_ - layout_->sink_tokens;
+  require(n >= 0 && n <= held, ErrorCode::invalid_argument,
+          "cannot roll back {} tokens: the session holds {}", n, held);
   if (n == 0) return;
   require(position_ - n >= low_water_, ErrorCode::limit,
           "cannot roll back {} tokens: with windowed or recurrent layers or memory convolutions the last {} "
-          "can be "
-          "undone (max_rollback {})",
+          "can be undone (max_rollback {})",
           n, position_ - low_water_, layout_->max_rollback);
   recurrent_.rollback(position_ - n);
   position_ -= n;

@@ -44,6 +44,7 @@ struct CacheLayout {
   std::vector<Conv> convs;
   RecurrentLayout recurrent;
   int64_t max_rollback = 16;
+  int64_t sink_tokens = 0;  // positions before those of a session
 
   /// True if only the last max_rollback tokens can be undone.
   bool forgets() const;

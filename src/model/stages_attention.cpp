@@ -21,14 +21,21 @@ constexpr int64_t kStoreRows = 16;
 
 class AttentionStage : public Stage {
  public:
-  AttentionStage(const ModelImpl& model, size_t index)
+  AttentionStage(const ModelImpl& model, size_t index, bool decode)
       : model_(model),
         weights_(model.mixer_weights(index)),
         mixer_(model.mixer_config(index)),
         index_(index),
+        sink_tokens_(model.config.sink_tokens),
         group_(mixer_.heads / mixer_.kv_heads) {
     for (size_t i = 0; i < weights_.rope; ++i)
       pairs_before_ += static_cast<int64_t>(model.ropes[i].inverse_frequencies.size());
+    if (mixer_.type == MixerType::window) {
+      const bool one_more =
+          mixer_.edge == WindowEdge::plus_one || (mixer_.edge == WindowEdge::plus_one_prefill && !decode);
+      window_ = int64_t{mixer_.window} + (one_more ? 1 : 0);
+      sinks_ = sink_tokens_ + int64_t{mixer_.sinks};
+    }
     scale_ = static_cast<float>(mixer_.scale > 0 ? mixer_.scale : 1.0 / std::sqrt(double(mixer_.head_dim)));
   }
 
@@ -71,10 +78,13 @@ class AttentionStage : public Stage {
              k + shape.kv);
   }
 
+  // A query sees [first_visible, end_visible) and the sinks. Sink tokens see each other, in both directions.
   int64_t first_visible(int64_t position) const {
-    return mixer_.type == MixerType::window ? std::max<int64_t>(0, position + 1 - int64_t{mixer_.window}) : 0;
+    return window_ == 0 ? 0 : std::max<int64_t>(0, position + 1 - window_);
   }
-  int64_t sinks() const { return mixer_.type == MixerType::window ? int64_t{mixer_.sinks} : 0; }
+  int64_t end_visible(int64_t position) const {
+    return position < sink_tokens_ ? sink_tokens_ : position + 1;
+  }
 
   AttentionArgs make_args(const Slice& slice, int64_t kv_head) const {
     const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
@@ -83,7 +93,7 @@ class AttentionStage : public Stage {
     args.kv_head = kv_head;
     args.pages = slice.state->pages(index_);
     args.page_offset = cache.offset;
-    args.sinks = sinks();
+    args.sinks = sinks_;
     args.softcap = static_cast<float>(mixer_.softcap);
     return args;
   }
@@ -102,16 +112,26 @@ class AttentionStage : public Stage {
 
   std::string describe_mixer() const {
     std::string text = fmt::format("{} heads of {}, {} kv", mixer_.heads, mixer_.head_dim, mixer_.kv_heads);
-    if (mixer_.type == MixerType::window) text += fmt::format(", window {}", mixer_.window);
+    if (mixer_.type == MixerType::window) text += fmt::format(", window {}", window_text());
     if (mixer_.qk_norm) text += ", qk norm";
-    if (mixer_.sinks > 0 || mixer_.sink_logits) text += ", sinks";
+    if (sinks_ > 0 || mixer_.sink_logits) text += ", sinks";
     return text;
+  }
+
+  std::string window_text() const {
+    const char* more = mixer_.edge == WindowEdge::exact      ? ""
+                       : mixer_.edge == WindowEdge::plus_one ? " + 1"
+                                                             : " (+ 1 in prefill)";
+    return std::to_string(mixer_.window) + more;
   }
 
   const ModelImpl& model_;
   const MixerWeights& weights_;
   const MixerConfig& mixer_;
   const size_t index_;  // mixer index
+  const int64_t sink_tokens_;
+  int64_t window_ = 0;  // keys that a query sees, its own included; 0 = all
+  int64_t sinks_ = 0;   // first positions that a window does not hide, sink tokens included
   const int64_t group_;
   int64_t pairs_before_ = 0;
   float scale_ = 1;
@@ -135,7 +155,7 @@ int64_t part_index(int64_t row, const MixerConfig& mixer, int64_t kv_head, int64
 
 class DecodeAttention final : public AttentionStage, public AttentionParts {
  public:
-  using AttentionStage::AttentionStage;
+  DecodeAttention(const ModelImpl& model, size_t index) : AttentionStage(model, index, true) {}
   std::string describe() const override {
     return "rope+store+attend " + describe_mixer() + ", up to " + std::to_string(kMaxParts) + " parts";
   }
@@ -199,7 +219,7 @@ class DecodeAttention final : public AttentionStage, public AttentionParts {
 
 class PrefillStore final : public AttentionStage {
  public:
-  using AttentionStage::AttentionStage;
+  PrefillStore(const ModelImpl& model, size_t index) : AttentionStage(model, index, false) {}
   std::string describe() const override { return "rope+store        keys and values, " + describe_mixer(); }
   int64_t tasks(const Step& step) const override { return (step.rows() + kStoreRows - 1) / kStoreRows; }
   void run(Step& step, int thread, int64_t task) const override {
@@ -216,7 +236,7 @@ class PrefillStore final : public AttentionStage {
 
 class PrefillAttention final : public AttentionStage {
  public:
-  using AttentionStage::AttentionStage;
+  PrefillAttention(const ModelImpl& model, size_t index) : AttentionStage(model, index, false) {}
   std::string describe() const override {
     return fmt::format("attend            {}, {} tokens a task", describe_mixer(), kQueryRows);
   }
@@ -255,7 +275,7 @@ class PrefillAttention final : public AttentionStage {
       make_queries(step, slice.row + first + r, kv_head, padded, my.q.data() + r * group_ * padded);
       for (int64_t h = 0; h < group_; ++h) {
         my.lo[static_cast<size_t>(r * group_ + h)] = first_visible(position);
-        my.hi[static_cast<size_t>(r * group_ + h)] = position + 1;
+        my.hi[static_cast<size_t>(r * group_ + h)] = end_visible(position);
       }
     }
     AttentionArgs args = make_args(slice, kv_head);

@@ -20,14 +20,22 @@ class EmbedStage final : public Stage {
     Workspace& ws = step.workspace;
     const int64_t d = model_.config.d_model;
     float* x = ws.x.data() + row * d;
-    unpack_row(model_.embedding, step.ids[static_cast<size_t>(row)], 0, d, x);
-    const auto scale = static_cast<float>(model_.config.embedding_scale);
-    if (scale != 1.0f)
-      for (int64_t i = 0; i < d; ++i) x[i] *= scale;
+    if (step.embeddings != nullptr)
+      std::copy_n(step.embeddings + row * d, d, x);
+    else
+      embed(step.ids[static_cast<size_t>(row)], x);
     rotary_angles(step, row, position_of(step, row));
   }
 
  private:
+  void embed(TokenId id, float* x) const {
+    const int64_t d = model_.config.d_model;
+    unpack_row(model_.embedding, id, 0, d, x);
+    const auto scale = static_cast<float>(model_.config.embedding_scale);
+    if (scale != 1.0f)
+      for (int64_t i = 0; i < d; ++i) x[i] *= scale;
+  }
+
   static int64_t position_of(const Step& step, int64_t row) {
     for (const Slice& slice : step.slices)
       if (row >= slice.row && row < slice.row + slice.count) return slice.position + row - slice.row;

@@ -41,6 +41,28 @@ TEST(Traffic, DecodeReadsWeightsAndAGrowingCache) {
                    1e6 + 2 * layer + 2 * layer * 11.5);
 }
 
+TEST(Traffic, RecurrencesHaveAStateInsteadOfACache) {
+  ModelConfig config = two_layers();
+  config.layers[0].mixer.type = MixerType::gla;
+  const MixerConfig gla = config.layers[0].mixer;
+  config.layers.emplace_back();
+  MixerConfig& parallel = config.layers[2].mixer;
+  parallel.type = MixerType::parallel;
+  parallel.of = {gla, config.layers[1].mixer};
+  parallel.of[1].edge = WindowEdge::plus_one;
+  const uint64_t state = 3 * 64 * 64 * 4, row = 3 * 2 * 64 * 2;
+  EXPECT_EQ(state_bytes(config), 2 * state);
+  EXPECT_EQ(kv_bytes_written(config, KvType::f16), 2 * row);
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 1'000'000), row * (104 + 105));
+  EXPECT_DOUBLE_EQ(decode_bytes_per_token(config, KvType::f16, 1000, 1'000'000, 1),
+                   static_cast<double>(1000 + 2 * row + 4 * state + row * (104 + 105)));
+  config.layers[1].mixer.type = MixerType::sparse;
+  config.layers[1].mixer.block = 128;
+  config.layers[1].mixer.top_k = 4;
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 300), row * (300 + 105));
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 105));
+}
+
 TEST(Traffic, PrefillSharesTheWeightsOfAPass) {
   const ModelConfig config = two_layers();
   const double layer = 3 * 2 * 64 * 2;
