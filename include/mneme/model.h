@@ -79,6 +79,9 @@ class Model {
   std::string_view isa() const noexcept;
   ModelBytes bytes() const noexcept;
   std::vector<TensorDescription> tensors() const;
+  /// Tensors that the file holds and the model does not use, by the file's names: a vision tower, or the
+  /// scales of W8ASpike, whose integer spikes this version does not compute.
+  const std::vector<std::string>& unused_tensors() const noexcept;
   /// With `residency`, also how much of each file lies in memory, which looks at all of its pages.
   std::vector<MemoryDescription> memories(bool residency = false) const;
   /// Weight bytes that decoding one token reads.

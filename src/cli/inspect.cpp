@@ -64,6 +64,7 @@ Json as_json(const Model& model, const Options& options) {
   Json json{{"path", model.path()},
             {"config", Json::parse(model.config().to_json())},
             {"tensors", tensors},
+            {"unused_tensors", model.unused_tensors()},
             {"bytes", {{"resident", bytes.resident}, {"mapped", bytes.mapped}, {"disk", bytes.disk}}},
             {"memory", memories_json(model)},
             {"bytes_per_token", model.bytes_per_token()},
@@ -127,6 +128,19 @@ std::string memory_text(const Model& model, const MemoryDescription& memory) {
       memory.rows, memory.text);
 }
 
+std::string unused_text(const std::vector<std::string>& names) {
+  const bool scales = std::all_of(names.begin(), names.end(), [](const std::string& name) {
+    return name.ends_with(".weight_quantizer.scales");
+  });
+  if (scales)
+    return fmt::format(
+        "{} x weight_quantizer.scales, of integer spikes, which this version does not compute\n{:19}(the "
+        "weights "
+        "are floats, rounded already)",
+        names.size(), "");
+  return fmt::format("{} tensors of the file, such as {}", names.size(), names.front());
+}
+
 void print_summary(const Model& model, const Options& options) {
   const ModelConfig& config = model.config();
   const auto line = [](std::string_view name, const std::string& value) {
@@ -159,6 +173,7 @@ void print_summary(const Model& model, const Options& options) {
   if (config.sink_tokens > 0) line("Sink tokens", fmt::format("{}, learned", config.sink_tokens));
   line("Context", fmt::format("{} tokens", config.context));
   line("Tensors", type_text);
+  if (const auto& unused = model.unused_tensors(); !unused.empty()) line("Not used", unused_text(unused));
   line("Memory", fmt::format("{} resident, {} mapped, {} on disk", size(bytes.resident), size(bytes.mapped),
                              size(bytes.disk)));
   line("Read for a token", size(model.bytes_per_token()));

@@ -46,6 +46,7 @@ class Loader {
     for (const size_t layer : model->memory_layers) load_module_vectors(layer);
     load_matrices();
     connect_head();
+    model->unused_tensors = checkpoint_.leftovers();
     count_bytes();
     model->plan = compile_plan(*model);
     return model;

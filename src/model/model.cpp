@@ -42,6 +42,9 @@ ModelBytes Model::bytes() const noexcept {
 std::vector<TensorDescription> Model::tensors() const {
   return impl_->tensors;
 }
+const std::vector<std::string>& Model::unused_tensors() const noexcept {
+  return impl_->unused_tensors;
+}
 std::vector<MemoryDescription> Model::memories(bool residency) const {
   std::vector<MemoryDescription> out;
   for (size_t t = 0; t < impl_->memory_tables.size(); ++t) {

@@ -96,6 +96,7 @@ struct ModelImpl {
   bool extended = false;              // by modules of packs: the config is not only the checkpoint's
   std::unique_ptr<Tokenizer> tokenizer;
   std::vector<TensorDescription> tensors;
+  std::vector<std::string> unused_tensors;  // by the file's names
   ModelBytes bytes;
   uint64_t bytes_per_token = 0;
   Plan plan;

@@ -104,6 +104,14 @@ INSTANTIATE_TEST_SUITE_P(Folders, GoldenModels,
                                          Case{"gemma3", "gemma3"}, Case{"gemma3_pattern", "gemma3_pattern"}),
                          test_name);
 
+// SpikingBrain's architecture at reduced width, beside tools/spikingbrain_reference.py in float64:
+// safetensors, the same weights in torch shards, and the variant whose gate is one matrix.
+INSTANTIATE_TEST_SUITE_P(GlaSwa, GoldenModels,
+                         testing::Values(Case{"spikingbrain", "spikingbrain"},
+                                         Case{"spikingbrain_bin", "spikingbrain"},
+                                         Case{"spikingbrain_fused", "spikingbrain_fused"}),
+                         test_name);
+
 INSTANTIATE_TEST_SUITE_P(Gguf, GoldenModels,
                          testing::Values(Case{"llama.gguf", "llama"}, Case{"qwen3.gguf", "qwen3"},
                                          Case{"gemma3_pattern.gguf", "gemma3_pattern"},
