@@ -78,5 +78,10 @@ make_model() { # FILE ARGUMENTS...
 make_model smollm2-135m-q8_0.gguf --requantize "$shipped" --type q8_0
 make_model 1b-q4_0.gguf --shape 1b --type q4_0 --vocab-from "$shipped"
 make_model 1b-q8_0.gguf --shape 1b --type q8_0 --vocab-from "$shipped"
+for type in q4_0 q8_0; do # the hybrids and what they are compared with
+  make_model "1b-hybrid-$type.gguf" --shape 1b --hybrid --type $type --vocab-from "$shipped"
+  make_model "135m-hybrid-$type.gguf" --shape 135m --hybrid --type $type --vocab-from "$shipped"
+  make_model "135m-$type.gguf" --shape 135m --type $type --vocab-from "$shipped"
+done
 make_model big-q8_0.gguf --shape 1.7b --type q8_0 --vocab-from "$shipped"
 say "ready in $dest"

@@ -107,7 +107,8 @@ def hybrid_config(shape, context):
     config = llama_config(shape, context)
     config["name"] += " hybrid"
     for number, layer in enumerate(config["layers"]):
-        layer["mixer"] |= {"type": "window", "window": 512} if number % 2 else {"type": "gla", "gate_rank": 16}
+        own = {"type": "window", "window": 512} if number % 2 else {"type": "gla", "gate_rank": 16}
+        layer["mixer"] = {**layer["mixer"], **own}
     return config
 
 
@@ -266,11 +267,12 @@ def main():
     parser.add_argument("--requantize", metavar="GGUF", help="convert this file instead of drawing weights")
     parser.add_argument("--hybrid", action="store_true", help="even layers gated linear attention, odd layers a window of 512")
     parser.add_argument("--config", type=pathlib.Path, metavar="JSON", help="this ModelConfig instead of a shape")
-    parser.add_argument("--context", type=int, default=32768)
+    parser.add_argument("--context", type=int, help="positions that the file claims (default 32768, of a hybrid 4194304)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if not args.requantize and not args.vocab_from:
         parser.error("--vocab-from is needed unless --requantize is given")
+    args.context = args.context or (4194304 if args.hybrid else 32768)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     partial = args.out.with_name(args.out.name + ".partial")
     if args.requantize:

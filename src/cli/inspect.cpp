@@ -70,6 +70,7 @@ Json as_json(const Model& model, const Options& options) {
             {"bytes_per_token", model.bytes_per_token()},
             {"state_bytes", session.state_bytes()},
             {"kv_bytes_per_token", kv_bytes(model, options)},
+            {"recurrent_state_bytes", state_bytes(model.config())},
             {"isa", model.isa()},
             {"threads", model.threads()},
             {"has_tokenizer", model.has_tokenizer()},
@@ -177,8 +178,12 @@ void print_summary(const Model& model, const Options& options) {
   line("Memory", fmt::format("{} resident, {} mapped, {} on disk", size(bytes.resident), size(bytes.mapped),
                              size(bytes.disk)));
   line("Read for a token", size(model.bytes_per_token()));
-  line("KV cache", fmt::format("{} for a token of context, {} for all {} ({})", size(kv),
-                               size(kv * config.context), config.context, options.session.kv));
+  if (kv > 0)
+    line("KV cache", fmt::format("{} for a token of context, {} for all {} ({})", size(kv),
+                                 size(kv_bytes_held(config, kv_type(options.session.kv), config.context)),
+                                 config.context, options.session.kv));
+  if (state_bytes(config) > 0)
+    line("State", fmt::format("{} of recurrences, whatever the context", size(state_bytes(config))));
   line("Runs as", describe_model(model));
   if (options.hash) line("Hash", model.hash());
   print("--tensors, --plan and --config show more\n");

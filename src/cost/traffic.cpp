@@ -13,12 +13,14 @@ uint64_t position_bytes(const MixerConfig& mixer, KvType kv) {
   return uint64_t{mixer.kv_heads} * 2 * (row * value + (kv == KvType::int8 ? 4 : 0));
 }
 
-/// Keys that a query sees at most.
-uint64_t most_keys(const MixerConfig& mixer) {
-  if (mixer.type == MixerType::sparse) return uint64_t{mixer.block} * mixer.top_k;
+/// Keys that the cache keeps for later queries at most, and those that a query at decode sees.
+uint64_t most_kept(const MixerConfig& mixer) {
   if (mixer.type != MixerType::window) return UINT64_MAX;
   const uint64_t edge = mixer.edge == WindowEdge::plus_one ? 1 : 0;
   return uint64_t{mixer.window} + edge + mixer.sinks;
+}
+uint64_t most_seen(const MixerConfig& mixer) {
+  return mixer.type == MixerType::sparse ? uint64_t{mixer.block} * mixer.top_k : most_kept(mixer);
 }
 
 }  // namespace
@@ -43,7 +45,15 @@ uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context) {
   uint64_t bytes = 0;
   for (const LayerConfig& layer : config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches())
-      bytes += position_bytes(mixer, kv) * std::min(context, most_keys(mixer));
+      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_seen(mixer)));
+  return bytes;
+}
+
+uint64_t kv_bytes_held(const ModelConfig& config, KvType kv, uint64_t context) {
+  uint64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_kept(mixer)));
   return bytes;
 }
 

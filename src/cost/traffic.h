@@ -9,6 +9,10 @@ namespace mneme {
 
 /// Bytes of keys and values, scales included, that one token adds to the cache over all layers.
 uint64_t kv_bytes_written(const ModelConfig& config, KvType kv);
+/// Bytes of keys and values that the cache holds after `context` positions: of layers with a window no more
+/// than it and its sinks (the cache keeps up to a page and the rollback reach beside them), sink tokens
+/// included.
+uint64_t kv_bytes_held(const ModelConfig& config, KvType kv, uint64_t context);
 /// Bytes of the states of the recurrences (f32), read and written by every token or pass.
 uint64_t state_bytes(const ModelConfig& config);
 /// Bytes of keys and values that the attention of one token reads when it sees `context` positions, itself

@@ -61,6 +61,10 @@ TEST(Traffic, RecurrencesHaveAStateInsteadOfACache) {
   config.layers[1].mixer.top_k = 4;
   EXPECT_EQ(kv_bytes_read(config, KvType::f16, 300), row * (300 + 105));
   EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 105));
+  EXPECT_EQ(kv_bytes_held(config, KvType::f16, 3000), row * (3000 + 105));
+  config.sink_tokens = 7;
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 105 + 2 * 7));
+  EXPECT_EQ(kv_bytes_held(config, KvType::f16, 3000), row * (3000 + 105 + 2 * 7));
 }
 
 TEST(Traffic, PrefillSharesTheWeightsOfAPass) {

@@ -68,6 +68,27 @@ class Mixers(unittest.TestCase):
                 self.assertLess(near, 1.2)  # logits reach 6
                 self.assertGreater(near, 0)
 
+    def test_small_matrices_of_gates_stay_float(self):
+        e2e.mneme_json("quantize", MODELS / "parallel", self.out / "q4.gguf", "--type", "q4_0")
+        types = {t["name"]: t["type"] for t in e2e.mneme_json("inspect", self.out / "q4.gguf")["tensors"]}
+        for name, kind in {"blk.0.mix1.attn_gate_a.weight": "Q4_0", "blk.0.mix1.attn_gate_b.weight": "F32", "blk.0.mix1.attn_gate_b.bias": "F32",
+                           "blk.0.mix1.attn_out_norm.weight": "F32", "blk.1.mix0.attn_decay.weight": "Q4_0", "blk.1.mix0.attn_a_log.weight": "F32",
+                           "blk.1.mix_weights.weight": "F32", "blk.2.mix0.attn_q.weight": "Q4_0", "blk.2.mix1_norm.weight": "F32"}.items():
+            self.assertEqual(types.get(name), kind, name)
+        e2e.mneme_json("quantize", MODELS / "sinks", self.out / "sinks.gguf", "--type", "q8_0")
+        types = {t["name"]: t["type"] for t in e2e.mneme_json("inspect", self.out / "sinks.gguf")["tensors"]}
+        self.assertNotIn("Q8_0", [types.get("sink_embd.weight")])
+
+    def test_inspect_tells_what_a_session_costs(self):
+        told = e2e.mneme_json("inspect", MODELS / "gla_tied", "--kv", "f16")
+        self.assertEqual(told["kv_bytes_per_token"], 0)
+        self.assertEqual(told["recurrent_state_bytes"], (16 * 16 + 24 * 24) * 4)
+        self.assertGreaterEqual(told["state_bytes"], 0)
+        text = e2e.mneme("inspect", MODELS / "gla_tied").stdout
+        self.assertNotIn("KV cache", text)
+        self.assertRegex(text, "State +3.33 kB of recurrences, whatever the context")
+        self.assertRegex(e2e.mneme("inspect", MODELS / "sinks").stdout, "Sink tokens +5, learned")
+
     def test_the_plan_names_branches_and_windows(self):
         told = e2e.mneme_json("inspect", MODELS / "parallel_softmax")
         for stages in told["plan"].values():

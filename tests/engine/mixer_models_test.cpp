@@ -150,6 +150,32 @@ INSTANTIATE_TEST_SUITE_P(Folders, MixerModels,
                                          "gla_low_rank", "gla_matrix", "gla_tied", "delta", "hybrid",
                                          "parallel", "parallel_softmax", "sinks", "sinks_hybrid"));
 
+// Windows give back pages on the way; what a later query sees must still be there, also after a rollback.
+TEST(MixerModelsApart, LongRunsWithReleasedPagesEqualOnePass) {
+  for (const char* name : {"window_exact", "window_plus_one", "window_plus_one_prefill", "sinks",
+                           "sinks_hybrid", "parallel", "hybrid"}) {
+    const auto model = load(name);
+    std::vector<TokenId> ids(700);
+    for (size_t i = 0; i < ids.size(); ++i)
+      ids[i] = static_cast<TokenId>((i * i + 7 * i) % model->config().vocab);
+    Session whole(model, exact_options()), pieces(model, exact_options());
+    const std::vector<float> want = append(whole, ids, ids.size());
+    for (size_t done = 0; done < ids.size();) {  // 2 to 90 tokens at a time, some of them twice
+      const size_t count = std::min<size_t>(2 + done * 37 % 89, ids.size() - done);
+      const auto part = std::span(ids).subspan(done, count);
+      append(pieces, std::vector<TokenId>{1, 2, 3}, 3);
+      pieces.rollback(3);
+      if (count == 1) break;  // a pass of one token is decoding
+      const auto logits = append(pieces, part, count);
+      const size_t vocab = model->config().vocab;
+      EXPECT_LE(max_difference(logits, std::span(want).subspan(done * vocab, count * vocab)), 1e-4)
+          << name << " at " << done;
+      done += count;
+    }
+    EXPECT_GE(pieces.position() + 1, ids.size());
+  }
+}
+
 // The references would notice: one key more or less is far away.
 TEST(MixerModelsApart, TheEdgeOfAWindowMatters) {
   const Golden golden = read_golden("window_plus_one_prefill");
