@@ -59,6 +59,22 @@ class Mixers(unittest.TestCase):
                 self.assertEqual(told[0], told[1])
                 self.assertEqual(told[0], told[2])
 
+    def test_branches_with_interleaved_rotation_are_reordered(self):
+        """A GGUF file of these models pairs rotated values by halves: rows of queries and keys move, logits do not."""
+        for name in ("parallel_softmax", "sinks_hybrid"):
+            with self.subTest(name):
+                ids, plain = golden(name)
+                other = self.out / f"{name}_interleaved"
+                shutil.copytree(MODELS / name, other)
+                described = json.loads((other / "config.json").read_text())
+                described["mneme_config"]["rope"]["style"] = "interleaved"
+                (other / "config.json").write_text(json.dumps(described))
+                want = logits(other, ids)
+                self.assertGreater(distance(want, plain), 0.1)
+                e2e.mneme_json("quantize", other, self.out / f"{name}.gguf", "--type", "f32")
+                self.assertNotIn("style", e2e.mneme_json("inspect", self.out / f"{name}.gguf")["config"]["rope"])
+                self.assertLess(distance(logits(self.out / f"{name}.gguf", ids), want), 1e-4)
+
     def test_eight_bits_stay_near(self):
         for name in RUNNABLE:
             with self.subTest(name):
