@@ -4,12 +4,19 @@
 #   headers/        llama.h of the same version, from the sources of the pip package llama-cpp-python
 #   llamacpp_peer   bench/peer/llamacpp_peer.cpp, built against both
 #   venv/           Python with numpy and gguf; with `--reference` also torch and transformers (float reference)
-#   models/         the model files of bench/vs_llamacpp.sh
+#   models/         the model files of bench/vs_llamacpp.sh; with `--hybrid` also 1b-hybrid, 135m-hybrid and 135m (Q4_0, Q8_0)
 # Run it again at any time: what is there stays.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-reference=no
-[ "${1:-}" = --reference ] && reference=yes && shift
+reference=no hybrid=no
+while :; do
+  case ${1:-} in
+    --reference) reference=yes ;;
+    --hybrid) hybrid=yes ;;
+    *) break ;;
+  esac
+  shift
+done
 dest=${1:-$root/build/peer}
 npm_version=3.22.1     # node-llama-cpp: llama.cpp v0.5.0
 pip_version=0.3.36     # llama-cpp-python: the same llama.cpp
@@ -78,7 +85,7 @@ make_model() { # FILE ARGUMENTS...
 make_model smollm2-135m-q8_0.gguf --requantize "$shipped" --type q8_0
 make_model 1b-q4_0.gguf --shape 1b --type q4_0 --vocab-from "$shipped"
 make_model 1b-q8_0.gguf --shape 1b --type q8_0 --vocab-from "$shipped"
-for type in q4_0 q8_0; do # the hybrids and what they are compared with
+[ $hybrid = no ] || for type in q4_0 q8_0; do # the hybrids and what they are compared with
   make_model "1b-hybrid-$type.gguf" --shape 1b --hybrid --type $type --vocab-from "$shipped"
   make_model "135m-hybrid-$type.gguf" --shape 135m --hybrid --type $type --vocab-from "$shipped"
   make_model "135m-$type.gguf" --shape 135m --type $type --vocab-from "$shipped"
