@@ -23,6 +23,7 @@ namespace {
 constexpr std::string_view kMagic = "MNEMSNAP";
 constexpr uint32_t kVersion = 3, kOldestVersion = 1;
 constexpr uint64_t kPrefix = 16, kChecksum = 64;
+constexpr size_t kMostStates = (1u << 20) / RecurrentLayout::kInterval + 2;  // of the longest rollback reach
 constexpr std::string_view kKvNames[] = {"f16", "int8", "f32"};
 
 class Reader {
@@ -121,8 +122,10 @@ void read_recurrent(const Json& header, Reader& reader, const std::string& name,
     return block;
   };
   const auto read_list = [&](const char* key, uint64_t bytes, std::vector<RecurrentStates::Placed>& list) {
-    for (const auto at : field<std::vector<int64_t>>(recurrent, key, name)) {
-      require(bytes > 0, ErrorCode::corrupt, "snapshot {}: \"{}\" of size 0", name, key);
+    const auto positions = field<std::vector<int64_t>>(recurrent, key, name);
+    require(positions.size() <= kMostStates && (bytes > 0 || positions.empty()), ErrorCode::corrupt,
+            "snapshot {}: {} entries of {} bytes in \"{}\"", name, positions.size(), bytes, key);
+    for (const int64_t at : positions) {
       list.emplace_back(at, read(bytes));
     }
   };

@@ -24,6 +24,7 @@ std::vector<HugeBuffer> make_templates(const CacheLayout& layout, Pcg64& random)
   for (const CacheLayout::Group& group : layout.groups)
     blocks.emplace_back(static_cast<uint64_t>(group.block_bytes));
   for (const CacheLayout::Layer& layer : layout.layers) {
+    if (layer.geometry.kv_heads == 0) continue;  // a recurrence has no keys
     std::vector<float> k(static_cast<size_t>(layer.geometry.head_dim)), v(k.size());
     std::byte* page = blocks[layer.group].data() + layer.offset;
     for (int64_t head = 0; head < layer.geometry.kv_heads; ++head) {
@@ -37,6 +38,16 @@ std::vector<HugeBuffer> make_templates(const CacheLayout& layout, Pcg64& random)
   return blocks;
 }
 
+// Every state that the reserved pass writes becomes `state`; the rows of the log, zeros.
+void fill_recurrent(const RecurrentStates& states, const std::vector<float>& state) {
+  if (states.empty()) return;
+  for (const auto& segment : states.segments()) {
+    std::copy(state.begin(), state.end(), segment.out);
+    for (int64_t at = segment.begin; at < segment.end; ++at)
+      if (float* row = states.log_row(at)) std::fill_n(row, states.layout().log_values, 0.0f);
+  }
+}
+
 }  // namespace
 
 void fill_synthetic(Session& session, uint64_t n, uint64_t seed,
@@ -48,6 +59,8 @@ void fill_synthetic(Session& session, uint64_t n, uint64_t seed,
   s.check_room(n);
   Pcg64 random(seed);
   const std::vector<HugeBuffer> templates = make_templates(s.state.layout(), random);
+  std::vector<float> state(static_cast<size_t>(s.state.layout().recurrent.state_values));
+  normals(random, state);
   s.has_logits = false;
   for (uint64_t done = 0; done < n;) {
     const auto step = std::min<uint64_t>(n - done, kPagePositions);
@@ -55,6 +68,7 @@ void fill_synthetic(Session& session, uint64_t n, uint64_t seed,
     s.state.reserve(static_cast<int64_t>(step));
     for (size_t g = 0; g < templates.size(); ++g)
       std::memcpy(s.state.blocks()[g][block]->data(), templates[g].data(), templates[g].size());
+    fill_recurrent(s.state.recurrent(), state);
     s.state.advance(static_cast<int64_t>(step));
     for (uint64_t i = 0; i < step; ++i) s.tokens.push_back(static_cast<TokenId>(random.below(s.vocab())));
     done += step;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/session_impl.h"
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 
@@ -28,6 +29,22 @@ TEST(SyntheticSession, DecodesAfterItsDepthAndRollsBack) {
   EXPECT_TRUE(std::all_of(first.begin(), first.end(), [](float x) { return std::isfinite(x); }));
   a.rollback(1);
   EXPECT_EQ(a.position(), 700u);
+}
+
+TEST(SyntheticSession, FillsRecurrences) {
+  for (const char* name : {"mixers/delta", "mixers/hybrid"}) {
+    const auto model = load_tiny(name);
+    Session filled(model);
+    fill_synthetic(filled, 700, 1);
+    const auto* state =
+        reinterpret_cast<const float*>(filled.impl().state.recurrent().contents().current->data());
+    EXPECT_NE(state[0], 0) << name;
+    const TokenId id = 5;
+    const auto logits = filled.append({&id, 1});
+    EXPECT_TRUE(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) << name;
+    filled.rollback(1);
+    EXPECT_EQ(filled.position(), 700u) << name;
+  }
 }
 
 TEST(SyntheticSession, HoldsAsMuchMemoryAsOneThatRead) {
