@@ -65,40 +65,55 @@ const std::vector<HubFile>* preferred(const Models& models) {
   return models.empty() ? nullptr : &models.begin()->second;
 }
 
-bool belongs_to_folder(std::string_view name) {
-  static constexpr std::array wanted{"tokenizer.json",         "tokenizer_config.json",
-                                     "generation_config.json", "special_tokens_map.json",
-                                     "chat_template.jinja",    "model.safetensors.index.json"};
+bool has_name(const std::vector<HubFile>& files, std::string_view name) {
+  return std::any_of(files.begin(), files.end(), [&](const HubFile& file) { return file.name == name; });
+}
+
+// The small files beside the weights. The older form of a tokenizer is left where a tokenizer.json is.
+bool belongs_to_folder(std::string_view name, const std::string& index, bool has_tokenizer_json) {
+  static constexpr std::array wanted{"tokenizer.json", "tokenizer_config.json", "generation_config.json",
+                                     "special_tokens_map.json", "chat_template.jinja"};
+  if (name == index) return true;
+  if (name == "vocab.json" || name == "merges.txt") return !has_tokenizer_json;
   return std::find(wanted.begin(), wanted.end(), name) != wanted.end();
 }
 
-std::vector<HubFile> folder_model(const std::vector<HubFile>& files, const std::string& repository) {
-  std::vector<HubFile> weights, texts, config;
+bool is_shard(std::string_view name, const std::string& stem) {
+  return name.starts_with(stem + "-") && name.find("-of-") != std::string_view::npos;
+}
+
+// Files of one format at the top of a repository: the shards if there are any, else the single file. Some
+// repositories carry the same weights again in one file beside the shards.
+std::vector<HubFile> weight_files(const std::vector<HubFile>& files, const std::string& stem,
+                                  const std::string& suffix) {
+  std::vector<HubFile> shards, single;
   for (const HubFile& file : files) {
-    if (file.name == "config.json") {
-      config.push_back(file);
-    } else if (belongs_to_folder(file.name)) {
-      texts.push_back(file);
-    } else if (file.name.ends_with(".safetensors") && file.name.find('/') == std::string::npos) {
-      weights.push_back(file);
-    }
+    if (!file.name.ends_with(suffix) || file.name.find('/') != std::string::npos) continue;
+    if (is_shard(file.name, stem)) shards.push_back(file);
+    if (file.name == stem + suffix) single.push_back(file);
   }
-  require(!weights.empty() && !config.empty(), ErrorCode::not_found,
-          "{} holds no model that Mneme reads: neither a .gguf file nor config.json with .safetensors files",
+  return shards.empty() ? single : shards;
+}
+
+std::vector<HubFile> folder_model(const std::vector<HubFile>& files, const std::string& repository) {
+  const bool safe = std::any_of(files.begin(), files.end(), [](const HubFile& file) {
+    return file.name.ends_with(".safetensors") && file.name.find('/') == std::string::npos;
+  });
+  const std::string stem = safe ? "model" : "pytorch_model", suffix = safe ? ".safetensors" : ".bin";
+  std::vector<HubFile> weights = weight_files(files, stem, suffix);
+  require(has_name(files, "config.json") && (safe || !weights.empty()), ErrorCode::not_found,
+          "{} holds no model that Mneme reads: neither a .gguf file nor config.json with .safetensors or "
+          "pytorch_model*.bin files",
           repository);
-  // Some repositories carry the same weights again in one file beside the shards.
-  const bool sharded = std::any_of(weights.begin(), weights.end(), [](const HubFile& file) {
-    return file.name.starts_with("model-") && file.name.find("-of-") != std::string::npos;
-  });
-  std::erase_if(weights, [&](const HubFile& file) {
-    return sharded ? !(file.name.starts_with("model-") && file.name.find("-of-") != std::string::npos)
-                   : file.name != "model.safetensors";
-  });
   require(!weights.empty(), ErrorCode::not_found,
           "{} has .safetensors files, but no model.safetensors; only whole models can be fetched",
           repository);
-  weights.insert(weights.end(), texts.begin(), texts.end());
-  weights.insert(weights.end(), config.begin(), config.end());
+  const std::string index = stem + suffix + ".index.json";
+  const bool has_tokenizer_json = has_name(files, "tokenizer.json");
+  for (const HubFile& file : files)
+    if (belongs_to_folder(file.name, index, has_tokenizer_json)) weights.push_back(file);
+  for (const HubFile& file : files)
+    if (file.name == "config.json") weights.push_back(file);  // it makes a folder a model, so it comes last
   return weights;
 }
 

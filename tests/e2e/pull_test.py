@@ -141,6 +141,15 @@ class PullTest(unittest.TestCase):
         order = [path.rsplit("/", 1)[1] for path, _, _ in self.hub.requests if "/resolve/" in path]
         self.assertEqual(order[-1], "config.json")
 
+    def test_torch_shards_come_where_there_are_no_safetensors(self):
+        names = ["config.json", "merges.txt", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin",
+                 "pytorch_model.bin.index.json", "tokenizer_config.json", "vocab.json"]
+        self.hub.repositories["ann/torch"] = {name: fake.File(content(9000, i)) for i, name in enumerate(names)} | {
+            "optimizer.bin": fake.File(content(100)), "pytorch_model.bin": fake.File(content(100))}
+        ran = self.pull("hf:ann/torch", "--json")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertEqual(sorted(p.name for p in (self.home / "models/ann/torch").iterdir()), names)
+
     def test_repository_without_a_model(self):
         self.hub.repositories["ann/none"] = {"README.md": fake.File(b"x", lfs=False)}
         self.assertFailed(self.pull("hf:ann/none"), "holds no model that Mneme reads")
