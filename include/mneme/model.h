@@ -91,7 +91,8 @@ class Model {
   uint64_t kv_bytes_per_token(double kv_type_bytes = 2.0) const noexcept;
   /// One line per fused stage of the decode (or prefill) plan.
   std::string describe_plan(bool prefill = false) const;
-  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums, and of the memory packs. Computed on
+  /// SHA-256 (hex) of config, tensor directory and per-tensor checksums, of the memory packs, and of the load
+  /// options that change results (type, activation) where they are not the default. Computed on
   /// first use and cached on disk by path, size and time; a first use reads the whole file.
   const std::string& hash() const;
 

@@ -40,6 +40,18 @@ class CancelToken {
   const CancelToken* parent_ = nullptr;
 };
 
+/// What a snapshot file says of itself: see Snapshot::peek.
+struct SnapshotInfo {
+  std::string model_hash;
+  KvType kv = KvType::f16;
+  uint32_t max_rollback = 0;
+  uint64_t position = 0;
+  uint64_t low_water = 0;  // a session can go back to this position, exactly
+  std::vector<TokenId> tokens;
+  std::string note;
+  uint64_t bytes = 0;  // of the file
+};
+
 /// The exact state of a session at one position. Cheap to copy (shared, immutable).
 class Snapshot {
  public:
@@ -49,6 +61,13 @@ class Snapshot {
   void save(const std::filesystem::path& path) const;
   /// Throws Error(corrupt) for a damaged file. Whether it belongs to a model is checked by Session::restore.
   static Snapshot load(const std::filesystem::path& path);
+  /// Reads only the beginning of a file, whatever the size of its state; its checksum is left to load().
+  /// Throws Error: not_found, io, corrupt.
+  static SnapshotInfo peek(const std::filesystem::path& path);
+
+  /// A text of the application's that is saved with the state, such as the messages of a chat; "" at first.
+  const std::string& note() const;
+  Snapshot with_note(std::string note) const;
 
   struct Data;
   explicit Snapshot(std::shared_ptr<const Data> data) : data_(std::move(data)) {}

@@ -1,7 +1,9 @@
 #include "cli/chat.h"
 
 #include <algorithm>
+#include <chrono>
 
+#include "cli/session_file.h"
 #include "core/fail.h"
 
 namespace mneme::cli {
@@ -64,9 +66,21 @@ uint64_t Chat::keep_prefix(std::span<const TokenId> prompt) {
   } catch (const Error& error) {
     if (error.code() != ErrorCode::limit) throw;
   }
-  // A window or a recurrent state cannot go back that far: read the conversation anew.
+  // A window or a recurrent state cannot go back that far. Templates that show an old answer otherwise than
+  // it was generated differ from where it began.
+  if (turn_ && turn_->position() <= keep &&
+      std::equal(turn_->tokens().begin(), turn_->tokens().end(), prompt.begin())) {
+    session_.restore(*turn_);
+    return turn_->position();
+  }
   session_ = Session(model_, options_.session);
   return 0;
+}
+
+Chat::Answer Chat::cancelled(Answer answer) {
+  answer.result.stop = StopReason::cancelled;
+  conversation_.drop_last();
+  return answer;
 }
 
 Chat::Answer Chat::ask(const std::string& text, const CancelToken* cancel, const OnText& on_text,
@@ -84,16 +98,39 @@ Chat::Answer Chat::ask(const std::string& text, const CancelToken* cancel, const
     Answer answer;
     answer.prompt_tokens = prompt.size();
     answer.reused_tokens = keep_prefix(prompt);
+    if (options_.store != nullptr)
+      answer.reused_tokens =
+          std::max(answer.reused_tokens, options_.store->restore(session_, prompt, answer.reused_tokens));
+    const uint64_t unread = prompt.size() - answer.reused_tokens;
     GenerateRequest request;
-    request.prompt.assign(prompt.begin() + static_cast<std::ptrdiff_t>(answer.reused_tokens), prompt.end());
+    request.prompt.assign(prompt.end() - static_cast<std::ptrdiff_t>(unread), prompt.end());
     request.max_tokens = options_.max_tokens;
     request.sampling = options_.sampling;
     request.sampling.seed += turns_++;  // another draw each turn, the same in each run
     request.stop = options_.stop;
     request.cancel = cancel;
     request.on_text = on_text;
-    request.on_prefill = on_prefill;
+    check_request(session_, request);
+
+    const auto started = std::chrono::steady_clock::now();
+    const auto progress = [&](uint64_t done, uint64_t) {
+      if (on_prefill) on_prefill(done, unread);
+      if (options_.store != nullptr) keep_on_the_way(*options_.store, session_);
+    };
+    // All but the last token, whose logits begin the answer.
+    const auto rest = std::span(prompt).subspan(answer.reused_tokens, unread - 1);
+    if (read_ids(session_, rest, cancel, progress) < rest.size()) return cancelled(std::move(answer));
+    turn_ = session_.snapshot();
+    if (options_.store != nullptr && forgets(session_)) options_.store->add(session_);
+    const double read_ms =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
+    request.prompt = {prompt.back()};
+    request.on_prefill = [&](uint64_t, uint64_t) {
+      if (on_prefill) on_prefill(unread, unread);
+    };
     answer.result = generate(session_, request);
+    answer.result.prompt_tokens = unread;
+    if (answer.result.generated_tokens > 0) answer.result.ttft_ms += read_ms;
     if (answer.result.text.empty() && answer.result.stop == StopReason::cancelled)
       conversation_.drop_last();
     else

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cli/conversation.h"
+#include "engine/session_store.h"
 #include "mneme/engine.h"
 #include "text/chat_template.h"
 
@@ -21,6 +22,7 @@ struct ChatOptions {
   uint32_t max_tokens = 1024;  // of one answer
   std::vector<std::string> stop;
   OrderedJson variables = OrderedJson::object();  // for the template
+  SessionStore* store = nullptr;                  // what was read in it is not read again, and more is added
 };
 
 /// How many leading tokens of `prompt` a session that holds `held` need not read again: their common prefix,
@@ -35,6 +37,8 @@ class Chat {
   bool has_template() const noexcept { return template_.has_value(); }
   const Model& model() const noexcept { return *model_; }
   Conversation& conversation() noexcept { return conversation_; }
+  /// For what is saved and restored between turns.
+  Session& session() noexcept { return session_; }
 
   struct Answer {
     GenerateResult result;
@@ -45,12 +49,14 @@ class Chat {
   using OnPrefill = std::function<void(uint64_t done, uint64_t total)>;
 
   /// Adds `text` as the user's turn and generates the answer, which is added too unless nothing came. On an
-  /// error the user's turn is taken back. Throws what ChatTemplate::render and generate() throw.
+  /// error the user's turn is taken back; what was read of the prompt until a cancel stays in the session, so
+  /// that the same turn goes on from there. Throws what ChatTemplate::render and generate() throw.
   Answer ask(const std::string& text, const CancelToken* cancel, const OnText& on_text,
              const OnPrefill& on_prefill);
 
  private:
   std::vector<TokenId> prompt_ids() const;
+  Answer cancelled(Answer answer);
   /// Brings the session to hold exactly the first tokens of `prompt`; returns how many.
   uint64_t keep_prefix(std::span<const TokenId> prompt);
 
@@ -58,6 +64,7 @@ class Chat {
   ChatOptions options_;
   std::optional<ChatTemplate> template_;
   Session session_;
+  std::optional<Snapshot> turn_;  // where the last answer began: as far back as a recurrent state can go
   Conversation conversation_;
   uint64_t turns_ = 0;
 };

@@ -54,19 +54,26 @@ void Conversation::reset() {
   set_system(text);
 }
 
-void Conversation::save(const fs::path& path, const std::string& model) const {
+std::string Conversation::to_text(const std::string& model) const {
   OrderedJson document;
   document["mneme_chat"] = 1;
   document["model"] = model;
   document["messages"] = messages_;
+  return document.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+}
+
+void Conversation::save(const fs::path& path, const std::string& model) const {
   AtomicFile file(path);
-  file.write(document.dump(2, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
+  file.write(to_text(model));
   file.commit();
 }
 
 Conversation Conversation::load(const fs::path& path) {
-  const std::string name = path.string();
-  const OrderedJson document = parse_ordered_json(read_text_file(path, kMostBytes), name);
+  return from_text(read_text_file(path, kMostBytes), path.string());
+}
+
+Conversation Conversation::from_text(std::string_view text, const std::string& name) {
+  const OrderedJson document = parse_ordered_json(text, name);
   const OrderedJson* messages = &document;
   if (document.is_object()) {
     const auto version = document.find("mneme_chat");

@@ -3,6 +3,7 @@
 #pragma once
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 #include "core/json.h"
 
@@ -22,6 +23,9 @@ class Conversation {
   /// Forgets everything but the system message.
   void reset();
 
+  /// What save() writes, as text, and back; `name` is for messages.
+  std::string to_text(const std::string& model) const;
+  static Conversation from_text(std::string_view text, const std::string& name);
   /// Writes the file atomically. Throws Error(io).
   void save(const std::filesystem::path& path, const std::string& model) const;
   /// Reads what save() wrote, or a plain JSON list of messages. Throws Error: not_found, io, corrupt (with

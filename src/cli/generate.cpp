@@ -1,16 +1,22 @@
 // `mneme generate`: continues a text, without a chat template.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "cli/input.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
+#include "cli/session_file.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "core/fail.h"
+#include "core/sha256.h"
 #include "mneme/engine.h"
 
 namespace mneme::cli {
@@ -27,68 +33,166 @@ struct Options {
   std::vector<std::string> stop;
   bool raw = false;
   bool ignore_eos = false;
+  KeepFlags keep;
 };
 
-std::vector<TokenId> prompt_ids(const Options& options, const Model& model) {
+std::vector<TokenId> prompt_ids(const Options& options, const Model& model, bool continues) {
   if (!options.ids.empty()) {
     auto ids = ids_argument(options.ids);
     check_ids(ids, model.config().vocab);
     return ids;
   }
   const std::string text = text_argument(options.prompt);
-  auto ids = model.tokenizer().encode(text, {.add_special = !options.raw, .parse_special = !options.raw});
+  // A text that goes on from a session needs no second begin-of-text.
+  auto ids = model.tokenizer().encode(
+      text, {.add_special = !options.raw && !continues, .parse_special = !options.raw});
   if (ids.empty()) throw UsageError("the prompt is empty, and this model begins with no token of its own");
   return ids;
 }
 
+// A prompt of which a --session file holds only a part, because its reading was interrupted. The same prompt
+// goes on from there; another one is refused, since the file's text would end in the middle.
+struct Unfinished {
+  uint64_t start = 0;  // position before the prompt
+  std::string prompt;  // SHA-256 of its ids
+
+  std::string note() const { return Json{{"unfinished", {{"start", start}, {"prompt", prompt}}}}.dump(); }
+  static std::optional<Unfinished> from(const std::string& note, const std::string& file) {
+    if (note.empty()) return std::nullopt;
+    const Json json = parse_json(note, "the note in " + file, 8);
+    const auto found = json.find("unfinished");
+    if (found == json.end()) return std::nullopt;
+    try {
+      return Unfinished{found->at("start").get<uint64_t>(), found->at("prompt").get<std::string>()};
+    } catch (const Json::exception&) {
+      fail(ErrorCode::corrupt, "{}: its note of an unfinished prompt makes no sense", file);
+    }
+  }
+};
+
+class Generator {
+ public:
+  Generator(const Options& options, std::shared_ptr<const Model> model)
+      : options_(options), model_(std::move(model)), session_(model_, session_options(options.session)) {
+    if (!options.keep.store.empty()) store_.emplace(open_store(options.keep));
+  }
+
+  int run() {
+    const auto note = load_session(options_.keep, session_);
+    const std::vector<TokenId> prompt = prompt_ids(options_, *model_, session_.position() > 0);
+    const uint64_t held = place_prompt(note.value_or(""), prompt);
+    GenerateRequest request = make_request();
+    request.prompt.assign(prompt.begin() + static_cast<std::ptrdiff_t>(held), prompt.end());
+    check_request(session_, request);
+    const auto started = std::chrono::steady_clock::now();
+    Progress bar("Reading the prompt", Progress::Unit::tokens, !options_.common.quiet);
+    const auto unread = std::span(prompt).subspan(held);
+    const uint64_t read = read_ids(session_, unread.first(unread.size() - 1), &interrupt_.token(),
+                                   [&](uint64_t done, uint64_t) {
+                                     bar.update(held + done, prompt.size());
+                                     if (store_) keep_on_the_way(*store_, session_);
+                                   });
+    bar.clear();
+    if (read + 1 < unread.size()) return interrupted(prompt, held + read);
+    if (store_ && forgets(session_)) store_->add(session_);
+    const double read_ms =
+        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
+    request.prompt = {prompt.back()};
+    GenerateResult result = generate(session_, request);
+    result.prompt_tokens = prompt.size();
+    if (result.generated_tokens > 0) result.ttft_ms += read_ms;
+    report(result, held);
+    save_session(options_.keep, session_, "");
+    if (store_) store_->add(session_);
+    return interrupt_.interrupted() ? kInterrupted : kDone;
+  }
+
+ private:
+  /// Where the prompt begins in the session, and how many of its tokens need no reading.
+  uint64_t place_prompt(const std::string& note, const std::vector<TokenId>& prompt) {
+    pending_ = {session_.position(), sha256_hex(std::as_bytes(std::span(prompt)))};
+    if (const auto left = Unfinished::from(note, options_.keep.file)) {
+      require(left->prompt == pending_.prompt && left->start <= session_.position() &&
+                  session_.position() - left->start < prompt.size(),
+              ErrorCode::mismatch,
+              "--session {} holds {} tokens of a prompt whose reading was interrupted; give the same prompt "
+              "to go on, "
+              "or remove the file",
+              options_.keep.file, session_.position() - std::min(left->start, session_.position()));
+      pending_.start = left->start;
+      return session_.position() - left->start;
+    }
+    if (!store_ || session_.position() > 0) return 0;
+    return store_->restore(session_, prompt);
+  }
+
+  int interrupted(const std::vector<TokenId>& prompt, uint64_t read) {
+    if (!options_.keep.file.empty() && !options_.keep.no_save && session_.position() > 0) {
+      save_session(options_.keep, session_, pending_.note());
+      fmt::print(stderr,
+                 "{} of {} prompt tokens are read and kept in {}; the same command goes on from there\n",
+                 read, prompt.size(), options_.keep.file);
+    }
+    if (store_ && session_.position() > 0) store_->add(session_);
+    fail(ErrorCode::cancelled, "stopped after {} of {} tokens", read, prompt.size());
+  }
+
+  GenerateRequest make_request() {
+    GenerateRequest request;
+    request.sampling = sampling_options(options_.sampling);
+    request.max_tokens = options_.tokens;
+    request.stop = options_.stop;
+    request.ignore_eos = options_.ignore_eos;
+    request.cancel = &interrupt_.token();
+    if (!options_.common.json)
+      request.on_text = [&](std::string_view text) {
+        print(text);
+        flush_output();
+        if (!text.empty()) ends_line_ = text.back() == '\n';
+        return true;
+      };
+    return request;
+  }
+
+  void report(const GenerateResult& result, uint64_t held) const {
+    if (options_.common.json) {
+      print_json({{"text", result.text},
+                  {"prompt_tokens", result.prompt_tokens},
+                  {"generated_tokens", result.generated_tokens},
+                  {"ttft_ms", result.ttft_ms},
+                  {"tokens_per_second", result.tokens_per_second},
+                  {"stop", to_string(result.stop)}});
+    } else if (options_.tokens > 0 && (!ends_line_ || result.text.empty())) {
+      print("\n");
+    }
+    flush_output();
+    if (!options_.common.quiet)
+      fmt::print(stderr,
+                 "{} prompt tokens{}, first token after {:.0f} ms; {} tokens, {:.1f} tokens/s; stop: {}\n",
+                 result.prompt_tokens, held > 0 ? fmt::format(", {} of them kept from before", held) : "",
+                 result.ttft_ms, result.generated_tokens, result.tokens_per_second, to_string(result.stop));
+  }
+
+  const Options& options_;
+  std::shared_ptr<const Model> model_;
+  const InterruptScope interrupt_;
+  Session session_;
+  std::optional<SessionStore> store_;
+  Unfinished pending_;
+  bool ends_line_ = true;
+};
+
 int run(const Options& options) {
   if (options.has_prompt == !options.ids.empty())
     throw UsageError("give either -p TEXT or --ids LIST (both accept @FILE and @-)");
-  GenerateRequest request;
-  request.sampling = sampling_options(options.sampling);
+  check_keep_options(options.keep);
+  if (options.tokens == 0 && options.keep.file.empty() && options.keep.store.empty())
+    throw UsageError(
+        "-n 0 only reads the prompt, which is worth it with --session FILE or --session-store DIR");
+  sampling_options(options.sampling);
   const auto model = load_model(options.model, options.common);
-  const InterruptScope interrupt;
   if (!options.common.quiet) print_start(*model);
-  Session session(model, session_options(options.session));
-  Progress bar("Reading the prompt", Progress::Unit::tokens, !options.common.quiet);
-  bool ends_line = true;
-
-  request.prompt = prompt_ids(options, *model);
-  request.max_tokens = options.tokens;
-  request.stop = options.stop;
-  request.ignore_eos = options.ignore_eos;
-  request.cancel = &interrupt.token();
-  request.on_prefill = [&](uint64_t done, uint64_t total) {
-    bar.update(done, total);
-    if (done >= total) bar.clear();
-  };
-  if (!options.common.json)
-    request.on_text = [&](std::string_view text) {
-      print(text);
-      flush_output();
-      if (!text.empty()) ends_line = text.back() == '\n';
-      return true;
-    };
-
-  const GenerateResult result = generate(session, request);
-  bar.clear();
-  if (options.common.json) {
-    print_json({{"text", result.text},
-                {"prompt_tokens", result.prompt_tokens},
-                {"generated_tokens", result.generated_tokens},
-                {"ttft_ms", result.ttft_ms},
-                {"tokens_per_second", result.tokens_per_second},
-                {"stop", to_string(result.stop)}});
-  } else if (!ends_line || result.text.empty()) {
-    print("\n");
-  }
-  flush_output();
-  if (!options.common.quiet)
-    fmt::print(stderr,
-               "{} prompt tokens, first token after {:.0f} ms; {} tokens, {:.1f} tokens/s; stop: {}\n",
-               result.prompt_tokens, result.ttft_ms, result.generated_tokens, result.tokens_per_second,
-               to_string(result.stop));
-  return interrupt.interrupted() ? kInterrupted : kDone;
+  return Generator(options, model).run();
 }
 
 const VerbRegistration registration(
@@ -97,7 +201,11 @@ const VerbRegistration registration(
      .group = Group::talk,
      .examples = {{"mneme generate MODEL -p 'Once upon a time' -n 64", "the next 64 tokens"},
                   {"mneme generate MODEL -p @story.txt -n 200 --temp 0 --json",
-                   "the prompt from a file, always the likeliest token, the answer as JSON"}},
+                   "the prompt from a file, always the likeliest token, the answer as JSON"},
+                  {"mneme generate MODEL -p @book.txt -n 0 --session book.session",
+                   "reads a book once and keeps the state"},
+                  {"mneme generate MODEL -p 'In short,' --session book.session --no-save",
+                   "goes on from it, as often as you like"}},
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
        add_model_options(app, options->model);
@@ -107,9 +215,10 @@ const VerbRegistration registration(
                                  ->type_name("TEXT");
        app.add_option("--ids", options->ids, "Token ids instead of text: 1,2,3 or @FILE or @-")
            ->type_name("LIST");
-       app.add_option("-n,--tokens", options->tokens, "Generate at most this many tokens")
+       app.add_option("-n,--tokens", options->tokens,
+                      "Generate at most this many tokens; 0: only read the prompt")
            ->type_name("N")
-           ->check(CLI::Range(1, 1 << 30).description(""));
+           ->check(CLI::Range(0, 1 << 30).description(""));
        app.add_option("--stop", options->stop, "Stop before this text; repeatable")
            ->type_name("TEXT")
            ->allow_extra_args(false);
@@ -118,6 +227,7 @@ const VerbRegistration registration(
        app.add_flag("--ignore-eos", options->ignore_eos, "Go on where the model would end");
        add_sampling_options(app, options->sampling);
        add_session_options(app, options->session);
+       add_keep_options(app, options->keep);
        add_common_options(app, options->common);
        return [options, prompt] {
          options->has_prompt = prompt->count() > 0;

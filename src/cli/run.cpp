@@ -12,6 +12,7 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
+#include "cli/session_file.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
@@ -33,6 +34,7 @@ struct Options {
   uint32_t tokens = 1024;
   std::vector<std::string> stop;
   bool no_think = false;
+  KeepFlags keep;
 };
 
 /// The prompt of a single answer; nothing when there is a person to talk with.
@@ -55,8 +57,8 @@ std::optional<std::string> single_prompt(const Options& options) {
 /// Generates one answer; streams it to stdout unless it will be printed as JSON.
 class Answers {
  public:
-  Answers(const Options& options, Chat& chat, InterruptScope& interrupt)
-      : options_(options), chat_(chat), interrupt_(interrupt) {}
+  Answers(const Options& options, Chat& chat, InterruptScope& interrupt, SessionStore* store)
+      : options_(options), chat_(chat), interrupt_(interrupt), store_(store) {}
 
   const Chat::Answer& give(const std::string& text) {
     Progress bar("Reading the prompt", Progress::Unit::tokens, !options_.common.quiet);
@@ -76,7 +78,16 @@ class Answers {
     bar.clear();
     if (!options_.common.json && !ends_line) print("\n");
     flush_output();
+    keep();
     return *last_;
+  }
+
+  /// Saves the state to the --session file and the store. The answer is out by now, so a full disk costs
+  /// nothing but the next start; the error still ends a single answer with exit code 1.
+  void keep() {
+    if (last_->prompt_tokens == 0) return;
+    save_session(options_.keep, chat_.session(), chat_.conversation().to_text(chat_.model().path()));
+    if (store_ != nullptr && chat_.session().position() > 0) store_->add(chat_.session());
   }
 
   std::string stats() const {
@@ -94,6 +105,7 @@ class Answers {
   const Options& options_;
   Chat& chat_;
   InterruptScope& interrupt_;
+  SessionStore* store_;
   std::optional<Chat::Answer> last_;
 };
 
@@ -133,6 +145,17 @@ int talk(const Options& options, Chat& chat, Answers& answers, InterruptScope& i
                         .say = [](const std::string& text) { fmt::print(stderr, "{}", text); }});
 }
 
+/// Takes up the conversation of the --session file.
+void resume(const Options& options, Chat& chat) {
+  const auto note = load_session(options.keep, chat.session());
+  if (note && !note->empty())
+    chat.conversation() = Conversation::from_text(*note, "the conversation in " + options.keep.file);
+  if (!note || !options.system.empty()) chat.conversation().set_system(text_argument(options.system));
+  if (note && !options.common.quiet)
+    fmt::print(stderr, "{}: {} tokens and {} messages are taken up\n", options.keep.file,
+               chat.session().position(), chat.conversation().messages().size());
+}
+
 int run(Options& options) {
   if (!options.model_option.empty()) {
     if (!options.model.model.empty()) throw UsageError("the model is given twice, as MODEL and with --model");
@@ -144,19 +167,22 @@ int run(Options& options) {
   chat_options.max_tokens = options.tokens;
   chat_options.stop = options.stop;
   if (options.no_think) chat_options.variables["enable_thinking"] = false;
+  check_keep_options(options.keep);
   const std::optional<std::string> prompt = single_prompt(options);
   if (!prompt && options.common.json)
     throw UsageError("--json needs a prompt: -p TEXT, or text on standard input");
 
+  std::optional<SessionStore> store;
+  if (!options.keep.store.empty()) chat_options.store = &store.emplace(open_store(options.keep));
   const auto model = load_model(options.model, options.common);
   Chat chat(model, chat_options);
   if (!options.common.quiet) print_start(*model);
   if (!chat.has_template())
     fmt::print(stderr,
                "this model has no chat template: it continues the text as it is, and may not answer\n");
-  chat.conversation().set_system(text_argument(options.system));
+  resume(options, chat);
   InterruptScope interrupt;
-  Answers answers(options, chat, interrupt);
+  Answers answers(options, chat, interrupt, chat_options.store);
   return prompt ? answer_once(options, answers, interrupt, *prompt) : talk(options, chat, answers, interrupt);
 }
 
@@ -168,6 +194,8 @@ const VerbRegistration registration(
                   {"mneme run -p 'Why is the sky blue?'", "one answer"},
                   {"mneme run --model FILE.gguf < question.txt",
                    "the question from a file, the answer on standard output"},
+                  {"mneme run --session talk.session",
+                   "a conversation that goes on where it was left, without reading it again"},
                   {"mneme run -p @question.txt --json", "text, token counts and speed as JSON"}},
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
@@ -193,6 +221,7 @@ const VerbRegistration registration(
        add_sampling_options(app, options->sampling);
        add_model_options(app, options->model, false);
        add_session_options(app, options->session);
+       add_keep_options(app, options->keep);
        add_common_options(app, options->common);
        return [options, prompt] {
          options->has_prompt = prompt->count() > 0;

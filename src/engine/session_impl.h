@@ -3,6 +3,8 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "mneme/session.h"
@@ -65,7 +67,11 @@ struct Snapshot::Data {
   std::vector<std::vector<SequenceState::Block>> blocks;  // [group][position / 256], null where given back
   std::vector<std::vector<float>> convs;                  // [convolution][slots, d_model]
   RecurrentStates::Contents recurrent;
+  std::string note;  // UTF-8, of the application
 };
+
+/// "f16", "int8", "f32", as snapshot files name them; nullopt for another name.
+std::optional<KvType> kv_type_from(std::string_view name) noexcept;
 
 /// Parses the bytes of a snapshot file (tests, fuzzing). Throws Error(corrupt | unsupported).
 std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::string& name);

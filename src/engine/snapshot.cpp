@@ -1,17 +1,19 @@
 // Snapshots in memory and on disk. File, little-endian:
 //
-//   "MNEMSNAP" | u32 version = 3 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
-//   | convolution rows f32[] | recurrent states f32[] | SHA-256
+//   "MNEMSNAP" | u32 version = 4 | u32 header bytes | header (JSON) | token ids i32[] | logits f32[] | blocks
+//   | convolution rows f32[] | recurrent states f32[] | checksum
 //
 // Versions 1 and 2, which are still read, have no recurrent states, version 1 no convolution rows either.
 // The header names the model hash, KV type, rollback reach, position, and for every group of layers the size
-// of a block and which blocks follow. Recurrent states: the current one, the checkpoints, the blocks of the
-// log; the header gives their sizes and positions. The checksum (64 hexadecimal digits) covers everything
-// before it.
+// of a block and which blocks follow; and "note", a text of the application. Recurrent states: the current
+// one, the checkpoints, the blocks of the log; the header gives their sizes and positions. The checksum
+// covers everything before it: XXH3 as 16 hexadecimal digits, which keeps up with the memory, where up to
+// version 3 there were the 64 of SHA-256.
 #include <algorithm>
 #include <cstring>
 
 #include "core/checked.h"
+#include "core/checksum.h"
 #include "core/half.h"
 #include "core/json.h"
 #include "core/sha256.h"
@@ -21,8 +23,8 @@ namespace mneme {
 namespace {
 
 constexpr std::string_view kMagic = "MNEMSNAP";
-constexpr uint32_t kVersion = 3, kOldestVersion = 1;
-constexpr uint64_t kPrefix = 16, kChecksum = 64;
+constexpr uint32_t kVersion = 4, kOldestVersion = 1;
+constexpr uint64_t kPrefix = 16;
 constexpr size_t kMostStates = (1u << 20) / RecurrentLayout::kInterval + 2;  // of the longest rollback reach
 constexpr std::string_view kKvNames[] = {"f16", "int8", "f32"};
 
@@ -96,6 +98,7 @@ Json make_header(const Snapshot::Data& data) {
           {"max_rollback", data.max_rollback},
           {"position", data.position},
           {"low_water", data.low_water},
+          {"note", data.note},
           {"logits", data.logits.size()},
           {"groups", groups},
           {"convs", convs},
@@ -167,15 +170,16 @@ void read_blocks(const Json& header, Reader& reader, const std::string& name, Sn
 }  // namespace
 
 std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::string& name) {
-  require(bytes.size() >= kPrefix + kChecksum && text(bytes.first(8)) == kMagic, ErrorCode::corrupt,
+  require(bytes.size() >= kPrefix + 64 && text(bytes.first(8)) == kMagic, ErrorCode::corrupt,
           "{} is not a Mneme snapshot", name);
   const auto version = load_le<uint32_t>(bytes.data() + 8);
   require(version >= kOldestVersion && version <= kVersion, ErrorCode::unsupported,
           "snapshot {} has version {}; this program reads versions {} to {}", name, version, kOldestVersion,
           kVersion);
-  const Bytes body = bytes.first(bytes.size() - kChecksum);
-  require(sha256_hex(body) == text(bytes.last(kChecksum)), ErrorCode::corrupt,
-          "snapshot {} is damaged: its checksum does not match; make it again", name);
+  const uint64_t checksum = version >= 4 ? 16 : 64;
+  const Bytes body = bytes.first(bytes.size() - checksum);
+  require((version >= 4 ? Xxh3().update(body).hex() : sha256_hex(body)) == text(bytes.last(checksum)),
+          ErrorCode::corrupt, "snapshot {} is damaged: its checksum does not match; make it again", name);
   Reader reader(body, name);
   reader.take(kPrefix, "prefix");
   const Json header =
@@ -183,9 +187,10 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   auto data = std::make_shared<Snapshot::Data>();
   data->model_hash = field<std::string>(header, "model_hash", name);
   const auto kv = field<std::string>(header, "kv", name);
-  const auto* kind = std::find(std::begin(kKvNames), std::end(kKvNames), kv);
-  require(kind != std::end(kKvNames), ErrorCode::corrupt, "snapshot {}: unknown KV type \"{}\"", name, kv);
-  data->kv = static_cast<KvType>(kind - std::begin(kKvNames));
+  const auto kind = kv_type_from(kv);
+  require(kind.has_value(), ErrorCode::corrupt, "snapshot {}: unknown KV type \"{}\"", name, kv);
+  data->kv = *kind;
+  if (header.contains("note")) data->note = field<std::string>(header, "note", name);
   data->max_rollback = static_cast<uint32_t>(natural(header, "max_rollback", 1u << 20, name));
   data->position = static_cast<int64_t>(natural(header, "position", uint64_t{1} << 40, name));
   data->low_water =
@@ -205,6 +210,22 @@ std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::str
   return data;
 }
 
+std::optional<KvType> kv_type_from(std::string_view name) noexcept {
+  const auto* kind = std::find(std::begin(kKvNames), std::end(kKvNames), name);
+  if (kind == std::end(kKvNames)) return std::nullopt;
+  return static_cast<KvType>(kind - std::begin(kKvNames));
+}
+
+const std::string& Snapshot::note() const {
+  return data_->note;
+}
+
+Snapshot Snapshot::with_note(std::string note) const {
+  auto data = std::make_shared<Data>(*data_);
+  data->note = std::move(note);
+  return Snapshot(std::move(data));
+}
+
 uint64_t Snapshot::position() const {
   return static_cast<uint64_t>(data_->position);
 }
@@ -215,9 +236,9 @@ const std::vector<TokenId>& Snapshot::tokens() const {
 void Snapshot::save(const std::filesystem::path& path) const {
   Data named = *data_;
   if (named.model_hash.empty()) named.model_hash = named.model->hash();
-  const std::string header = make_header(named).dump();
+  const std::string header = make_header(named).dump(-1, ' ', false, Json::error_handler_t::replace);
   AtomicFile file(path);
-  Sha256 checksum;
+  Xxh3 checksum;
   const auto write = [&](Bytes bytes) {
     file.write(bytes);
     checksum.update(bytes);

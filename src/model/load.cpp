@@ -36,6 +36,9 @@ class Loader {
     auto model = std::make_unique<ModelImpl>();
     model->config = checkpoint_.config();
     model->path = path;
+    if (!options_.type.empty()) model->load_choices += "type " + options_.type + "\n";
+    if (options_.activation != Activation::automatic)
+      model->load_choices += fmt::format("activation {}\n", static_cast<int>(options_.activation));
     model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
     model_ = model.get();
     model->tokenizer = load_tokenizer(checkpoint_);

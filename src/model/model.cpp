@@ -95,6 +95,7 @@ const std::string& Model::hash() const {
       all.update(fmt::format("{} {}\n", table.name, table.fingerprint));
     hash = all.hex();
   }
+  if (!impl_->load_choices.empty()) hash = Sha256().update(hash + "\n").update(impl_->load_choices).hex();
   impl_->hash = std::move(hash);
   return impl_->hash;
 }

@@ -100,6 +100,7 @@ struct ModelImpl {
   ModelBytes bytes;
   uint64_t bytes_per_token = 0;
   Plan plan;
+  std::string load_choices;  // that change results: another --type or --activation makes another model
   mutable std::mutex hash_mutex;
   mutable std::string hash;
 

@@ -126,13 +126,13 @@ void SequenceState::rollback(int64_t n) {
   const int64_t held = position_ - layout_->sink_tokens;
   require(n >= 0 && n <= held, ErrorCode::invalid_argument,
           "cannot roll back {} tokens: the session holds {}", n, held);
-  if (n == 0) return;
-  require(position_ - n >= low_water_, ErrorCode::limit,
+  require(n == 0 || position_ - n >= low_water_, ErrorCode::limit,
           "cannot roll back {} tokens: with windowed or recurrent layers or memory convolutions the last {} "
           "can be undone (max_rollback {})",
           n, position_ - low_water_, layout_->max_rollback);
-  recurrent_.rollback(position_ - n);
+  if (n > 0) recurrent_.rollback(position_ - n);
   position_ -= n;
+  // Also for n = 0: a pass that was cancelled has reserved blocks that nothing was written to.
   const auto count = static_cast<size_t>((position_ + kPagePositions - 1) / kPagePositions);
   for (size_t g = 0; g < blocks_.size(); ++g) {
     if (blocks_[g].size() <= count) continue;

@@ -236,6 +236,61 @@ TEST(Session, CancelledAppendLeavesTheStateUnchanged) {
   }
 }
 
+// A pass that stopped before it wrote anything has still reserved a block.
+TEST(Session, SnapshotAfterACancelledAppendCanBeRestored) {
+  for (const char* name : {"llama", "mistral"}) {
+    const auto m = load_tiny(name);
+    SessionOptions options;
+    options.max_context = 4096;
+    Session session(m, options), other(m, options);
+    const std::vector<TokenId> page(kPagePositions, 4), next{5, 6};
+    session.append(page);
+    CancelToken cancel;
+    cancel.cancel();
+    AppendOptions append;
+    append.cancel = &cancel;
+    EXPECT_EQ(code_of([&] { session.append(next, append); }), ErrorCode::cancelled);
+    EXPECT_NO_THROW(other.restore(session.snapshot())) << name;
+    EXPECT_EQ(copy(other.append(next)), copy(session.append(next)));
+  }
+}
+
+TEST(Session, NotesAndTheBeginningOfAFile) {
+  const auto m = load_tiny("llama");
+  Session session(m);
+  const std::vector<TokenId> ids{4, 5, 6};
+  session.append(ids);
+  const auto path =
+      std::filesystem::temp_directory_path() / ("mneme-note-" + std::to_string(::getpid()) + ".snap");
+  session.snapshot().with_note("a \"note\" – of ours").save(path);
+  const SnapshotInfo info = Snapshot::peek(path);
+  EXPECT_EQ(info.model_hash, m->hash());
+  EXPECT_EQ(info.tokens, ids);
+  EXPECT_EQ(info.position, 3u);
+  EXPECT_EQ(info.low_water, 0u);
+  EXPECT_EQ(info.note, "a \"note\" – of ours");
+  EXPECT_EQ(info.bytes, std::filesystem::file_size(path));
+  EXPECT_EQ(Snapshot::load(path).note(), info.note);
+  EXPECT_EQ(session.snapshot().note(), "");
+  std::string file = read_text_file(path);
+  for (size_t cut = 0; cut < 400; cut += 7) {
+    std::ofstream(path, std::ios::binary) << file.substr(0, cut);
+    EXPECT_EQ(code_of([&] { Snapshot::peek(path); }), ErrorCode::corrupt) << cut;
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(Session, OtherLoadOptionsMakeAnotherModel) {
+  LoadOptions quantized, rounded;
+  quantized.type = "q8_0";
+  rounded.activation = Activation::int8;
+  const std::string plain = load_tiny("llama")->hash();
+  EXPECT_EQ(load_tiny("llama")->hash(), plain);
+  EXPECT_NE(load_tiny("llama", quantized)->hash(), plain);
+  EXPECT_NE(load_tiny("llama", rounded)->hash(), plain);
+  EXPECT_NE(load_tiny("llama", rounded)->hash(), load_tiny("llama", quantized)->hash());
+}
+
 TEST(Session, RefusesWhatItCannotDo) {
   const auto m = load_tiny("mistral");  // window 8
   SessionOptions o;
@@ -332,7 +387,7 @@ TEST_P(OldSnapshot, IsRead) {
   }
   const std::string text = header.dump();
   std::string old = file.substr(0, 8) + number(GetParam()) + number(static_cast<uint32_t>(text.size())) +
-                    text + file.substr(16 + header_bytes, file.size() - 64 - 16 - header_bytes);
+                    text + file.substr(16 + header_bytes, file.size() - 16 - 16 - header_bytes);
   old += sha256_hex(old);
   std::ofstream(path, std::ios::binary) << old;
   Session other(m);

@@ -1,0 +1,144 @@
+#include "engine/session_store.h"
+
+#include <algorithm>
+
+#include "core/fail.h"
+#include "core/paths.h"
+#include "core/sha256.h"
+
+namespace mneme {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr const char* kExtension = ".session";
+
+bool fits(const SnapshotInfo& info, const Session& session) {
+  return info.kv == session.options().kv && info.max_rollback == session.options().max_rollback &&
+         info.model_hash == session.model().hash();
+}
+
+uint64_t common(std::span<const TokenId> a, std::span<const TokenId> b) {
+  const auto n = static_cast<std::ptrdiff_t>(std::min(a.size(), b.size()));
+  return static_cast<uint64_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
+}
+
+/// How much of `prompt` a stored state gives: what both share, if the rest can be rolled back.
+uint64_t worth(const SnapshotInfo& info, std::span<const TokenId> prompt) {
+  const uint64_t shared = std::min<uint64_t>(common(info.tokens, prompt), prompt.size() - 1);
+  return shared == info.position || shared >= info.low_water ? shared : 0;
+}
+
+std::string name_of(const Session& session) {
+  const auto& tokens = session.tokens();
+  Sha256 name;
+  name.update(fmt::format("{} {} {}\n", session.model().hash(), static_cast<int>(session.options().kv),
+                          session.options().max_rollback));
+  name.update(std::as_bytes(std::span(tokens)));
+  return name.hex().substr(0, 40) + kExtension;
+}
+
+}  // namespace
+
+SessionStore::SessionStore(fs::path folder, uint64_t budget) : folder_(std::move(folder)), budget_(budget) {}
+
+std::vector<StoredSession> SessionStore::list() const {
+  std::vector<StoredSession> found;
+  std::error_code error;
+  for (fs::directory_iterator at(folder_, error), end; !error && at != end; at.increment(error)) {
+    if (at->path().extension() != kExtension) continue;
+    try {
+      StoredSession entry{at->path(), Snapshot::peek(at->path()), {}};
+      std::error_code gone;
+      entry.used = fs::last_write_time(entry.path, gone);
+      if (!gone) found.push_back(std::move(entry));
+    } catch (const Error&) {
+      // Not a session, or another process has just removed it.
+    }
+  }
+  std::sort(found.begin(), found.end(),
+            [](const StoredSession& a, const StoredSession& b) { return a.used > b.used; });
+  return found;
+}
+
+uint64_t SessionStore::restore(Session& session, std::span<const TokenId> prompt, uint64_t more_than) {
+  if (prompt.empty()) return 0;
+  struct Candidate {
+    uint64_t worth;
+    fs::path path;
+  };
+  std::vector<Candidate> candidates;
+  for (const StoredSession& entry : list()) {
+    if (!fits(entry.info, session)) continue;
+    const uint64_t tokens = worth(entry.info, prompt);
+    if (tokens > more_than) candidates.push_back({tokens, entry.path});
+  }
+  std::stable_sort(candidates.begin(), candidates.end(),
+                   [](const Candidate& a, const Candidate& b) { return a.worth > b.worth; });
+  for (const Candidate& candidate : candidates) {
+    std::error_code ignored;
+    try {
+      const Snapshot snapshot = Snapshot::load(candidate.path);
+      if (common(snapshot.tokens(), prompt) < candidate.worth) continue;  // replaced since it was listed
+      session.restore(snapshot);
+      fs::last_write_time(candidate.path, fs::file_time_type::clock::now(), ignored);
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::corrupt) fs::remove(candidate.path, ignored);
+      continue;
+    }
+    if (session.position() > candidate.worth) session.rollback(session.position() - candidate.worth);
+    return candidate.worth;
+  }
+  return 0;
+}
+
+void SessionStore::make_room(uint64_t bytes, const fs::path& keep) {
+  const auto entries = list();
+  uint64_t sum = bytes;
+  for (const StoredSession& entry : entries)
+    if (entry.path != keep) sum += entry.info.bytes;
+  for (auto entry = entries.rbegin(); entry != entries.rend() && sum > budget_; ++entry) {
+    if (entry->path == keep) continue;
+    remove(*entry);
+    sum -= entry->info.bytes;
+  }
+}
+
+bool SessionStore::add(const Session& session) {
+  require(session.position() > 0, ErrorCode::invalid_argument,
+          "a session without tokens is not worth storing");
+  const fs::path path = ensure_folder(folder_) / name_of(session);
+  std::error_code ignored;
+  if (fs::exists(path, ignored)) {
+    fs::last_write_time(path, fs::file_time_type::clock::now(), ignored);
+    return true;
+  }
+  if (session.state_bytes() > budget_) return false;
+  // What the new state can be rolled back to needs no file of its own.
+  const Snapshot snapshot = session.snapshot();
+  make_room(session.state_bytes(), path);
+  snapshot.save(path);
+  const SnapshotInfo added = Snapshot::peek(path);
+  for (const StoredSession& entry : list()) {
+    const bool beginning = entry.path != path && fits(entry.info, session) &&
+                           entry.info.position <= added.position &&
+                           common(entry.info.tokens, added.tokens) == entry.info.position;
+    if (beginning && entry.info.position >= added.low_water) remove(entry);
+  }
+  make_room(added.bytes, path);
+  return true;
+}
+
+uint64_t SessionStore::clear() {
+  uint64_t freed = 0;
+  for (const StoredSession& entry : list()) freed += remove(entry);
+  return freed;
+}
+
+uint64_t SessionStore::remove(const StoredSession& entry) {
+  std::error_code error;
+  fs::remove(entry.path, error);
+  require(!error, ErrorCode::io, "cannot remove {}: {}", entry.path.string(), error.message());
+  return entry.info.bytes;
+}
+
+}  // namespace mneme
