@@ -89,6 +89,8 @@ class Model {
   /// Bytes of KV cache that one more token of context adds over all layers, with values of `kv_type_bytes`
   /// bytes.
   uint64_t kv_bytes_per_token(double kv_type_bytes = 2.0) const noexcept;
+  /// Whether a session's memory stays the same however long the context grows: no layer keeps all keys.
+  bool state_is_bounded() const noexcept;
   /// One line per fused stage of the decode (or prefill) plan.
   std::string describe_plan(bool prefill = false) const;
   /// SHA-256 (hex) of config, tensor directory and per-tensor checksums, of the memory packs, and of the load

@@ -188,9 +188,7 @@ int run(const Options& options) {
   const uint32_t context = model->config().context;
   if (options.lengths.empty()) request.lengths = default_lengths(context);
   const uint64_t longest = *std::max_element(request.lengths.begin(), request.lengths.end());
-  if (context > 0 && longest > context && !options.common.quiet)
-    fmt::print(stderr, "note: {} tokens are more than the {} that this model was made for\n", longest,
-               context);
+  note_long_context(*model, longest, options.common);
   const InterruptScope interrupt;
   request.cancel = &interrupt.token();
   Progress bar("Evaluating", Progress::Unit::tokens, !options.common.quiet);

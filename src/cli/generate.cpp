@@ -73,7 +73,9 @@ struct Unfinished {
 class Generator {
  public:
   Generator(const Options& options, std::shared_ptr<const Model> model)
-      : options_(options), model_(std::move(model)), session_(model_, session_options(options.session)) {
+      : options_(options),
+        model_(std::move(model)),
+        session_(model_, session_options(options.session, *model_)) {
     if (!options.keep.store.empty()) store_.emplace(open_store(options.keep));
   }
 
@@ -84,6 +86,7 @@ class Generator {
     GenerateRequest request = make_request();
     request.prompt.assign(prompt.begin() + static_cast<std::ptrdiff_t>(held), prompt.end());
     check_request(session_, request);
+    note_long_context(*model_, session_.position() + request.prompt.size(), options_.common);
     const auto started = std::chrono::steady_clock::now();
     Progress bar("Reading the prompt", Progress::Unit::tokens, !options_.common.quiet);
     const auto unread = std::span(prompt).subspan(held);

@@ -91,7 +91,8 @@ int run(const Options& options) {
   const auto model = load_model(options.model, options.common);
   check_ids(ids, model->config().vocab);
   const InterruptScope interrupt;
-  Session session(model, session_options(options.session));
+  note_long_context(*model, ids.size(), options.common);
+  Session session(model, session_options(options.session, *model));
   Writer writer(options, *model, ids);
   const size_t vocab = model->config().vocab;
   AppendOptions append;

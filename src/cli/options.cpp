@@ -1,5 +1,7 @@
 #include "cli/options.h"
 
+#include <fmt/format.h>
+
 #include "cli/sizes.h"
 #include "cli/verb.h"
 #include "core/dtype.h"
@@ -73,6 +75,18 @@ SessionOptions session_options(const SessionFlags& flags) {
   options.max_context = flags.context;
   options.chunk = flags.chunk;
   return options;
+}
+
+SessionOptions session_options(const SessionFlags& flags, const Model& model) {
+  SessionOptions options = session_options(flags);
+  if (options.max_context == 0 && model.state_is_bounded()) options.max_context = UINT32_MAX;
+  return options;
+}
+
+void note_long_context(const Model& model, uint64_t tokens, const CommonOptions& common) {
+  const uint32_t context = model.config().context;
+  if (common.quiet || context == 0 || tokens <= context) return;
+  fmt::print(stderr, "note: {} tokens are more than the {} that this model was made for\n", tokens, context);
 }
 
 LoadOptions load_options(const ModelOptions& model, const CommonOptions& common) {

@@ -44,6 +44,11 @@ void add_session_options(CLI::App& app, SessionFlags& options, bool with_context
 /// Throws UsageError for an unknown --type, a bad placement or budget.
 LoadOptions load_options(const ModelOptions& model, const CommonOptions& common);
 SessionOptions session_options(const SessionFlags& flags);
+/// The same for a model: where no --ctx is given, a model whose memory does not grow with the context (no
+/// layer attends to everything) has no limit.
+SessionOptions session_options(const SessionFlags& flags, const Model& model);
+/// Says on stderr that `tokens` are more than the model was made for, if they are.
+void note_long_context(const Model& model, uint64_t tokens, const CommonOptions& common);
 KvType kv_type(std::string_view name);
 
 /// Resolves and loads the model, with a bar on a terminal. Throws what Model::load throws.

@@ -25,6 +25,7 @@ struct Options {
 
 int run(const Options& options) {
   const auto model = load_model(options.model, options.common);
+  note_long_context(*model, options.window, options.common);
   const InterruptScope interrupt;
   Progress bar("Scoring", Progress::Unit::tokens, !options.common.quiet);
   PerplexityOptions request;
@@ -32,7 +33,8 @@ int run(const Options& options) {
   request.max_tokens = options.tokens;
   request.cancel = &interrupt.token();
   request.progress = [&bar](uint64_t done, uint64_t total, double) { bar.update(done, total); };
-  const PerplexityResult result = perplexity(model, options.file, request, session_options(options.session));
+  const PerplexityResult result =
+      perplexity(model, options.file, request, session_options(options.session, *model));
   bar.clear();
   if (options.common.json) {
     print_json({{"tokens", result.tokens},

@@ -162,7 +162,6 @@ int run(Options& options) {
     options.model.model = options.model_option;
   }
   ChatOptions chat_options;
-  chat_options.session = session_options(options.session);
   chat_options.sampling = sampling_options(options.sampling);
   chat_options.max_tokens = options.tokens;
   chat_options.stop = options.stop;
@@ -175,6 +174,7 @@ int run(Options& options) {
   std::optional<SessionStore> store;
   if (!options.keep.store.empty()) chat_options.store = &store.emplace(open_store(options.keep));
   const auto model = load_model(options.model, options.common);
+  chat_options.session = session_options(options.session, *model);
   Chat chat(model, chat_options);
   if (!options.common.quiet) print_start(*model);
   if (!chat.has_template())

@@ -16,13 +16,14 @@ constexpr uint64_t kLogitsAtOnce = uint64_t{16} << 20;  // floats
 
 // Scores window[half, ctx). The logits after token i - 1 predict token i.
 void score_window(SequenceRunner& runner, std::span<const TokenId> window, const CancelToken* cancel,
-                  Moments& scores) {
+                  const std::function<void(uint64_t done)>& progress, Moments& scores) {
   const auto sequence = runner.start();
   require(window.size() <= sequence->context(), ErrorCode::limit,
           "windows of {} tokens do not fit the context of {}", window.size(), sequence->context());
   const size_t half = window.size() / 2;
   AppendOptions options;
   options.cancel = cancel;
+  options.progress = [&](uint64_t done, uint64_t) { progress(done); };
   const auto first = sequence->append(window.first(half), options);
   const size_t vocab = first.size();
   scores.add(negative_log_likelihood(first, window[half]));
@@ -32,6 +33,7 @@ void score_window(SequenceRunner& runner, std::span<const TokenId> window, const
   options.all_logits = true;
   for (size_t at = 0; at < rest.size(); at += piece) {
     const size_t from = half + at;
+    options.progress = [&](uint64_t done, uint64_t) { progress(from + done); };
     options.on_logits = [&](uint64_t done, uint64_t count, const float* logits) {
       for (uint64_t i = 0; i < count; ++i)
         scores.add(negative_log_likelihood({logits + i * vocab, vocab}, window[from + done + i + 1]));
@@ -63,13 +65,16 @@ PerplexityResult perplexity(SequenceRunner& runner, const TokenStream& text,
             "stopped after {} tokens", used);
     const std::span<TokenId> window = std::span(tokens).subspan(at, options.ctx);
     if (text.bos >= 0) window[0] = text.bos;
-    score_window(runner, window, options.cancel, scores);
+    const auto progress = [&](uint64_t done) {
+      if (!options.progress) return;
+      const uint64_t total = text.estimated_total ? text.estimated_total() : 0;
+      options.progress(used + done, std::min(limit, std::max(used + done, total)),
+                       scores.count() > 0 ? std::exp(scores.mean()) : 0);
+    };
+    score_window(runner, window, options.cancel, progress, scores);
+    progress(options.ctx);
     at += options.ctx;
     used += options.ctx;
-    if (options.progress) {
-      const uint64_t total = text.estimated_total ? text.estimated_total() : 0;
-      options.progress(used, std::min(limit, std::max(used, total)), std::exp(scores.mean()));
-    }
   }
   require(scores.count() > 0, ErrorCode::invalid_argument,
           "the text has {} tokens{}, fewer than one window of {}; take a longer text or a smaller ctx",

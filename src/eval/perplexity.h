@@ -20,8 +20,8 @@ struct PerplexityOptions {
   uint32_t ctx = 512;       // tokens per window, at least 2
   uint64_t max_tokens = 0;  // stop after so many tokens of the text; 0 = all
   const CancelToken* cancel = nullptr;
-  /// After each window: tokens of the text used so far, how many there will be (an estimate until the text
-  /// has been read), and the perplexity so far.
+  /// After each chunk, and once more after each window: tokens of the text used so far, how many there will
+  /// be (an estimate until the text has been read), and the perplexity so far (0 before the first score).
   std::function<void(uint64_t tokens, uint64_t estimated_total, double ppl)> progress;
 };
 

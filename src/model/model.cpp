@@ -77,6 +77,16 @@ uint64_t Model::kv_bytes_per_token(double kv_type_bytes) const noexcept {
   return static_cast<uint64_t>(sum);
 }
 
+bool Model::state_is_bounded() const noexcept {
+  const auto keeps_all = [](const MixerConfig& mixer) {
+    return mixer.type == MixerType::full || mixer.type == MixerType::sparse;
+  };
+  for (const LayerConfig& layer : impl_->config.layers)
+    for (const MixerConfig& branch : layer.mixer.branches())
+      if (keeps_all(branch)) return false;
+  return true;
+}
+
 std::string Model::describe_plan(bool prefill) const {
   std::string text;
   for (const auto& stage : prefill ? impl_->plan.prefill : impl_->plan.decode)

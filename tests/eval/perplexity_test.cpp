@@ -122,7 +122,10 @@ TEST(Perplexity, ProgressCountsAndCancelStops) {
   std::vector<uint64_t> seen;
   options.progress = [&](uint64_t tokens, uint64_t total, double ppl) {
     EXPECT_GE(total, tokens);
-    EXPECT_GT(ppl, 1);
+    if (tokens > 8) {  // the first token is scored when half of a window has been read
+      EXPECT_GT(ppl, 1);
+    }
+    if (tokens % 16 != 0 || (!seen.empty() && seen.back() == tokens)) return;
     seen.push_back(tokens);
     if (seen.size() == 2) cancel.cancel();
   };
