@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -23,6 +24,7 @@
 
 #include "mneme/error.h"
 #include "mneme/session.h"
+#include "model/model_impl.h"
 
 namespace {
 
@@ -62,11 +64,18 @@ class Decoder {
   /// Milliseconds a token.
   double decode(std::span<const TokenId> ids) {
     if (static_cast<size_t>(session_->position()) >= window_) restart();
-    const auto start = Clock::now();
-    for (const TokenId& id : ids) session_->append({&id, 1});
-    const std::chrono::duration<double, std::milli> taken = Clock::now() - start;
-    return taken.count() / static_cast<double>(ids.size());
+    double sum = 0;
+    for (const TokenId& id : ids) {
+      const auto start = Clock::now();
+      session_->append({&id, 1});
+      const std::chrono::duration<double, std::milli> taken = Clock::now() - start;
+      token_ms.push_back(taken.count());
+      sum += taken.count();
+    }
+    return sum / static_cast<double>(ids.size());
   }
+  std::vector<double> token_ms;  // of each token that decode() took
+
   void read(std::span<const TokenId> ids) {
     for (size_t i = 0; i < ids.size(); i += window_) {
       session_->append(ids.subspan(i, std::min(window_, ids.size() - i)));
@@ -81,36 +90,54 @@ class Decoder {
   size_t window_;
 };
 
-struct Counts {
-  uint64_t hits = 0, misses = 0;
-  void add(const Model& model, int sign) {
-    for (const MemoryDescription& memory : model.memories()) {
-      hits += static_cast<uint64_t>(sign) * memory.statistics.hits;
-      misses += static_cast<uint64_t>(sign) * memory.statistics.misses;
-    }
-  }
-};
+// Median and 99th percentile.
+nlohmann::json percentiles(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double share) {
+    return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1))];
+  };
+  return {{"p50", at(0.5)}, {"p99", at(0.99)}};
+}
 
-// Milliseconds a token of text and of one repeated token, block by block, and the hit rate of the text.
+// Milliseconds a token of text and of one repeated token, block by block; and of the text its hit rate and
+// the time of its reads: the repeated token finds all of its rows, so whatever is read is the text's.
 nlohmann::json in_turn(const std::shared_ptr<const Model>& model, std::span<const TokenId> ids,
                        const Options& options) {
   Decoder text(model, options.window), constant(model, options.window);
   const std::vector<TokenId> same(options.block, ids.front());
   text.decode(ids.first(options.block));  // nobody starts unprepared
   constant.decode(same);
+  text.token_ms.clear();
+  constant.token_ms.clear();
+  for (const LoadedTable& table : model->impl().memory_tables) table.rows->reset_statistics();
   std::vector<double> text_ms, constant_ms;
-  Counts counts;
+  uint64_t hits = 0, misses = 0, reads = 0;
+  const auto count = [&](uint64_t sign) {
+    for (const LoadedTable& table : model->impl().memory_tables) {
+      const MemoryStatistics now = table.rows->statistics();
+      hits += sign * now.hits;
+      misses += sign * now.misses;
+      reads += sign * now.disk_reads;
+    }
+  };
   for (size_t first = options.block, round = 0; first + options.block <= ids.size();
        first += options.block, ++round) {
     if (round % 2 == 0) constant_ms.push_back(constant.decode(same));
-    counts.add(*model, -1);
+    count(~uint64_t{0});  // minus
     text_ms.push_back(text.decode(ids.subspan(first, options.block)));
-    counts.add(*model, 1);
+    count(1);
     if (round % 2 == 1) constant_ms.push_back(constant.decode(same));
   }
-  nlohmann::json out{{"text_ms", text_ms}, {"constant_ms", constant_ms}, {"hit_rate", nullptr}};
-  if (counts.hits + counts.misses > 0)
-    out["hit_rate"] = static_cast<double>(counts.hits) / static_cast<double>(counts.hits + counts.misses);
+  nlohmann::json out{{"text_ms", text_ms},
+                     {"constant_ms", constant_ms},
+                     {"text_token_ms", percentiles(text.token_ms)},
+                     {"constant_token_ms", percentiles(constant.token_ms)},
+                     {"hit_rate", nullptr}};
+  if (hits + misses == 0) return out;
+  const Latency disk = model->impl().memory_tables.front().rows->statistics().disk;
+  out["hit_rate"] = static_cast<double>(hits) / static_cast<double>(hits + misses);
+  out["reads_per_token"] = static_cast<double>(reads) / static_cast<double>(text.token_ms.size());
+  out["read_us"] = {{"p50", disk.p50}, {"p99", disk.p99}};
   return out;
 }
 

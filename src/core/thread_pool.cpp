@@ -23,6 +23,8 @@ inline void relax() {
 // A pause takes 40 to 140 cycles, so 1,000 of them are 20 to 50 µs: longer than the skew between threads of a
 // stage, far shorter than a scheduler's time slice.
 constexpr int kBarrierSpins = 1000;
+// A read from a solid-state disk takes 50 to 500 µs. To wake a core that went idle costs as much again.
+constexpr int kDeviceSpins = 10000;
 // Between two tokens the caller samples and prints, which takes some 100 µs; a worker that slept there would
 // cost a wake-up per token.
 constexpr int kJobSpins = 6000;
@@ -135,7 +137,7 @@ void ThreadPool::barrier(int thread, bool for_device) {
     phase_.store(phase + 1, std::memory_order_release);
     phase_.notify_all();
   } else {
-    const int64_t slept = wait_while_equal(phase_, phase, kBarrierSpins);
+    const int64_t slept = wait_while_equal(phase_, phase, for_device ? kDeviceSpins : kBarrierSpins);
     if (!for_device) states_[static_cast<size_t>(thread)].stalled_ns += slept;
   }
 }

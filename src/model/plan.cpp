@@ -40,8 +40,10 @@ void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, 
   const LayerWeights& w = model.layers[layer];
   const LayerConfig& config = model.config.layers[layer];
   if (w.memory) add_memory_stages(model, layer, decode, list);
+  const size_t first = list.size();  // of a mixer's stages: the projections
   for (size_t i = mixer; i < mixer + w.mixers.size(); ++i)
     decode ? add_decode_mixer(model, i, list) : add_prefill_mixer(model, i, list);
+  if (decode) list[first] = with_memory_start(model, static_cast<int64_t>(layer), std::move(list[first]));
   if (config.mixer.type == MixerType::parallel) list.push_back(make_branches_stage(model, layer));
   if (config.post_norm) list.push_back(make_post_norm_stage(model, w.post_attn_norm));
   if (decode) {
@@ -114,9 +116,8 @@ bool one_row_each(const Step& step) {
 Plan compile_plan(const ModelImpl& model) {
   check_runnable(model);
   Plan plan;
-  if (!model.memory_layers.empty())
-    for (auto* list : {&plan.decode, &plan.prefill}) list->push_back(make_memory_start_stage(model));
-  plan.decode.push_back(make_embed_stage(model));
+  if (!model.memory_layers.empty()) plan.prefill.push_back(make_memory_start_stage(model));
+  plan.decode.push_back(with_memory_start(model, -1, make_embed_stage(model)));
   plan.prefill.push_back(make_embed_stage(model));
   size_t mixer = 0;
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {

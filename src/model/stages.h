@@ -51,9 +51,13 @@ StagePtr make_prefill_recurrent_stage(const ModelImpl& model, size_t mixer);
 /// Sizes the buffers of recurrences for a step.
 void size_recurrent(const ModelImpl& model, const Step& step, bool decode);
 
-// stages_memory.cpp: an Engram module before a mixer. Rows of all modules are asked for at the start of a
-// pass.
+// stages_memory.cpp: an Engram module before a mixer. Prefill asks for the rows of all modules at the start
+// of a pass; decode for those of the first beside the embedding or the first projections of layer 0, and for
+// those of another module beside the first projections of the layer of the module before it.
 StagePtr make_memory_start_stage(const ModelImpl& model);
+/// `stage`, the embedding (layer -1) or the projections of a layer, with a module's start beside it if this
+/// is its place.
+StagePtr with_memory_start(const ModelImpl& model, int64_t layer, StagePtr stage);
 void add_memory_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list);
 /// At the end of a pass: what convolutions will read goes into the sequences. Null if there is none.
 StagePtr make_memory_commit_stage(const ModelImpl& model);

@@ -40,45 +40,80 @@ void for_rows(const Step& step, int64_t task, const Body& body) {
       body(slice, n);
 }
 
+/// Classes, hashes and row ids of module number `index` for this step; its reads are issued.
+void start_module(const ModelImpl& model, size_t index, Step& step) {
+  const MemoryWeights& w = *model.layers[model.memory_layers[index]].memory;
+  const LoadedTable& table = model.memory_tables[w.table];
+  Workspace::Memory& ws = step.workspace.memory[w.index];
+  const size_t window = table.hash.config().max_ngram, width = table.hash.config().rows_per_token();
+  try {
+    for (size_t i = 0; i < step.ids.size(); ++i) ws.classes[i] = table.class_of(step.ids[i]);
+    for (const Slice& slice : step.slices) {
+      const auto row = static_cast<size_t>(slice.row), count = static_cast<size_t>(slice.count);
+      const auto before = slice.before.last(std::min(slice.before.size(), table.hash.look_back()));
+      for (size_t i = 0; i < before.size(); ++i) ws.previous[i] = table.class_of(before[i]);
+      table.hash.contexts(std::span(ws.previous).first(before.size()),
+                          std::span(ws.classes).subspan(row, count),
+                          std::span(ws.contexts).subspan(row * window, count * window));
+    }
+    const auto rows = std::span(ws.rows).first(step.ids.size() * width);
+    table.hash.rows_of(w.table_layer, std::span(ws.contexts).first(step.ids.size() * window), rows);
+    table.rows->start(rows, ws.batch);
+  } catch (...) {
+    step.workspace.fail(std::current_exception());
+  }
+}
+
+std::string describe_rows(const ModelImpl& model, size_t index) {
+  const size_t layer = model.memory_layers[index];
+  const LoadedTable& table = model.memory_tables[model.layers[layer].memory->table];
+  return fmt::format("layer {}: {} a token from {}", layer, table.hash.config().rows_per_token(),
+                     to_string(table.rows->placement()));
+}
+
+// A chunk: every module at the start of the pass, so that reads have all the time there is.
 class StartStage final : public Stage {
  public:
   explicit StartStage(const ModelImpl& model) : model_(model) { waits_for_device = true; }
   std::string describe() const override {
     std::string text = "memory rows       ";
-    for (const size_t layer : model_.memory_layers) {
-      const LoadedTable& table = model_.memory_tables[model_.layers[layer].memory->table];
-      text += fmt::format("{}layer {}: {} a token from {}", layer == model_.memory_layers[0] ? "" : " | ",
-                          layer, table.hash.config().rows_per_token(), to_string(table.rows->placement()));
-    }
+    for (size_t i = 0; i < model_.memory_layers.size(); ++i)
+      text += (i == 0 ? "" : " | ") + describe_rows(model_, i);
     return text;
   }
   int64_t tasks(const Step&) const override { return static_cast<int64_t>(model_.memory_layers.size()); }
-
   void run(Step& step, int, int64_t task) const override {
-    const MemoryWeights& w = *model_.layers[model_.memory_layers[static_cast<size_t>(task)]].memory;
-    const LoadedTable& table = model_.memory_tables[w.table];
-    Workspace::Memory& ws = step.workspace.memory[w.index];
-    const size_t window = table.hash.config().max_ngram, width = table.hash.config().rows_per_token();
-    try {
-      for (size_t i = 0; i < step.ids.size(); ++i) ws.classes[i] = table.class_of(step.ids[i]);
-      for (const Slice& slice : step.slices) {
-        const auto row = static_cast<size_t>(slice.row), count = static_cast<size_t>(slice.count);
-        const auto before = slice.before.last(std::min(slice.before.size(), table.hash.look_back()));
-        for (size_t i = 0; i < before.size(); ++i) ws.previous[i] = table.class_of(before[i]);
-        table.hash.contexts(std::span(ws.previous).first(before.size()),
-                            std::span(ws.classes).subspan(row, count),
-                            std::span(ws.contexts).subspan(row * window, count * window));
-      }
-      const auto rows = std::span(ws.rows).first(step.ids.size() * width);
-      table.hash.rows_of(w.table_layer, std::span(ws.contexts).first(step.ids.size() * window), rows);
-      table.rows->start(rows, ws.batch);
-    } catch (...) {
-      step.workspace.fail(std::current_exception());
-    }
+    start_module(model_, static_cast<size_t>(task), step);
   }
 
  private:
   const ModelImpl& model_;
+};
+
+// Decode: one module is started by thread 0 while the other threads begin with the tasks of `beside`. The
+// rows of a module are asked for once those of the module before it are there: they have layers of time, and
+// would stand in front of reads that are waited for.
+class StartBesideStage final : public Stage {
+ public:
+  StartBesideStage(const ModelImpl& model, size_t index, StagePtr beside)
+      : model_(model), index_(index), beside_(std::move(beside)) {
+    ends_layer = beside_->ends_layer;
+    waits_for_device = true;
+  }
+  std::string describe() const override {
+    return beside_->describe() + " | memory rows of " + describe_rows(model_, index_);
+  }
+  int64_t tasks(const Step& step) const override { return beside_->tasks(step); }
+  void begin(Step& step, int thread) const override {
+    if (thread == 0) start_module(model_, index_, step);
+    beside_->begin(step, thread);
+  }
+  void run(Step& step, int thread, int64_t task) const override { beside_->run(step, thread, task); }
+
+ private:
+  const ModelImpl& model_;
+  const size_t index_;
+  const StagePtr beside_;
 };
 
 class MemoryStage : public Stage {
@@ -118,8 +153,10 @@ class WaitStage final : public MemoryStage {
  public:
   WaitStage(const ModelImpl& model, size_t layer) : MemoryStage(model, layer) { waits_for_device = true; }
   std::string describe() const override { return fmt::format("memory wait       rows of layer {}", layer_); }
-  int64_t tasks(const Step&) const override { return 1; }
-  void run(Step& step, int, int64_t) const override {
+  int64_t tasks(const Step&) const override { return 0; }
+  void run(Step&, int, int64_t) const override {}
+  void begin(Step& step, int thread) const override {
+    if (thread != 0) return;
     try {
       table_.rows->wait(buffers(step).batch);
       if (step.rows() <= kMaxDecodeRows)  // all at once, before anybody decodes the first of them
@@ -284,6 +321,15 @@ class CommitStage final : public Stage {
 
 StagePtr make_memory_start_stage(const ModelImpl& model) {
   return std::make_unique<StartStage>(model);
+}
+
+StagePtr with_memory_start(const ModelImpl& model, int64_t layer, StagePtr stage) {
+  const auto& layers = model.memory_layers;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const int64_t place = i > 0 ? static_cast<int64_t>(layers[i - 1]) : layers[0] == 0 ? -1 : 0;
+    if (layer == place) return std::make_unique<StartBesideStage>(model, i, std::move(stage));
+  }
+  return stage;
 }
 
 void add_memory_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list) {

@@ -37,6 +37,10 @@ class ReadQueue {
   virtual void push(const ReadRequest& request) = 0;
   /// Begins all reads that were added.
   virtual void submit() = 0;
+  /// Begins what was added and looks, for a fraction of a millisecond and without sleeping, whether
+  /// `at_least` reads have ended. For a caller with nothing else to do: to be woken costs more than most
+  /// reads take.
+  virtual void poll(size_t /*at_least*/) { submit(); }
   /// Begins what was added, waits until `at_least` reads have ended and fills `out` with as many as have, up
   /// to its size. Throws Error(io) if the system refuses to go on.
   virtual size_t reap(std::span<ReadDone> out, size_t at_least) = 0;

@@ -267,13 +267,14 @@ void RowReader::fill(Batch& batch) {
   }
 }
 
-void RowReader::drive(Batch& batch, bool to_the_end) {
+void RowReader::drive(Batch& batch, bool to_the_end, bool poll) {
   std::array<ReadDone, 64> done;
   do {
     fill(batch);
     if (batch.in_flight == 0) return;
     // Waiting for a few at a time saves system calls and keeps most of the queue in flight.
     const size_t some = std::max<size_t>(1, std::min<size_t>(batch.in_flight, options_.queue_depth / 8));
+    if (poll) batch.lane->queue->poll(std::min(some, done.size()));
     const size_t count_done = batch.lane->queue->reap(done, std::min(some, done.size()));
     for (size_t i = 0; i < count_done; ++i) deliver(batch, done[i]);
   } while (to_the_end);
@@ -292,15 +293,16 @@ void RowReader::deliver(Batch& batch, const ReadDone& done) {
   };
   try {
     if (done.result == -EAGAIN || done.result == -EINTR) return push(batch, done.slot);
-    const std::string path = files_[part.file].path().string();
-    require(done.result >= 0, ErrorCode::io, "cannot read {} at byte {}: {}", path, run.offset + flight.have,
-            std::strerror(-done.result));
+    const auto path = [&] { return files_[part.file].path().string(); };
+    if (done.result < 0)
+      fail(ErrorCode::io, "cannot read {} at byte {}: {}", path(), run.offset + flight.have,
+           std::strerror(-done.result));
     const uint64_t have = flight.have + static_cast<uint64_t>(done.result);
     const uint64_t last_row = batch.distinct[batch.wanted[run.last - 1]] - segment.first;
     if (have < part.at(last_row) + part.bytes - run.offset) {  // a short read: go on at a page
       const auto whole = static_cast<uint32_t>(have / kPageBytes * kPageBytes);
-      require(whole > flight.have, ErrorCode::io, "cannot read {} at byte {}: the file became shorter", path,
-              run.offset + have);
+      if (whole <= flight.have)
+        fail(ErrorCode::io, "cannot read {} at byte {}: the file became shorter", path(), run.offset + have);
       flight.have = whole;
       return push(batch, done.slot);
     }
@@ -344,7 +346,7 @@ void RowReader::end(std::unique_ptr<RowBatch::State>& state) {
   if (batch.lane == nullptr) return;
   if (mine) {
     try {
-      drive(batch, true);
+      drive(batch, true, true);
     } catch (...) {
       if (!batch.error) batch.error = std::current_exception();
     }

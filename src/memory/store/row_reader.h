@@ -56,7 +56,7 @@ class RowReader {
   void find_rows(Batch& batch, std::span<const uint64_t> ids, std::span<const std::byte*> addresses);
   void plan_runs(Batch& batch) const;
   void fill(Batch& batch);
-  void drive(Batch& batch, bool to_the_end);
+  void drive(Batch& batch, bool to_the_end, bool poll = false);
   void deliver(Batch& batch, const ReadDone& done);
   void finish_run(Batch& batch, const Run& run, const std::byte* pages);
   void push(Batch& batch, uint32_t slot);
