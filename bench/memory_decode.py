@@ -60,7 +60,7 @@ def fio(pack, depth):
     if not shutil.which("fio"):
         return "fio is not installed (package fio)"
     ran = subprocess.run(["fio", "--name=rows", f"--filename={pack}", "--readonly", "--rw=randread", "--bs=4k", "--direct=1",
-                          "--ioengine=io_uring", f"--iodepth={depth}", "--runtime=5", "--time_based", "--norandommap",
+                          "--ioengine=io_uring", f"--iodepth={depth}", "--runtime=5", "--time_based", "--norandommap", "--randrepeat=0",
                           "--output-format=json"], capture_output=True, text=True)
     if ran.returncode:
         return f"fio: {ran.stderr.strip()[-200:]}"
@@ -103,6 +103,12 @@ def main():
         else:
             print(row(f"{case}, warm", results[case]["warm"], results[case]["none"]))
             print(row(f"{case}, cold", results[case]["cold"], results[case]["none"]), flush=True)
+            for part in ("warm", "cold"):
+                got = results[case][part]
+                print(f"{case}, {part}: {got['reads_per_token']:.1f} reads a token, from their start until they are collected "
+                      f"{got['read_us']['p50']:.0f} µs (p99 {got['read_us']['p99']:.0f}); a token {got['text_token_ms']['p50']:.2f} ms "
+                      f"(p99 {got['text_token_ms']['p99']:.2f}), with constant rows {got['constant_token_ms']['p50']:.2f} "
+                      f"(p99 {got['constant_token_ms']['p99']:.2f})", file=sys.stderr)
         print(results[case]["memory"], file=sys.stderr)
     print(fio(real, 128))
     print(fio(real, 48))

@@ -39,9 +39,11 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
                  "How weights come into memory: mapped from the file, or read at once")
       ->check(CLI::IsMember({"mmap", "read"}))
       ->group("Model");
-  app.add_option("--memory", options.memory,
-                 "Engram memory pack; placement: auto (default), ram, mmap, direct or cache. May be repeated")
-      ->type_name("FILE[:placement]")
+  app.add_option(
+         "--memory", options.memory,
+         "Engram memory: a pack, or a JSON file or folder that says where rows are (docs/memory.md); "
+         "placement: auto (default), ram, mmap, direct or cache; files of changed rows. May be repeated")
+      ->type_name("SOURCE[:placement][+OVERLAY...]")
       ->allow_extra_args(false)
       ->group("Model");
   app.add_option("--memory-budget", options.memory_budget,
@@ -106,18 +108,54 @@ LoadOptions load_options(const ModelOptions& model, const CommonOptions& common)
   return options;
 }
 
-MemoryPackOptions memory_argument(const std::string& text) {
-  const size_t colon = text.rfind(':');
+namespace {
+
+bool is_there(const std::string& path) {
   std::error_code error;
-  // A file may have a colon in its name.
-  if (colon == std::string::npos || fs::exists(text, error)) return {text};
-  MemoryPackOptions pack{text.substr(0, colon)};
+  return fs::exists(path, error);
+}
+
+// SOURCE[:placement]. A file may have a colon in its name.
+MemoryPackOptions source_argument(const std::string& text, const std::string& whole) {
+  const size_t colon = text.rfind(':');
+  if (colon == std::string::npos || is_there(text)) return {text};
+  MemoryPackOptions source{text.substr(0, colon)};
   try {
-    pack.placement = placement_from(text.substr(colon + 1));
+    source.placement = placement_from(text.substr(colon + 1));
   } catch (const Error& refused) {
-    throw UsageError(fmt::format("--memory {}: {}", text, refused.what()));
+    throw UsageError(fmt::format("--memory {}: {}", whole, refused.what()));
   }
-  return pack;
+  return source;
+}
+
+// Where the last overlay of the text begins, at its plus sign; npos if there is none. Names may have plus
+// signs too: the shortest end that is a file is taken, and if none is, whatever follows the last plus sign.
+size_t last_overlay(const std::string& text) {
+  const size_t colon = text.rfind(':');
+  if (is_there(text)) return std::string::npos;
+  if (colon != std::string::npos && text.find('+', colon) == std::string::npos &&
+      is_there(text.substr(0, colon)))
+    return std::string::npos;
+  for (size_t plus = text.rfind('+'); plus != std::string::npos && plus > 0; plus = text.rfind('+', plus - 1))
+    if (is_there(text.substr(plus + 1))) return plus;
+  return text.rfind('+');
+}
+
+}  // namespace
+
+MemoryPackOptions memory_argument(const std::string& text) {
+  std::vector<fs::path> overlays;
+  std::string rest = text;
+  for (size_t plus = last_overlay(rest); plus != std::string::npos; plus = last_overlay(rest)) {
+    if (plus + 1 == rest.size())
+      throw UsageError(
+          fmt::format("--memory {}: a file of changed rows is wanted after the plus sign", text));
+    overlays.insert(overlays.begin(), rest.substr(plus + 1));
+    rest.resize(plus);
+  }
+  MemoryPackOptions out = source_argument(rest, text);
+  out.overlays = std::move(overlays);
+  return out;
 }
 
 }  // namespace mneme::cli

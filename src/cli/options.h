@@ -58,7 +58,8 @@ std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonO
 std::string describe_model(const Model& model);
 /// That line and one for each memory, on stderr.
 void print_start(const Model& model);
-/// "facts.engram", "facts.engram:cache". Throws UsageError for a placement that there is not.
+/// "facts.engram", "facts.engram:cache", "facts.engram:cache+edit.overlay+more.overlay". Throws UsageError
+/// for a placement that there is not, or a plus sign with nothing after it.
 MemoryPackOptions memory_argument(const std::string& text);
 
 }  // namespace mneme::cli

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "convert/describe_hf.h"
+#include "convert/table_files.h"
 #include "convert/tokenizer_to_json.h"
 #include "convert/weights.h"
 #include "core/fail.h"
@@ -78,7 +79,7 @@ void check_space(const fs::path& out, uint64_t bytes) {
 }
 
 uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options) {
-  HfDescription description = describe_hf(in.config(), torch_name(type));
+  HfDescription description = describe_hf(config_seen_from(in, out), torch_name(type));
   const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::hugging_face});
   std::vector<SafetensorToWrite> tensors;
   uint64_t bytes = 0;

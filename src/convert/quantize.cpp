@@ -2,11 +2,13 @@
 
 #include "convert/describe_gguf.h"
 #include "convert/export_hf.h"
+#include "convert/table_files.h"
 #include "convert/tokenizer_to_gguf.h"
 #include "convert/weights.h"
 #include "core/fail.h"
 #include "files/gguf.h"
 #include "model/checkpoint.h"
+#include "model/import_gguf.h"
 #include "simd/blocks.h"
 
 namespace mneme {
@@ -59,13 +61,15 @@ uint64_t file_type(DType type) {
 uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
                        const QuantizeOptions& options) {
   GgufDescription description;
+  const ModelConfig config = config_seen_from(in, out.parent_path());
   if (in.metadata() != nullptr) {  // GGUF to GGUF: same tensors, same keys
     description.metadata = *in.metadata();
     for (const char* key : {"split.no", "split.count", "split.tensors.count"})
       description.metadata.erase(key);
-    description.config = in.config();
+    description.config = config;
+    if (!config.tables.empty()) description.metadata.set(kConfigKey, config.to_json());
   } else {
-    description = describe_gguf(in.config());
+    description = describe_gguf(config);
     put_tokenizer(in, description.metadata);
   }
   description.metadata.set("general.file_type", file_type(type));

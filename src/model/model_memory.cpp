@@ -6,6 +6,7 @@
 #include "core/fail.h"
 #include "memory/engram_config.h"
 #include "memory/pack.h"
+#include "memory/rows_in_place.h"
 #include "model/tensor_names.h"
 #include "simd/rows.h"
 
@@ -110,6 +111,13 @@ class Attacher {
 
  private:
   void serve(const std::string& name, OpenedMemory pack) {
+    if (pack.in_place && !pack.table.raw_ids) {
+      require(tokenizer_ != nullptr, ErrorCode::not_found,
+              "{} hashes token classes, which are made of the model's tokenizer, and this model has none; "
+              "build a pack from it",
+              pack.path);
+      pack.map = std::make_shared<const TokenMap>(TokenMap::build(*tokenizer_));
+    }
     check_vocabulary(pack, config_, tokenizer_);
     EngramHash hash(config_.tables.at(name));
     check_rows(pack, hash);
@@ -152,36 +160,78 @@ class Attacher {
 
 }  // namespace
 
+namespace {
+
+// A memory before its rows are opened.
+struct Found {
+  std::shared_ptr<const Pack> pack;     // or
+  std::unique_ptr<RowsInPlace> shards;  // one of them
+  uint64_t bytes = 0;
+};
+
+Found find_memory(const fs::path& path) {
+  Found out;
+  uint64_t rows = 0;
+  const EngramTableConfig* table = nullptr;
+  if (names_rows_in_place(path)) {
+    out.shards = std::make_unique<RowsInPlace>(open_rows_in_place(path));
+    rows = out.shards->row_count;
+    table = &out.shards->description.table;
+  } else {
+    out.pack = Pack::open(path);
+    rows = out.pack->row_count();
+    table = &out.pack->description().table;
+  }
+  out.bytes = rows * mneme::row_bytes(table->format, table->head_dim);
+  return out;
+}
+
+OpenedMemory open_memory(const Found& found, const MemoryOptions& how) {
+  OpenedMemory memory;
+  memory.in_place = found.shards != nullptr;
+  const PackDescription& description =
+      memory.in_place ? found.shards->description : found.pack->description();
+  memory.table = description.table;
+  memory.model_hash = description.model_hash;
+  for (const EngramModuleConfig& module : description.modules)
+    memory.modules.push_back({module.layer_id, module});  // layer_id counts the model's layers from 0
+  if (memory.in_place) {
+    memory.path = found.shards->path.string();
+    memory.fingerprint = found.shards->rows.fingerprint;
+    memory.tensors = found.shards->tensors;
+    memory.rows = MemoryTable::open(found.shards->rows, how);
+    return memory;
+  }
+  const Pack& pack = *found.pack;
+  memory.path = pack.path().string();
+  memory.fingerprint = pack.fingerprint();
+  if (!memory.table.raw_ids)
+    memory.map = std::make_shared<const TokenMap>(TokenMap::parse(pack.token_map(), memory.path));
+  memory.tensors = found.pack;
+  memory.rows = MemoryTable::open_pack(pack.path(), how);
+  return memory;
+}
+
+}  // namespace
+
 std::vector<OpenedMemory> open_memories(const LoadOptions& options) {
-  std::vector<std::shared_ptr<const Pack>> packs;
+  std::vector<Found> found;
   double total = 0;
   for (const MemoryPackOptions& asked : options.memory) {
-    packs.push_back(Pack::open(asked.path));
-    total += static_cast<double>(packs.back()->row_count()) * packs.back()->row_bytes();
+    found.push_back(find_memory(asked.path));
+    total += static_cast<double>(found.back().bytes);
   }
   std::vector<OpenedMemory> out;
-  for (size_t i = 0; i < packs.size(); ++i) {
-    const Pack& pack = *packs[i];
+  for (size_t i = 0; i < found.size(); ++i) {
     MemoryOptions how;
     how.placement = options.memory[i].placement;
     how.overlays = options.memory[i].overlays;
     if (options.memory_budget > 0) {
-      const double share = static_cast<double>(pack.row_count()) * pack.row_bytes() / total;
+      const double share = static_cast<double>(found[i].bytes) / total;
       how.budget_bytes =
           std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(options.memory_budget) * share));
     }
-    OpenedMemory memory;
-    memory.path = pack.path().string();
-    memory.fingerprint = pack.fingerprint();
-    memory.table = pack.description().table;
-    if (!memory.table.raw_ids)
-      memory.map = std::make_shared<const TokenMap>(TokenMap::parse(pack.token_map(), memory.path));
-    for (const EngramModuleConfig& module : pack.description().modules)
-      memory.modules.push_back({module.layer_id, module});  // layer_id counts the model's layers from 0
-    memory.model_hash = pack.description().model_hash;
-    memory.tensors = packs[i];
-    memory.rows = MemoryTable::open_pack(pack.path(), how);
-    out.push_back(std::move(memory));
+    out.push_back(open_memory(found[i], how));
   }
   return out;
 }

@@ -21,6 +21,7 @@ struct OpenedMemory {
   std::string fingerprint;  // of its content
   EngramTableConfig table;
   std::shared_ptr<const TokenMap> map;  // null with raw_ids
+  bool in_place = false;                // no pack: the map is made of the model's tokenizer
   std::shared_ptr<const MemoryTable> rows;
 
   struct Module {
@@ -63,7 +64,8 @@ Memories attach_memories(ModelConfig& config, const std::string& model_path, con
                          std::vector<OpenedMemory> packs, const LoadOptions& options,
                          const std::function<std::string()>& model_hash);
 
-/// The packs of options.memory; the budget is divided in proportion to their tables.
+/// The packs and descriptions of rows in place that options.memory names; the budget is divided in proportion
+/// to their tables.
 std::vector<OpenedMemory> open_memories(const LoadOptions& options);
 
 }  // namespace mneme

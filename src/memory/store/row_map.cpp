@@ -44,17 +44,19 @@ FileHandle& FileHandle::operator=(FileHandle&& other) noexcept {
 
 uint64_t FileHandle::size() const {
   struct stat info {};
-  require(::fstat(fd_, &info) == 0, ErrorCode::io, "cannot stat {}: {}", path_.string(),
-          std::strerror(errno));
+  if (::fstat(fd_, &info) != 0)
+    fail(ErrorCode::io, "cannot stat {}: {}", path_.string(), std::strerror(errno));
   return static_cast<uint64_t>(info.st_size);
 }
 
 void FileHandle::check_not_shorter(uint64_t end) const {
   const uint64_t now = size();
-  require(now >= end, ErrorCode::io,
-          "{} shrank to {} bytes while it was in use, but its rows end at byte {}; restore the file and open "
-          "it again",
-          path_.string(), now, end);
+  if (now < end)  // asked for each batch: no string of the path is made for nothing
+    fail(ErrorCode::io,
+         "{} shrank to {} bytes while it was in use, but its rows end at byte {}; restore the file and open "
+         "it "
+         "again",
+         path_.string(), now, end);
 }
 
 void FileHandle::read(uint64_t offset, std::byte* into, uint64_t bytes) const {
