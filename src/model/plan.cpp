@@ -14,9 +14,12 @@ namespace {
 
 void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
   list.push_back(make_decode_qkv_stage(model, mixer));
-  DecodeAttentionStage attention = model.mixer_config(mixer).recurrent()
-                                       ? make_decode_recurrent_stage(model, mixer)
-                                       : make_decode_attention_stage(model, mixer);
+  const MixerConfig& config = model.mixer_config(mixer);
+  const bool sparse = config.type == MixerType::sparse;
+  if (sparse) list.push_back(make_decode_choose_stage(model, mixer));
+  DecodeAttentionStage attention = config.recurrent() ? make_decode_recurrent_stage(model, mixer)
+                                   : sparse           ? make_decode_sparse_stage(model, mixer)
+                                                      : make_decode_attention_stage(model, mixer);
   list.push_back(std::move(attention.stage));
   list.push_back(make_decode_output_stage(model, mixer, attention.parts));
 }
@@ -24,9 +27,14 @@ void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr
 void add_prefill_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
   list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::mixer));
   list.push_back(make_prefill_qkv_stage(model, mixer));
-  if (model.mixer_config(mixer).recurrent()) {
+  const MixerConfig& config = model.mixer_config(mixer);
+  if (config.recurrent()) {
     list.push_back(make_prefill_recurrent_prepare_stage(model, mixer));
     list.push_back(make_prefill_recurrent_stage(model, mixer));
+  } else if (config.type == MixerType::sparse) {
+    list.push_back(make_prefill_store_stage(model, mixer));
+    list.push_back(make_prefill_means_stage(model, mixer));
+    list.push_back(make_prefill_sparse_stage(model, mixer));
   } else {
     list.push_back(make_prefill_store_stage(model, mixer));
     list.push_back(make_prefill_attention_stage(model, mixer));
@@ -63,9 +71,9 @@ void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, 
 void check_runnable(const ModelImpl& model) {
   for (size_t i = 0; i < model.mixers.size(); ++i) {
     const MixerConfig& mixer = model.mixer_config(i);
-    require(mixer.recurrent() || mixer.type == MixerType::full || mixer.type == MixerType::window,
-            ErrorCode::unsupported, "layers[{}] has a mixer of type \"{}\", which this version cannot run",
-            model.mixers[i].layer, config_names::word(config_names::kMixers, mixer.type));
+    require(mixer.recurrent() || mixer.softmax(), ErrorCode::unsupported,
+            "layers[{}] has a mixer of type \"{}\", which this version cannot run", model.mixers[i].layer,
+            config_names::word(config_names::kMixers, mixer.type));
   }
   require(model.config.sink_tokens == 0 || model.memory_layers.empty(), ErrorCode::unsupported,
           "the model has sink tokens and memories; this version runs one or the other, because sink tokens "
@@ -103,6 +111,7 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   size_activations(forms, rows, widest, ws.input);
   size_attention(model, step, decode);
   size_recurrent(model, step, decode);
+  size_sparse(model, step, decode);
   size_memory(model, step);
 }
 

@@ -47,6 +47,16 @@ struct Activations {
   std::vector<float> f;  // [rows, cols]
 };
 
+/// Scratch of one thread for choosing blocks of keys and for the queries of one block.
+struct SparseScratch {
+  std::vector<float> scores;
+  std::vector<uint64_t> order, chosen;
+  std::vector<uint32_t> blocks;
+  std::vector<int64_t> positions;
+  std::vector<float> q, m, l, acc;  // of the queries that chose a block
+  std::vector<int64_t> lo, hi;
+};
+
 /// Buffers of one forward pass, reused by the next; grown on first use of a size, never shrunk.
 struct Workspace {
   struct Thread {
@@ -55,6 +65,7 @@ struct Workspace {
     AttentionScratch attention;
     std::vector<float> m, l, acc;
     std::vector<int64_t> lo, hi;
+    SparseScratch sparse;
   };
   std::vector<float> x;          // [rows, d_model]: the residual stream
   std::vector<float> qkv;        // [rows, QkvShape::total()]
@@ -67,7 +78,8 @@ struct Workspace {
   Activations input;        // of the running prefill stage, or the hidden rows at decode
   std::vector<float> m, l,
       acc;  // partial attention at decode: [row][kv_head][part][group], acc also [padded_dim]
-  std::vector<float> cos, sin;  // [rope][rows][dims / 2]
+  std::vector<std::vector<uint64_t>> chosen;  // [row][kv_head] at decode: blocks of a sparse mixer
+  std::vector<float> cos, sin;                // [rope][rows][dims / 2]
   struct Memory {
     std::vector<TokenClass> previous;  // classes before a slice
     std::vector<TokenClass> classes;   // [rows]

@@ -29,8 +29,15 @@ void add_cache(const MixerConfig& mixer, KvFormat format, CacheLayout& layout) {
     ++group;
   if (group == layout.groups.size()) layout.groups.push_back({0, window, sinks});
   const KvGeometry geometry{format, mixer.kv_heads, mixer.head_dim};
-  layout.layers.push_back({geometry, group, layout.groups[group].block_bytes});
+  const int64_t summary = mixer.type == MixerType::sparse ? int64_t{mixer.block} : 0;
+  layout.layers.push_back({geometry, group, layout.groups[group].block_bytes, summary});
   layout.groups[group].block_bytes += (geometry.page_bytes() + 63) / 64 * 64;
+}
+
+std::vector<KeySummaries::Shape> summary_shapes(const CacheLayout& layout) {
+  std::vector<KeySummaries::Shape> shapes;
+  for (const CacheLayout::Layer& layer : layout.layers) shapes.push_back({layer.geometry, layer.summary});
+  return shapes;
 }
 
 }  // namespace
@@ -65,7 +72,8 @@ SequenceState::SequenceState(std::shared_ptr<const CacheLayout> layout)
     : layout_(std::move(layout)),
       blocks_(layout_->groups.size()),
       bases_(layout_->groups.size()),
-      recurrent_(std::shared_ptr<const RecurrentLayout>(layout_, &layout_->recurrent)) {
+      recurrent_(std::shared_ptr<const RecurrentLayout>(layout_, &layout_->recurrent)),
+      summaries_(summary_shapes(*layout_)) {
   for (const CacheLayout::Conv& conv : layout_->convs) convs_.emplace_back(conv.values());
   for (const CacheLayout::Group& group : layout_->groups) released_.push_back(sink_blocks(group));
 }
@@ -103,11 +111,13 @@ void SequenceState::reserve(int64_t n) {
     }
   }
   recurrent_.reserve(position_, n);
+  summaries_.reserve(position_ + n);
 }
 
 void SequenceState::advance(int64_t n) {
   position_ += n;
   recurrent_.advance();
+  summaries_.advance(position_);
   if (!convs_.empty() || !recurrent_.empty())
     low_water_ = std::max(low_water_, position_ - layout_->max_rollback);
   for (size_t g = 0; g < blocks_.size(); ++g) {
@@ -132,6 +142,7 @@ void SequenceState::rollback(int64_t n) {
           n, position_ - low_water_, layout_->max_rollback);
   if (n > 0) recurrent_.rollback(position_ - n);
   position_ -= n;
+  summaries_.rollback(position_);
   // Also for n = 0: a pass that was cancelled has reserved blocks that nothing was written to.
   const auto count = static_cast<size_t>((position_ + kPagePositions - 1) / kPagePositions);
   for (size_t g = 0; g < blocks_.size(); ++g) {
@@ -147,7 +158,7 @@ std::byte* SequenceState::page(size_t layer, int64_t position) const {
 }
 
 int64_t SequenceState::bytes() const {
-  int64_t sum = 0;
+  int64_t sum = summaries_.bytes();
   for (const auto& group : blocks_)
     for (const Block& block : group) sum += block ? static_cast<int64_t>(block->size()) : 0;
   for (const auto& conv : convs_) sum += static_cast<int64_t>(conv.size() * sizeof(float));
@@ -168,6 +179,7 @@ void SequenceState::restore(int64_t position, int64_t low_water, std::vector<std
     while (released_[g] < std::ssize(blocks_[g]) && !blocks_[g][static_cast<size_t>(released_[g])])
       ++released_[g];
   }
+  summaries_.clear();
 }
 
 }  // namespace mneme

@@ -15,6 +15,7 @@
 
 #include "core/huge_buffer.h"
 #include "mneme/model_config.h"
+#include "model/key_summaries.h"
 #include "model/recurrent_state.h"
 #include "simd/attention.h"
 
@@ -25,7 +26,8 @@ struct CacheLayout {
   struct Layer {
     KvGeometry geometry;
     size_t group = 0;
-    int64_t offset = 0;  // bytes into a block
+    int64_t offset = 0;   // bytes into a block
+    int64_t summary = 0;  // sparse: keys in a block that has a mean key; else 0
   };
   struct Group {
     int64_t block_bytes = 0;
@@ -87,6 +89,11 @@ class SequenceState {
   RecurrentStates& recurrent() { return recurrent_; }
   const RecurrentStates& recurrent() const { return recurrent_; }
 
+  /// Mean keys of the blocks of sparse mixers.
+  const KeySummaries& summaries() const { return summaries_; }
+  /// To be called when keys were written other than by a pass: the next one computes all mean keys again.
+  void forget_summaries() { summaries_.clear(); }
+
   /// The blocks of each group; null where already given back.
   const std::vector<std::vector<Block>>& blocks() const { return blocks_; }
   /// Rebuilds a saved state. `low_water`: first position from which a rollback would be exact. Throws
@@ -104,6 +111,7 @@ class SequenceState {
   std::vector<int64_t> released_;          // [group] blocks below this are given back, but for those of sinks
   std::vector<std::vector<float>> convs_;  // [conv][slots, channels], position p in slot p % slots
   RecurrentStates recurrent_;
+  KeySummaries summaries_;
   void put(size_t group, size_t index, Block block);
   static int64_t sink_blocks(const CacheLayout::Group& group);
 };

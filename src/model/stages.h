@@ -44,6 +44,14 @@ StagePtr make_prefill_attention_stage(const ModelImpl& model, size_t mixer);
 /// Sizes the attention buffers of a step.
 void size_attention(const ModelImpl& model, const Step& step, bool decode);
 
+// stages_sparse.cpp. Decode: choose, then attend. Prefill: make_prefill_store_stage, means, attend.
+StagePtr make_decode_choose_stage(const ModelImpl& model, size_t mixer);
+DecodeAttentionStage make_decode_sparse_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_means_stage(const ModelImpl& model, size_t mixer);
+StagePtr make_prefill_sparse_stage(const ModelImpl& model, size_t mixer);
+/// Sizes the lists of chosen blocks for a step.
+void size_sparse(const ModelImpl& model, const Step& step, bool decode);
+
 // stages_recurrent.cpp: gated linear attention and the gated delta rule
 DecodeAttentionStage make_decode_recurrent_stage(const ModelImpl& model, size_t mixer);
 StagePtr make_prefill_recurrent_prepare_stage(const ModelImpl& model, size_t mixer);

@@ -5,137 +5,12 @@
 // also rotates and stores the new key. The parts are merged by the next stage. Prefill: keys are stored
 // first; a task is kQueryRows tokens of one kv head, so that a block of keys serves all query heads of
 // several tokens.
-#include <cmath>
-#include <limits>
-
-#include "model/stage_parts.h"
-#include "model/stages.h"
+#include "model/attention_stage.h"
 
 namespace mneme {
 namespace {
 
-constexpr int64_t kMaxParts = 16;
-constexpr int64_t kPartPositions = 256;  // a part is at least this long
-constexpr int64_t kQueryRows = 16;
 constexpr int64_t kStoreRows = 16;
-
-class AttentionStage : public Stage {
- public:
-  AttentionStage(const ModelImpl& model, size_t index, bool decode)
-      : model_(model),
-        weights_(model.mixer_weights(index)),
-        mixer_(model.mixer_config(index)),
-        index_(index),
-        sink_tokens_(model.config.sink_tokens),
-        group_(mixer_.heads / mixer_.kv_heads) {
-    for (size_t i = 0; i < weights_.rope; ++i)
-      pairs_before_ += static_cast<int64_t>(model.ropes[i].inverse_frequencies.size());
-    if (mixer_.type == MixerType::window) {
-      const bool one_more =
-          mixer_.edge == WindowEdge::plus_one || (mixer_.edge == WindowEdge::plus_one_prefill && !decode);
-      window_ = int64_t{mixer_.window} + (one_more ? 1 : 0);
-      sinks_ = sink_tokens_ + int64_t{mixer_.sinks};
-    }
-    scale_ = static_cast<float>(mixer_.scale > 0 ? mixer_.scale : 1.0 / std::sqrt(double(mixer_.head_dim)));
-  }
-
- protected:
-  const RopeTable& rope_table() const { return model_.ropes[weights_.rope]; }
-
-  // Norm and rotation of one query or key head [head_dim] of a row.
-  void normalise_and_rotate(const Step& step, int64_t row, const std::vector<float>& norm,
-                            float* head) const {
-    if (!norm.empty())
-      rms_norm(head, norm.data(), static_cast<float>(model_.config.norm.eps), mixer_.head_dim, head);
-    const auto pairs = static_cast<int64_t>(rope_table().inverse_frequencies.size());
-    if (pairs == 0) return;
-    const int64_t at = pairs_before_ * step.rows() + row * pairs;
-    rope(head, step.workspace.cos.data() + at, step.workspace.sin.data() + at, 2 * pairs, rope_table().half);
-  }
-
-  // Queries of the group of one kv head for a row: q [group, padded], scaled.
-  void make_queries(const Step& step, int64_t row, int64_t kv_head, int64_t padded, float* q) const {
-    const int64_t dim = mixer_.head_dim;
-    const float* source =
-        step.workspace.qkv.data() + row * qkv_shape(mixer_).total() + kv_head * group_ * dim;
-    for (int64_t h = 0; h < group_; ++h, q += padded, source += dim) {
-      std::copy_n(source, dim, q);
-      std::fill_n(q + dim, padded - dim, 0.0f);
-      normalise_and_rotate(step, row, weights_.q_norm, q);
-      for (int64_t i = 0; i < dim; ++i) q[i] *= scale_;
-    }
-  }
-
-  void store_key_value(const Step& step, const Slice& slice, int64_t row, int64_t kv_head,
-                       float* scratch) const {
-    const QkvShape shape = qkv_shape(mixer_);
-    const int64_t dim = mixer_.head_dim, position = slice.position + row - slice.row;
-    const float* k = step.workspace.qkv.data() + row * shape.total() + shape.q + kv_head * dim;
-    std::copy_n(k, dim, scratch);
-    normalise_and_rotate(step, row, weights_.k_norm, scratch);
-    const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
-    store_kv(cache.geometry, slice.state->page(index_, position), kv_head, position % kPagePositions, scratch,
-             k + shape.kv);
-  }
-
-  // A query sees [first_visible, end_visible) and the sinks. Sink tokens see each other, in both directions.
-  int64_t first_visible(int64_t position) const {
-    return window_ == 0 ? 0 : std::max<int64_t>(0, position + 1 - window_);
-  }
-  int64_t end_visible(int64_t position) const {
-    return position < sink_tokens_ ? sink_tokens_ : position + 1;
-  }
-
-  AttentionArgs make_args(const Slice& slice, int64_t kv_head) const {
-    const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
-    AttentionArgs args;
-    args.geometry = cache.geometry;
-    args.kv_head = kv_head;
-    args.pages = slice.state->pages(index_);
-    args.page_offset = cache.offset;
-    args.sinks = sinks_;
-    args.softcap = static_cast<float>(mixer_.softcap);
-    return args;
-  }
-
-  // [begin, end) and, before it, the sinks that a window does not reach.
-  void attend_with_sinks(const AttentionArgs& args, int64_t begin, int64_t end, bool with_sinks,
-                         AttentionScratch& scratch, const AttentionState& state) const {
-    if (with_sinks && args.sinks > 0 && begin > 0)
-      attend(args, 0, std::min(args.sinks, begin), scratch, state);
-    attend(args, begin, end, scratch, state);
-  }
-
-  const float* sink_logit(int64_t head) const {
-    return weights_.sinks.empty() ? nullptr : &weights_.sinks[static_cast<size_t>(head)];
-  }
-
-  std::string describe_mixer() const {
-    std::string text = fmt::format("{} heads of {}, {} kv", mixer_.heads, mixer_.head_dim, mixer_.kv_heads);
-    if (mixer_.type == MixerType::window) text += fmt::format(", window {}", window_text());
-    if (mixer_.qk_norm) text += ", qk norm";
-    if (sinks_ > 0 || mixer_.sink_logits) text += ", sinks";
-    return text;
-  }
-
-  std::string window_text() const {
-    const char* more = mixer_.edge == WindowEdge::exact      ? ""
-                       : mixer_.edge == WindowEdge::plus_one ? " + 1"
-                                                             : " (+ 1 in prefill)";
-    return std::to_string(mixer_.window) + more;
-  }
-
-  const ModelImpl& model_;
-  const MixerWeights& weights_;
-  const MixerConfig& mixer_;
-  const size_t index_;  // mixer index
-  const int64_t sink_tokens_;
-  int64_t window_ = 0;  // keys that a query sees, its own included; 0 = all
-  int64_t sinks_ = 0;   // first positions that a window does not hide, sink tokens included
-  const int64_t group_;
-  int64_t pairs_before_ = 0;
-  float scale_ = 1;
-};
 
 struct Parts {
   int64_t first_block, blocks, count;
@@ -144,13 +19,7 @@ struct Parts {
 
 Parts parts_of(int64_t lo, int64_t hi) {
   const int64_t first = lo / kAttentionBlock, blocks = (hi + kAttentionBlock - 1) / kAttentionBlock - first;
-  const int64_t per_part = kPartPositions / kAttentionBlock;
-  return {first, blocks, std::clamp<int64_t>((blocks + per_part - 1) / per_part, 1, kMaxParts)};
-}
-
-// Partial states lie at [((row * kv_heads + kv_head) * kMaxParts + part) * group].
-int64_t part_index(int64_t row, const MixerConfig& mixer, int64_t kv_head, int64_t part) {
-  return ((row * mixer.kv_heads + kv_head) * kMaxParts + part) * (mixer.heads / mixer.kv_heads);
+  return {first, blocks, part_count(blocks)};
 }
 
 class DecodeAttention final : public AttentionStage, public AttentionParts {
@@ -174,16 +43,8 @@ class DecodeAttention final : public AttentionStage, public AttentionParts {
   }
   void merge(const Step& step, int64_t row, float* out) const override {
     const Slice& slice = step.slices[static_cast<size_t>(row)];
-    const int64_t padded = slice.state->layout().layers[index_].geometry.padded_dim();
-    const Parts p = parts(slice);
-    Workspace& ws = step.workspace;
-    for (int64_t head = 0; head < mixer_.heads; ++head) {
-      const int64_t at = part_index(row, mixer_, head / group_, 0) + head % group_;
-      merge_attention({&ws.m[static_cast<size_t>(at)], &ws.l[static_cast<size_t>(at)],
-                       &ws.acc[static_cast<size_t>(at * padded)]},
-                      p.count, group_, padded, mixer_.head_dim, sink_logit(head),
-                      out + head * mixer_.head_dim);
-    }
+    merge_parts(step, row, parts(slice).count, slice.state->layout().layers[index_].geometry.padded_dim(),
+                out);
   }
 
  private:
@@ -199,12 +60,7 @@ class DecodeAttention final : public AttentionStage, public AttentionParts {
     grow(my.q, (group_ + 1) * padded);
     make_queries(step, slice.row, kv_head, padded, my.q.data());
     if (part == p.count - 1) store_key_value(step, slice, slice.row, kv_head, my.q.data() + group_ * padded);
-    const int64_t at = part_index(slice.row, mixer_, kv_head, part);
-    const AttentionState state{&ws.m[static_cast<size_t>(at)], &ws.l[static_cast<size_t>(at)],
-                               &ws.acc[static_cast<size_t>(at * padded)]};
-    std::fill_n(state.m, group_, -std::numeric_limits<float>::infinity());
-    std::fill_n(state.l, group_, 0.0f);
-    std::fill_n(state.acc, group_ * padded, 0.0f);
+    const AttentionState state = clear_part(ws, slice.row, kv_head, part, padded);
     my.lo.assign(static_cast<size_t>(group_), first_visible(slice.position));
     my.hi.assign(static_cast<size_t>(group_), slice.position + 1);
     AttentionArgs args = make_args(slice, kv_head);
@@ -240,59 +96,19 @@ class PrefillAttention final : public AttentionStage {
   std::string describe() const override {
     return fmt::format("attend            {}, {} tokens a task", describe_mixer(), kQueryRows);
   }
-  int64_t tasks(const Step& step) const override {
-    int64_t count = 0;
-    for (const Slice& slice : step.slices) count += mixer_.kv_heads * query_blocks(slice);
-    return count;
-  }
+  int64_t tasks(const Step& step) const override { return prefill_tasks(step); }
   void run(Step& step, int thread, int64_t task) const override {
-    for (const Slice& slice : step.slices) {
-      const int64_t here = mixer_.kv_heads * query_blocks(slice);
-      if (task < here)
-        return run_block(step, thread, slice, task / query_blocks(slice), task % query_blocks(slice));
-      task -= here;
-    }
-  }
-
- private:
-  static int64_t query_blocks(const Slice& slice) { return (slice.count + kQueryRows - 1) / kQueryRows; }
-
-  void run_block(Step& step, int thread, const Slice& slice, int64_t kv_head, int64_t block) const {
-    Workspace& ws = step.workspace;
-    Workspace::Thread& my = ws.threads[static_cast<size_t>(thread)];
-    const int64_t padded = slice.state->layout().layers[index_].geometry.padded_dim();
-    const int64_t first = block * kQueryRows, rows = std::min(kQueryRows, slice.count - first);
-    const int64_t queries = rows * group_;
-    grow(my.q, queries * padded);
-    grow(my.acc, queries * padded);
-    my.m.assign(static_cast<size_t>(queries), -std::numeric_limits<float>::infinity());
-    my.l.assign(static_cast<size_t>(queries), 0.0f);
-    std::fill_n(my.acc.begin(), queries * padded, 0.0f);
-    my.lo.resize(static_cast<size_t>(queries));
-    my.hi.resize(static_cast<size_t>(queries));
-    for (int64_t r = 0; r < rows; ++r) {
-      const int64_t position = slice.position + first + r;
-      make_queries(step, slice.row + first + r, kv_head, padded, my.q.data() + r * group_ * padded);
-      for (int64_t h = 0; h < group_; ++h) {
-        my.lo[static_cast<size_t>(r * group_ + h)] = first_visible(position);
-        my.hi[static_cast<size_t>(r * group_ + h)] = end_visible(position);
-      }
-    }
-    AttentionArgs args = make_args(slice, kv_head);
+    const QueryRows rows = query_rows(step, task);
+    Workspace::Thread& my = step.workspace.threads[static_cast<size_t>(thread)];
+    const AttentionState state = load_queries(step, rows, my);
+    AttentionArgs args = make_args(*rows.slice, rows.kv_head);
     args.q = my.q.data();
-    args.queries = queries;
+    args.queries = rows.count * group_;
     args.lo = my.lo.data();
     args.hi = my.hi.data();
-    const AttentionState state{my.m.data(), my.l.data(), my.acc.data()};
     const int64_t begin = my.lo.front() / kAttentionBlock * kAttentionBlock;
     attend_with_sinks(args, begin, my.hi.back(), true, my.attention, state);
-    const int64_t dim = mixer_.head_dim, width = mixer_.heads * dim;
-    for (int64_t i = 0; i < queries; ++i) {
-      const int64_t head = kv_head * group_ + i % group_;
-      merge_attention({my.m.data() + i, my.l.data() + i, my.acc.data() + i * padded}, 1, 1, padded, dim,
-                      sink_logit(head),
-                      ws.attention.data() + (slice.row + first + i / group_) * width + head * dim);
-    }
+    write_outputs(step, rows, my);
   }
 };
 
