@@ -195,7 +195,9 @@ class Model:
         seen, out = self.visible(m, t, decode), np.empty_like(q)
         for head in range(heads):
             kv = head * m["kv_heads"] // heads
-            mask = seen & self.chosen_blocks(m, q[:, head], k[:, kv]) if m.get("type") == "sparse" else seen
+            group = heads // m["kv_heads"]
+            chooser = q[:, kv * group:(kv + 1) * group].sum(1) if m.get("shared") else q[:, head]
+            mask = seen & self.chosen_blocks(m, chooser, k[:, kv]) if m.get("type") == "sparse" else seen
             scores = q[:, head] @ k[:, kv].T * scale
             if m.get("softcap"):
                 scores = m["softcap"] * np.tanh(scores / m["softcap"])
@@ -223,7 +225,7 @@ class Model:
                 self.margin = min(getattr(self, "margin", np.inf), scores[best[count - 1]] - scores[best[count]])
             for b in [*best[:count], own]:
                 mask[i, b * block:(b + 1) * block] = True
-        mask[:, :sinks] = True
+        mask[:, :sinks + m.get("sinks", 0)] = True
         return mask
 
     # recurrences: S [kv_heads, head_dim of k, head_dim of v]

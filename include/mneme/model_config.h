@@ -85,9 +85,10 @@ struct MixerConfig {
   uint32_t head_dim = 0;
   uint32_t window = 0;                  // window: keys visible to a query, itself included
   WindowEdge edge = WindowEdge::exact;  // window
-  uint32_t sinks = 0;                   // window: this many first positions stay visible too
+  uint32_t sinks = 0;                   // window, sparse: this many first positions are visible too
   uint32_t block = 512;                 // sparse: keys in a block, a multiple of 64
   uint32_t top_k = 64;                  // sparse: blocks that a query sees, its own included
+  bool shared = false;                  // sparse: the query heads of a kv head choose their blocks together
   bool sink_logits =
       false;  // one learned logit a head joins the softmax and has no value (tensor attn_sinks)
   bool qkv_bias = false;

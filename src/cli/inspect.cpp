@@ -93,7 +93,8 @@ std::string mixer_text(const MixerConfig& mixer) {
       fmt::format("{}, {} heads, {} KV heads of {}", name, mixer.heads, mixer.kv_heads, mixer.head_dim);
   if (mixer.type == MixerType::window)
     text += fmt::format(", window {}{}", mixer.window, mixer.edge == WindowEdge::exact ? "" : " + 1");
-  if (mixer.type == MixerType::sparse) text += fmt::format(", {} blocks of {}", mixer.top_k, mixer.block);
+  if (mixer.type == MixerType::sparse)
+    text += fmt::format(", {} blocks of {}{}", mixer.top_k, mixer.block, mixer.shared ? " a KV head" : "");
   if (mixer.type == MixerType::gla && mixer.gate == GateType::low_rank)
     text += fmt::format(", gate rank {}", mixer.gate_rank);
   if (mixer.type == MixerType::gla && mixer.gate == GateType::tied) text += ", gate tied to the key";

@@ -202,7 +202,8 @@ class AttentionStage : public Stage {
     std::string text = fmt::format("{} heads of {}, {} kv", mixer_.heads, mixer_.head_dim, mixer_.kv_heads);
     if (mixer_.type == MixerType::window) text += fmt::format(", window {}", mixer_.window);
     if (mixer_.type == MixerType::sparse)
-      text += fmt::format(", top {} blocks of {}", mixer_.top_k, mixer_.block);
+      text += fmt::format(", top {} blocks of {}{}", mixer_.top_k, mixer_.block,
+                          mixer_.shared ? " a kv head" : "");
     if (mixer_.qk_norm) text += ", qk norm";
     if (mixer_.sinks > 0 || mixer_.sink_logits) text += ", sinks";
     return text;

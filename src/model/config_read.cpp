@@ -93,9 +93,10 @@ void drop_foreign(MixerConfig& mixer) {
   if (mixer.type != MixerType::window) {
     mixer.window = omitted.window;
     mixer.edge = omitted.edge;
-    mixer.sinks = omitted.sinks;
   }
+  if (mixer.type != MixerType::window && mixer.type != MixerType::sparse) mixer.sinks = omitted.sinks;
   if (mixer.type != MixerType::sparse) {
+    mixer.shared = false;
     mixer.block = omitted.block;
     mixer.top_k = omitted.top_k;
   }
@@ -166,6 +167,7 @@ void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out, bool& has_fe
   read_u32(fields, "sinks", kMaxContext, out.sinks);
   read_u32(fields, "block", kMaxContext, out.block);
   read_u32(fields, "top_k", kMaxContext, out.top_k);
+  out.shared = fields.boolean("shared", out.shared);
   out.sink_logits = fields.boolean("sink_logits", out.sink_logits);
   out.qkv_bias = fields.boolean("qkv_bias", out.qkv_bias);
   out.o_bias = fields.boolean("o_bias", out.o_bias);

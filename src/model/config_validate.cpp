@@ -113,9 +113,10 @@ void check_foreign(const MixerConfig& m, const std::string& where) {
   const char* const a_window = "type \"window\"";
   fields.check(window, "window", m.window, omitted.window, a_window);
   fields.check(window, "edge", word(kEdges, m.edge), word(kEdges, omitted.edge), a_window);
-  fields.check(window, "sinks", m.sinks, omitted.sinks, a_window);
+  fields.check(window || sparse, "sinks", m.sinks, omitted.sinks, "types window and sparse");
   fields.check(sparse, "block", m.block, omitted.block, "type \"sparse\"");
   fields.check(sparse, "top_k", m.top_k, omitted.top_k, "type \"sparse\"");
+  fields.check(sparse, "shared", m.shared, false, "type \"sparse\"");
   const char* const attention = "types full, window and sparse";
   fields.check(m.softmax(), "sink_logits", m.sink_logits, false, attention);
   fields.check(m.softmax(), "qk_norm", m.qk_norm, false, attention);
@@ -152,6 +153,7 @@ void check_sparse(const MixerConfig& mixer, const std::string& where) {
   require(mixer.block % kSparseStep == 0, ErrorCode::invalid_argument,
           "{}.block is {}, but must be a multiple of {}", where, mixer.block, kSparseStep);
   in_range(mixer.top_k, 1, kMaxContext, where + ".top_k");
+  in_range(mixer.sinks, 0, kMaxContext, where + ".sinks");
 }
 
 void check_gla(const MixerConfig& mixer, const std::string& where) {

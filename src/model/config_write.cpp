@@ -58,6 +58,7 @@ Ordered mixer_json(const MixerConfig& mixer) {
   put(out, "sinks", mixer.sinks, 0u);
   put(out, "block", mixer.block, omitted.block);
   put(out, "top_k", mixer.top_k, omitted.top_k);
+  put(out, "shared", mixer.shared, false);
   put(out, "sink_logits", mixer.sink_logits, false);
   put(out, "qkv_bias", mixer.qkv_bias, false);
   put(out, "o_bias", mixer.o_bias, false);

@@ -51,7 +51,7 @@ struct Activations {
 struct SparseScratch {
   std::vector<float> scores;
   std::vector<uint64_t> order, chosen;
-  std::vector<uint32_t> blocks;
+  std::vector<uint32_t> blocks, sink_blocks;
   std::vector<int64_t> positions;
   std::vector<float> q, m, l, acc;  // of the queries that chose a block
   std::vector<int64_t> lo, hi;

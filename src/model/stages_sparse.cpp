@@ -43,8 +43,9 @@ class SparseStage : public AttentionStage {
   // Blocks wholly before the one of a position.
   int64_t blocks_before(int64_t position) const { return position / block(); }
 
-  // Blocks that hold sink tokens of the model, which everybody sees.
-  int64_t sink_blocks() const { return (sink_tokens() + block() - 1) / block(); }
+  // Positions that everybody sees, and the blocks that hold them.
+  int64_t sinks_end() const { return sink_tokens() + int64_t{mixer_.sinks}; }
+  int64_t sink_blocks() const { return (sinks_end() + block() - 1) / block(); }
 
   void store_mean(const Slice& slice, int64_t kv_head, int64_t index, SparseScratch& scratch) const {
     const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
@@ -54,28 +55,25 @@ class SparseStage : public AttentionStage {
   }
 
   // Appends what queries [count, padded] of one kv head see; query i is at positions[i], never before the one
-  // in front of it. Sorted by block at the end.
+  // in front of it, and the heads of a group have one position. Sorted by block at the end.
   void choose(const Slice& slice, int64_t kv_head, const float* q, std::span<const int64_t> positions,
               SparseScratch& scratch, std::vector<uint64_t>& out) const {
     const KvGeometry& geometry = slice.state->layout().layers[index_].geometry;
-    const auto count = static_cast<int64_t>(positions.size());
+    // Heads that choose together do so by the sum of their products, which is the product of their sum.
+    const int64_t together = mixer_.shared ? group_ : 1;
+    const auto choices = static_cast<int64_t>(positions.size()) / together;
+    if (together > 1) q = sum_groups(q, choices, geometry.padded_dim(), scratch.q);
     const int64_t most = blocks_before(positions.back());
     const int64_t stride = (most + kTileBlocks - 1) / kTileBlocks * kTileBlocks;
-    grow(scratch.scores, count * stride);
-    block_scores(q, count, geometry.padded_dim(), slice.state->summaries().tiles(index_),
+    grow(scratch.scores, choices * stride);
+    block_scores(q, choices, geometry.padded_dim(), slice.state->summaries().tiles(index_),
                  kv_head * tile_head_values(geometry), most, scratch.scores.data(), stride);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t position = positions[static_cast<size_t>(i)], own = blocks_before(position);
-      scratch.blocks.clear();
-      if (position >= sink_tokens()) {  // a sink token sees its like and nothing else
-        top_blocks(scratch.scores.data() + i * stride, own, int64_t{mixer_.top_k} - 1, scratch.order,
-                   scratch.blocks);
-        scratch.blocks.push_back(static_cast<uint32_t>(own));
+    for (int64_t i = 0; i < choices; ++i) {
+      choose_one(positions[static_cast<size_t>(i * together)], scratch.scores.data() + i * stride, scratch);
+      for (int64_t query = i * together; query < (i + 1) * together; ++query) {
+        for (const uint32_t b : scratch.blocks) out.push_back(choice(b, query, false));
+        for (const uint32_t b : scratch.sink_blocks) out.push_back(choice(b, query, true));
       }
-      for (const uint32_t b : scratch.blocks) out.push_back(choice(b, i, false));
-      for (int64_t b = 0; b < sink_blocks(); ++b)
-        if (!std::binary_search(scratch.blocks.begin(), scratch.blocks.end(), static_cast<uint32_t>(b)))
-          out.push_back(choice(b, i, true));
     }
     std::sort(out.begin(), out.end());
   }
@@ -106,6 +104,33 @@ class SparseStage : public AttentionStage {
   static int64_t units_of(int64_t keys) { return (keys + kAttentionBlock - 1) / kAttentionBlock; }
 
  private:
+  // Sums of the queries of each group, in their order: [groups, padded].
+  const float* sum_groups(const float* q, int64_t groups, int64_t padded, std::vector<float>& out) const {
+    grow(out, groups * padded);
+    for (int64_t g = 0; g < groups; ++g)
+      for (int64_t i = 0; i < padded; ++i) {
+        float sum = 0;
+        for (int64_t h = 0; h < group_; ++h) sum += q[(g * group_ + h) * padded + i];
+        out[static_cast<size_t>(g * padded + i)] = sum;
+      }
+    return out.data();
+  }
+
+  // scratch.blocks: what a query at a position sees wholly; scratch.sink_blocks: where it sees sinks only.
+  void choose_one(int64_t position, const float* scores, SparseScratch& scratch) const {
+    const int64_t own = blocks_before(position);
+    scratch.blocks.clear();
+    scratch.sink_blocks.clear();
+    if (position >= sink_tokens()) {  // a sink token of the model sees its like and nothing else
+      top_blocks(scores, own, int64_t{mixer_.top_k} - 1, scratch.order, scratch.blocks);
+      scratch.blocks.push_back(static_cast<uint32_t>(own));
+    }
+    const int64_t end = std::min(sinks_end(), end_visible(position));
+    for (int64_t b = 0; b * block() < end; ++b)
+      if (!std::binary_search(scratch.blocks.begin(), scratch.blocks.end(), static_cast<uint32_t>(b)))
+        scratch.sink_blocks.push_back(static_cast<uint32_t>(b));
+  }
+
   // attend() for the queries that `who` names: they and their states are moved together and back.
   void attend_some(const AttentionArgs& args, std::span<const uint64_t> who, int64_t begin, int64_t end,
                    Workspace::Thread& my, const AttentionState& state) const {
@@ -124,7 +149,7 @@ class SparseStage : public AttentionStage {
       s.m.push_back(state.m[query]);
       s.l.push_back(state.l[query]);
       s.lo.push_back(args.lo[query]);
-      s.hi.push_back(sinks_only(who[i]) ? sink_tokens() : args.hi[query]);
+      s.hi.push_back(sinks_only(who[i]) ? std::min(sinks_end(), args.hi[query]) : args.hi[query]);
     }
     AttentionArgs some = args;
     some.q = s.q.data();
@@ -196,7 +221,8 @@ class DecodeSparse final : public SparseStage, public AttentionParts {
   // tasks are counted.
   int64_t parts(int64_t position) const {
     const int64_t own = blocks_before(position);
-    const int64_t most = std::min(own, sink_blocks() + group_ * (int64_t{mixer_.top_k} - 1));
+    const int64_t most =
+        std::min(own, sink_blocks() + (mixer_.shared ? 1 : group_) * (int64_t{mixer_.top_k} - 1));
     return part_count(most * (block() / kAttentionBlock) + units_of(position + 1 - own * block()));
   }
 

@@ -108,6 +108,8 @@ ModelConfig random_config(std::mt19937& rng) {
     if (mixer.type == MixerType::sparse) {
       mixer.block = 64 * pick(1, 9);
       mixer.top_k = pick(1, 99);
+      mixer.shared = pick(0, 1);
+      mixer.sinks = pick(0, 4);
     }
     if (mixer.softmax()) {
       mixer.sink_logits = pick(0, 1);
@@ -352,7 +354,7 @@ TEST(ConfigJson, FieldsOfOtherMixersAreDroppedIfInheritedAndRefusedIfGiven) {
   Json json = Json::parse(kSmall);
   json["defaults"] =
       Json::parse(R"({"mixer": {"type": "window", "window": 32, "edge": "plus_one", "rope": {"base": 500},
-    "softcap": 3, "gate_rank": 8, "top_k": 2, "block": 64, "feature": "sigmoid", "out_norm": false}})");
+    "softcap": 3, "gate_rank": 8, "top_k": 2, "block": 64, "shared": true, "sinks": 7, "feature": "sigmoid", "out_norm": false}})");
   const Json sizes = json["layers"][0]["mixer"];
   for (const char* type : {"full", "window", "sparse", "gla", "delta"}) {
     json["layers"][0]["mixer"] = sizes;
@@ -360,6 +362,8 @@ TEST(ConfigJson, FieldsOfOtherMixersAreDroppedIfInheritedAndRefusedIfGiven) {
     const MixerConfig read = ModelConfig::from_json(json.dump()).layers[0].mixer;
     EXPECT_EQ(read.window, read.type == MixerType::window ? 32u : 0u);
     EXPECT_EQ(read.block, read.type == MixerType::sparse ? 64u : 512u);
+    EXPECT_EQ(read.shared, read.type == MixerType::sparse);
+    EXPECT_EQ(read.sinks, read.type == MixerType::sparse || read.type == MixerType::window ? 7u : 0u);
     EXPECT_EQ(read.gate_rank, read.type == MixerType::gla ? 8u : 16u);
     EXPECT_EQ(read.out_norm, !read.recurrent());
     EXPECT_EQ(read.feature, read.recurrent() ? FeatureMap::sigmoid : FeatureMap::relu);
@@ -389,6 +393,9 @@ TEST(ConfigJson, ImpossibleMixersAreRefused) {
             "edge is \"plus\", but must be one of"},
            {mixer({{"type", "sparse"}, {"block", 96}}), "mixer.block is 96, but must be a multiple of 64"},
            {mixer({{"type", "sparse"}, {"top_k", 0}}), "mixer.top_k is 0"},
+           {mixer({{"shared", true}}), "mixer.shared is true, but the type is \"full\""},
+           {mixer({{"type", "gla"}, {"sinks", 2}}),
+            "mixer.sinks is 2, but the type is \"gla\"; it belongs to types window and sparse"},
            {mixer({{"block", 64}}), "mixer.block is 64, but the type is \"full\""},
            {mixer({{"type", "gla"}, {"kv_heads", 3}}), "kv_heads is 3, but must divide heads"},
            {mixer({{"type", "gla"}, {"gate_rank", 0}}), "mixer.gate_rank is 0"},

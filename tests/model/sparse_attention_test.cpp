@@ -20,6 +20,8 @@ struct Case {
   uint32_t sink_tokens = 0;
   double softcap = 0;
   bool sink_logits = false;
+  uint32_t sinks = 0;
+  bool shared = false;
 };
 
 // A model of one mixer and nothing else; queries, keys and values are put where the projections would.
@@ -37,6 +39,8 @@ class Harness {
     if (type == MixerType::sparse) {
       layer.mixer.block = c.block;
       layer.mixer.top_k = c.top_k;
+      layer.mixer.sinks = c.sinks;
+      layer.mixer.shared = c.shared;
     }
     model_.config.layers = {layer};
     model_.config.sink_tokens = c.sink_tokens;
@@ -117,17 +121,17 @@ std::vector<float> random_rows(const Harness& h, int64_t count, uint32_t seed) {
   return rows;
 }
 
-// Output of one query head at a position. `keys`, `values`: [position + 1][head_dim], as the cache rounds
-// them.
-std::vector<double> oracle(const Case& c, const float* q, int64_t position,
-                           const std::vector<std::vector<float>>& keys,
+// Output of one query head at a position; `choosers`: the sum of the queries that choose together. `keys`,
+// `values`: [position + 1][head_dim], as the cache rounds them.
+std::vector<double> oracle(const Case& c, const float* q, const std::vector<float>& choosers,
+                           int64_t position, const std::vector<std::vector<float>>& keys,
                            const std::vector<std::vector<float>>& values) {
   const auto dim = static_cast<size_t>(c.head_dim);
   const auto block = static_cast<int64_t>(c.block), own = position / block;
   const double scale = 1 / std::sqrt(static_cast<double>(c.head_dim));
-  const auto dot = [&](const auto& k) {
+  const auto dot = [&](const float* a, const auto& k) {
     double sum = 0;
-    for (size_t i = 0; i < dim; ++i) sum += scale * double{q[i]} * k[i];
+    for (size_t i = 0; i < dim; ++i) sum += scale * double{a[i]} * k[i];
     return sum;
   };
   std::vector<std::pair<double, int64_t>> scores;
@@ -137,7 +141,7 @@ std::vector<double> oracle(const Case& c, const float* q, int64_t position,
     for (int64_t p = b * block; p < (b + 1) * block; ++p)
       for (size_t i = 0; i < dim; ++i)
         mean[i] += double{keys[static_cast<size_t>(p)][i]} / static_cast<double>(block);
-    scores.emplace_back(-dot(mean), b);
+    scores.emplace_back(-dot(choosers.data(), mean), b);
   }
   std::sort(scores.begin(), scores.end());
   for (size_t i = 0; i < std::min<size_t>(scores.size(), c.top_k - 1); ++i)
@@ -148,8 +152,9 @@ std::vector<double> oracle(const Case& c, const float* q, int64_t position,
   const auto sinks = static_cast<int64_t>(c.sink_tokens);  // these see each other, and all others see them
   for (int64_t p = 0; p <= std::max(position, sinks - 1); ++p) {
     const bool chosen = position >= sinks && seen[static_cast<size_t>(p / block)];
-    if (p >= sinks && !chosen) continue;
-    double score = dot(keys[static_cast<size_t>(p)]);
+    const bool sink = p < sinks || (p < sinks + int64_t{c.sinks} && p <= position && position >= sinks);
+    if (!sink && !chosen) continue;
+    double score = dot(q, keys[static_cast<size_t>(p)]);
     if (c.softcap > 0) score = c.softcap * std::tanh(score / c.softcap);
     total += std::exp(score);
     for (size_t i = 0; i < dim; ++i) out[i] += std::exp(score) * double{values[static_cast<size_t>(p)][i]};
@@ -173,7 +178,12 @@ void expect_oracle(const Case& c, Harness& h, const std::vector<float>& rows, co
       if (p % 5 > 0 && p % c.block > 1 && p % c.block + 1 < c.block)
         continue;  // some, and those at edges of blocks
       for (uint32_t head = kv * group; head < (kv + 1) * group; ++head) {
-        const auto expected = oracle(c, rows.data() + p * h.width() + head * c.head_dim, p, keys, values);
+        const float* row = rows.data() + p * h.width();
+        std::vector<float> choosers(c.head_dim, 0.0f);
+        for (uint32_t other = c.shared ? kv * group : head; other < (c.shared ? (kv + 1) * group : head + 1);
+             ++other)
+          for (size_t i = 0; i < c.head_dim; ++i) choosers[i] += row[other * c.head_dim + i];
+        const auto expected = oracle(c, row + head * c.head_dim, choosers, p, keys, values);
         for (size_t i = 0; i < c.head_dim; ++i)
           ASSERT_NEAR(out[static_cast<size_t>((p - first) * h.q_width()) + head * c.head_dim + i],
                       expected[i], 3e-5)
@@ -205,7 +215,10 @@ TEST(SparseAttention, PrefillAndDecodeEqualTheOracle) {
                         {KvFormat::f16, 64, 4, 8, 8, 32},
                         {KvFormat::int8, 192, 2, 16, 1, 64},
                         {KvFormat::f32, 64, 3, 6, 2, 16, 70},
-                        {KvFormat::f32, 64, 3, 4, 2, 16, 0, 2.5, true}};
+                        {KvFormat::f32, 64, 3, 4, 2, 16, 0, 2.5, true},
+                        {KvFormat::f16, 64, 2, 6, 2, 16, 0, 0, false, 4, false},
+                        {KvFormat::int8, 64, 3, 6, 2, 16, 0, 0, false, 0, true},
+                        {KvFormat::f32, 64, 2, 8, 2, 16, 30, 0, false, 50, true}};
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << "block " << c.block << " top " << c.top_k << " heads " << c.heads
                                     << "/" << c.kv_heads << " of " << c.head_dim);
