@@ -48,6 +48,15 @@ void fill_recurrent(const RecurrentStates& states, const std::vector<float>& sta
   }
 }
 
+// Sparse layers choose among blocks, so that theirs must differ; for the others one template will do.
+constexpr size_t kSparseTemplates = 16;
+
+size_t template_count(const CacheLayout& layout) {
+  const bool sparse = std::any_of(layout.layers.begin(), layout.layers.end(),
+                                  [](const auto& layer) { return layer.summary > 0; });
+  return sparse ? kSparseTemplates : 1;
+}
+
 }  // namespace
 
 void fill_synthetic(Session& session, uint64_t n, uint64_t seed,
@@ -58,7 +67,9 @@ void fill_synthetic(Session& session, uint64_t n, uint64_t seed,
           s.state.position());
   s.check_room(n);
   Pcg64 random(seed);
-  const std::vector<HugeBuffer> templates = make_templates(s.state.layout(), random);
+  std::vector<std::vector<HugeBuffer>> templates;
+  for (size_t i = template_count(s.state.layout()); i > 0; --i)
+    templates.push_back(make_templates(s.state.layout(), random));
   std::vector<float> state(static_cast<size_t>(s.state.layout().recurrent.state_values));
   normals(random, state);
   s.has_logits = false;
@@ -66,14 +77,16 @@ void fill_synthetic(Session& session, uint64_t n, uint64_t seed,
     const auto step = std::min<uint64_t>(n - done, kPagePositions);
     const auto block = static_cast<size_t>(done / kPagePositions);
     s.state.reserve(static_cast<int64_t>(step));
-    for (size_t g = 0; g < templates.size(); ++g)
-      std::memcpy(s.state.blocks()[g][block]->data(), templates[g].data(), templates[g].size());
+    const auto& content = templates[templates.size() > 1 ? random.below(templates.size()) : 0];
+    for (size_t g = 0; g < content.size(); ++g)
+      std::memcpy(s.state.blocks()[g][block]->data(), content[g].data(), content[g].size());
     fill_recurrent(s.state.recurrent(), state);
     s.state.advance(static_cast<int64_t>(step));
     for (uint64_t i = 0; i < step; ++i) s.tokens.push_back(static_cast<TokenId>(random.below(s.vocab())));
     done += step;
     if (progress) progress(done, n);
   }
+  s.state.forget_summaries();
 }
 
 }  // namespace mneme

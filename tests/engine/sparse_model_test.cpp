@@ -7,6 +7,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "engine/synthetic.h"
 #include "mneme/session.h"
 
 namespace mneme {
@@ -109,6 +110,19 @@ TEST(SparseModel, RandomSnapshotRestoreForkRollbackEqualTheStraightRun) {
       EXPECT_EQ(session.tokens(), straight.tokens());
     }
   }
+}
+
+// Keys that no pass wrote have no means until the next pass, which has to compute them all.
+TEST(SparseModel, SyntheticContextDecodesAsItDoesAfterARestore) {
+  const auto model = sparse_model();
+  Session session(model, options(KvType::int8)), other(model, options(KvType::int8));
+  fill_synthetic(session, 1000, 1);
+  const TokenId next = 3;
+  other.restore(session.snapshot());
+  const auto first = copy(session.append({&next, 1}));
+  EXPECT_EQ(copy(other.append({&next, 1})), first);
+  session.rollback(1);
+  EXPECT_EQ(copy(session.append({&next, 1})), first);
 }
 
 TEST(SparseModel, ThreadCountAndBatchesChangeNothing) {

@@ -277,7 +277,7 @@ TEST(SparseAttention, ForkRollbackAndRestoreChooseAsTheStraightRun) {
   EXPECT_EQ(h.append(at(600), 41), expected(600, 41));
   // Restored keys come without means; decode has to make them, as prefill has.
   for (const int64_t count : {1, 50}) {
-    h.state().restore(600, 0, saved.blocks(), {});
+    h.state().restore(600, 0, saved.blocks(), {}, {});
     EXPECT_EQ(h.append(at(600), count), expected(600, count)) << count << " rows after a restore";
   }
 }
