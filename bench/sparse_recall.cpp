@@ -41,7 +41,10 @@ class Probe final : public AttentionStage {
  public:
   Probe(const ModelImpl& model, size_t mixer, std::vector<int64_t> positions, std::vector<Setting>& settings,
         std::mutex& mutex)
-      : AttentionStage(model, mixer), positions_(std::move(positions)), settings_(settings), mutex_(mutex) {}
+      : AttentionStage(model, mixer, false),
+        positions_(std::move(positions)),
+        settings_(settings),
+        mutex_(mutex) {}
   std::string describe() const override { return "probe"; }
   int64_t tasks(const Step&) const override { return mixer_.kv_heads; }
   void run(Step& step, int, int64_t kv_head) const override {

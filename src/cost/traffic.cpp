@@ -20,7 +20,14 @@ uint64_t most_kept(const MixerConfig& mixer) {
   return uint64_t{mixer.window} + edge + mixer.sinks;
 }
 uint64_t most_seen(const MixerConfig& mixer) {
-  return mixer.type == MixerType::sparse ? uint64_t{mixer.block} * mixer.top_k : most_kept(mixer);
+  return mixer.type == MixerType::sparse ? uint64_t{mixer.block} * mixer.top_k + mixer.sinks
+                                         : most_kept(mixer);
+}
+
+/// Bytes of the mean keys that a query of a sparse mixer is compared with: f32, one for every complete block.
+uint64_t mean_key_bytes(const MixerConfig& mixer, uint64_t context) {
+  if (mixer.type != MixerType::sparse) return 0;
+  return context / mixer.block * mixer.kv_heads * ((uint64_t{mixer.head_dim} + 15) / 16 * 16) * sizeof(float);
 }
 
 }  // namespace
@@ -45,7 +52,8 @@ uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context) {
   uint64_t bytes = 0;
   for (const LayerConfig& layer : config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches())
-      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_seen(mixer)));
+      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_seen(mixer))) +
+               mean_key_bytes(mixer, context);
   return bytes;
 }
 
@@ -53,7 +61,8 @@ uint64_t kv_bytes_held(const ModelConfig& config, KvType kv, uint64_t context) {
   uint64_t bytes = 0;
   for (const LayerConfig& layer : config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches())
-      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_kept(mixer)));
+      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_kept(mixer))) +
+               mean_key_bytes(mixer, context);
   return bytes;
 }
 

@@ -16,7 +16,9 @@ uint64_t kv_bytes_held(const ModelConfig& config, KvType kv, uint64_t context);
 /// Bytes of the states of the recurrences (f32), read and written by every token or pass.
 uint64_t state_bytes(const ModelConfig& config);
 /// Bytes of keys and values that the attention of one token reads when it sees `context` positions, itself
-/// included; layers with a window see no more than it and its sinks, sparse ones no more than their blocks.
+/// included; layers with a window see no more than it and its sinks, sparse ones no more than their blocks,
+/// for which they read the mean keys of all. (Query heads of a kv head that choose apart may read up to as
+/// many times the blocks.)
 uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context);
 /// Mean bytes a token over `tokens` tokens decoded one after the other from `depth` on: every weight once,
 /// the KV cache and the states read and written. `weights`: Model::bytes_per_token().

@@ -25,14 +25,21 @@ inline int64_t part_count(int64_t units) {
 
 class AttentionStage : public Stage {
  public:
-  AttentionStage(const ModelImpl& model, size_t index)
+  AttentionStage(const ModelImpl& model, size_t index, bool decode)
       : model_(model),
         weights_(model.mixer_weights(index)),
         mixer_(model.mixer_config(index)),
         index_(index),
+        sink_tokens_(model.config.sink_tokens),
         group_(mixer_.heads / mixer_.kv_heads) {
     for (size_t i = 0; i < weights_.rope; ++i)
       pairs_before_ += static_cast<int64_t>(model.ropes[i].inverse_frequencies.size());
+    if (mixer_.type == MixerType::window) {
+      const bool one_more =
+          mixer_.edge == WindowEdge::plus_one || (mixer_.edge == WindowEdge::plus_one_prefill && !decode);
+      window_ = int64_t{mixer_.window} + (one_more ? 1 : 0);
+      sinks_ = sink_tokens_ + int64_t{mixer_.sinks};
+    }
     scale_ = static_cast<float>(mixer_.scale > 0 ? mixer_.scale : 1.0 / std::sqrt(double(mixer_.head_dim)));
   }
 
@@ -75,15 +82,13 @@ class AttentionStage : public Stage {
              k + shape.kv);
   }
 
+  // A query sees [first_visible, end_visible) and the sinks. Sink tokens see each other, in both directions.
   int64_t first_visible(int64_t position) const {
-    return mixer_.type == MixerType::window ? std::max<int64_t>(0, position + 1 - int64_t{mixer_.window}) : 0;
+    return window_ == 0 ? 0 : std::max<int64_t>(0, position + 1 - window_);
   }
-  // One past the last position that a query sees. The model's sink tokens see all of each other.
   int64_t end_visible(int64_t position) const {
-    return position < sink_tokens() ? sink_tokens() : position + 1;
+    return position < sink_tokens_ ? sink_tokens_ : position + 1;
   }
-  int64_t sink_tokens() const { return int64_t{model_.config.sink_tokens}; }
-  int64_t sinks() const { return mixer_.type == MixerType::window ? int64_t{mixer_.sinks} : 0; }
 
   AttentionArgs make_args(const Slice& slice, int64_t kv_head) const {
     const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
@@ -92,7 +97,7 @@ class AttentionStage : public Stage {
     args.kv_head = kv_head;
     args.pages = slice.state->pages(index_);
     args.page_offset = cache.offset;
-    args.sinks = sinks();
+    args.sinks = sinks_;
     args.softcap = static_cast<float>(mixer_.softcap);
     return args;
   }
@@ -200,19 +205,29 @@ class AttentionStage : public Stage {
 
   std::string describe_mixer() const {
     std::string text = fmt::format("{} heads of {}, {} kv", mixer_.heads, mixer_.head_dim, mixer_.kv_heads);
-    if (mixer_.type == MixerType::window) text += fmt::format(", window {}", mixer_.window);
+    if (mixer_.type == MixerType::window) text += fmt::format(", window {}", window_text());
     if (mixer_.type == MixerType::sparse)
       text += fmt::format(", top {} blocks of {}{}", mixer_.top_k, mixer_.block,
                           mixer_.shared ? " a kv head" : "");
     if (mixer_.qk_norm) text += ", qk norm";
-    if (mixer_.sinks > 0 || mixer_.sink_logits) text += ", sinks";
+    if (sinks_ > 0 || mixer_.sinks > 0 || mixer_.sink_logits) text += ", sinks";
     return text;
+  }
+
+  std::string window_text() const {
+    const char* more = mixer_.edge == WindowEdge::exact      ? ""
+                       : mixer_.edge == WindowEdge::plus_one ? " + 1"
+                                                             : " (+ 1 in prefill)";
+    return std::to_string(mixer_.window) + more;
   }
 
   const ModelImpl& model_;
   const MixerWeights& weights_;
   const MixerConfig& mixer_;
   const size_t index_;  // mixer index
+  const int64_t sink_tokens_;
+  int64_t window_ = 0;  // keys that a query sees, its own included; 0 = all
+  int64_t sinks_ = 0;   // first positions that a window does not hide, sink tokens included
   const int64_t group_;
 
  private:

@@ -35,7 +35,7 @@ bool sinks_only(uint64_t choice) {
 
 class SparseStage : public AttentionStage {
  public:
-  using AttentionStage::AttentionStage;
+  SparseStage(const ModelImpl& model, size_t index) : AttentionStage(model, index, false) {}
 
  protected:
   int64_t block() const { return mixer_.block; }
@@ -44,7 +44,7 @@ class SparseStage : public AttentionStage {
   int64_t blocks_before(int64_t position) const { return position / block(); }
 
   // Positions that everybody sees, and the blocks that hold them.
-  int64_t sinks_end() const { return sink_tokens() + int64_t{mixer_.sinks}; }
+  int64_t sinks_end() const { return sink_tokens_ + int64_t{mixer_.sinks}; }
   int64_t sink_blocks() const { return (sinks_end() + block() - 1) / block(); }
 
   void store_mean(const Slice& slice, int64_t kv_head, int64_t index, SparseScratch& scratch) const {
@@ -121,7 +121,7 @@ class SparseStage : public AttentionStage {
     const int64_t own = blocks_before(position);
     scratch.blocks.clear();
     scratch.sink_blocks.clear();
-    if (position >= sink_tokens()) {  // a sink token of the model sees its like and nothing else
+    if (position >= sink_tokens_) {  // a sink token of the model sees its like and nothing else
       top_blocks(scores, own, int64_t{mixer_.top_k} - 1, scratch.order, scratch.blocks);
       scratch.blocks.push_back(static_cast<uint32_t>(own));
     }

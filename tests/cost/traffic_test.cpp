@@ -57,14 +57,15 @@ TEST(Traffic, RecurrencesHaveAStateInsteadOfACache) {
   EXPECT_DOUBLE_EQ(decode_bytes_per_token(config, KvType::f16, 1000, 1'000'000, 1),
                    static_cast<double>(1000 + 2 * row + 4 * state + row * (104 + 105)));
   config.layers[1].mixer.type = MixerType::sparse;
+  const uint64_t mean = 3 * 64 * 4;  // of a block's keys
   config.layers[1].mixer.block = 128;
   config.layers[1].mixer.top_k = 4;
-  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 300), row * (300 + 105));
-  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 105));
-  EXPECT_EQ(kv_bytes_held(config, KvType::f16, 3000), row * (3000 + 105));
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 300), row * (300 + 105) + 2 * mean);
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 4 + 105) + 23 * mean);
+  EXPECT_EQ(kv_bytes_held(config, KvType::f16, 3000), row * (3000 + 105) + 23 * mean);
   config.sink_tokens = 7;
-  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 105 + 2 * 7));
-  EXPECT_EQ(kv_bytes_held(config, KvType::f16, 3000), row * (3000 + 105 + 2 * 7));
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 3000), row * (512 + 4 + 105 + 2 * 7) + 23 * mean);
+  EXPECT_EQ(kv_bytes_held(config, KvType::f16, 3000), row * (3000 + 105 + 2 * 7) + 23 * mean);
 }
 
 TEST(Traffic, PrefillSharesTheWeightsOfAPass) {

@@ -11,7 +11,7 @@ import e2e
 
 MODELS = e2e.TOP / "tests/data/mixers"
 RUNNABLE = ["window_exact", "window_plus_one", "window_plus_one_prefill", "gla_low_rank", "gla_matrix", "gla_tied", "delta", "hybrid", "parallel",
-            "parallel_softmax", "sinks", "sinks_hybrid"]
+            "parallel_softmax", "sinks", "sinks_hybrid", "sparse"]
 
 
 def golden(name):
