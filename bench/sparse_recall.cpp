@@ -1,15 +1,16 @@
 // How much of full attention block-sparse attention keeps: one prefill of a real text with full attention, in
 // which a probe looks at some queries of every layer and head. For every block size and top_k it prints
-// (JSON)
+// (JSON) the mean share of the softmax mass on
 //
-//   chosen       mean share of the softmax mass on the blocks that the mean keys choose, the own block
-//   included group_sum    the same if all query heads of a kv head share one choice, by the sum of their
-//   scores group_max    ... by the largest of their scores best         share on the best possible blocks:
-//   the choice by the mass itself overlap      share of the best blocks, the own one left out, that were
-//   chosen random       share if as many blocks were chosen blindly: own block + (top_k - 1) / blocks of the
-//   rest
+//   chosen       the blocks that the mean keys choose, the own block included
+//   with_sinks   the same and the first 64 keys, visible in any case (the mixer's field `sinks`)
+//   group_sum    the blocks that all query heads of a kv head choose together by the sum of their scores
+//   group_max    ... by the largest of their scores
+//   best         the best possible blocks: chosen by the mass itself
+//   random       blocks chosen blindly: own block + (top_k - 1) / blocks of the rest
 //
-// Called by bench/sparse.py:  build/release/bin/sparse_recall MODEL TEXT --tokens 8192
+// and `overlap`, the share of the best blocks, the own one left out, that the mean keys chose.
+// Called by bench/sparse.py:  build/release/bin/sparse_recall MODEL TEXT --tokens 4096
 #include <fmt/format.h>
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -27,7 +28,7 @@ namespace {
 
 struct Setting {
   int64_t block = 0, top_k = 0;
-  double chosen = 0, group_sum = 0, group_max = 0, best = 0, overlap = 0, random = 0;
+  double chosen = 0, with_sinks = 0, group_sum = 0, group_max = 0, best = 0, overlap = 0, random = 0;
   int64_t queries = 0, overlaps = 0;
 };
 
@@ -118,6 +119,9 @@ class Probe final : public AttentionStage {
       for (int64_t b = 0; b < own; ++b) values[static_cast<size_t>(b)] = static_cast<float>(m[b]);
       const auto best = best_of(values, k);
       setting.chosen += m[own] + mass_of(chosen, m);
+      const bool has_first = k > 0 && chosen.front() == 0;
+      setting.with_sinks +=
+          m[own] + mass_of(chosen, m) + (has_first ? 0 : unit_mass[static_cast<size_t>(h * units)]);
       setting.group_sum += m[own] + mass_of(by_sum, m);
       setting.group_max += m[own] + mass_of(by_max, m);
       setting.best += m[own] + mass_of(best, m);
@@ -212,6 +216,7 @@ int main(int argc, char** argv) {
                       {"top_k", s.top_k},
                       {"m", s.block * s.top_k},
                       {"chosen", s.chosen / n},
+                      {"with_sinks", s.with_sinks / n},
                       {"group_sum", s.group_sum / n},
                       {"group_max", s.group_max / n},
                       {"best", s.best / n},
