@@ -4,10 +4,10 @@
 //
 //   llamacpp_peer bench MODEL --tests pp512,tg128,tg32@4096 [--threads 2] [--flash on|off] [--ubatch 512]
 //   [--repeat 1]
-//                             [--kv f16|f32] [--state DIR]
+//                             [--kv f16|f32|q8_0] [--state DIR] [--synthetic yes]
 //       One JSON object a line: {"test","depth","tokens_per_second":[...]}. tgN@D decodes N tokens after D
 //       positions. Filling D positions is slow, so with --state its result is kept in DIR and read back by
-//       later runs.
+//       later runs. With --synthetic the D positions are 1,024 that were read, repeated.
 //   llamacpp_peer fill MODEL --depth D --state DIR ...
 //       Only that: prepares D positions (continuing from D - 1024 n, if there) for a later `bench`.
 //   llamacpp_peer logits MODEL --ids FILE --out FILE [--kv f16|f32] ...
@@ -79,7 +79,12 @@ class Context {
     params.n_threads = params.n_threads_batch = std::stoi(get(options, "threads", "2"));
     params.flash_attn_type =
         get(options, "flash", "on") == "on" ? LLAMA_FLASH_ATTN_TYPE_ENABLED : LLAMA_FLASH_ATTN_TYPE_DISABLED;
-    params.type_k = params.type_v = get(options, "kv", "f16") == "f32" ? GGML_TYPE_F32 : GGML_TYPE_F16;
+    const std::string kv = get(options, "kv", "f16");
+    params.type_k = params.type_v = kv == "f32"    ? GGML_TYPE_F32
+                                    : kv == "q8_0" ? GGML_TYPE_Q8_0
+                                                   : GGML_TYPE_F16;
+    params.n_seq_max = 2;  // the second one only while a synthetic context is put together
+    params.kv_unified = true;
     params.no_perf = true;
     context_ = llama_init_from_model(model, params);
     if (context_ == nullptr) throw std::runtime_error("llama_init_from_model failed");
@@ -94,6 +99,24 @@ class Context {
   void truncate(int position) {
     if (!llama_memory_seq_rm(llama_get_memory(context_), 0, position, -1))
       throw std::runtime_error("rollback refused");
+  }
+
+  // Makes `depth` positions of the first `period`, which must have been decoded: their state is read in again
+  // as a second sequence, moved behind the first, and given to it. (Positions move by rotating the keys, at
+  // the next decode.)
+  void repeat_to(int depth, int period) {
+    llama_memory_t memory = llama_get_memory(context_);
+    std::vector<uint8_t> state(llama_state_seq_get_size(context_, 0));
+    llama_state_seq_get_data(context_, state.data(), state.size(), 0);
+    for (int at = period; at < depth; at += period) {
+      if (llama_state_seq_set_data(context_, state.data(), state.size(), 1) == 0)
+        throw std::runtime_error("llama_state_seq_set_data refused");
+      llama_memory_seq_add(memory, 1, 0, -1, at);
+      llama_memory_seq_cp(memory, 1, 0, -1, -1);
+      llama_memory_seq_rm(memory, 1, -1, -1);
+    }
+    if (llama_memory_seq_pos_max(memory, 0) != depth - 1)
+      throw std::runtime_error("the synthetic context did not reach its depth");
   }
 
   // Logits of the last id only.
@@ -195,12 +218,24 @@ void fill(Context& context, const Options& options, const std::string& model_pat
                           ids.size());
 }
 
+// A context that costs as much as one that was read: 1,024 positions, again and again.
+void fill_synthetic(Context& context, int depth) {
+  constexpr int kPeriod = 1024;
+  if (depth % kPeriod != 0) throw std::runtime_error("a synthetic depth must be a multiple of 1024");
+  const Ids ids = random_ids(kPeriod, context.vocab());
+  context.decode(ids.data(), ids.size());
+  context.repeat_to(depth, kPeriod);
+}
+
 void bench(llama_model* model, const std::string& path, const Options& options) {
   const int repeat = std::stoi(get(options, "repeat", "1"));
   for (const Test& test : parse_tests(get(options, "tests", "pp512,tg128"))) {
     Context context(model, options, static_cast<uint32_t>(test.depth + test.tokens + 16));
     const Ids ids = random_ids(static_cast<size_t>(test.tokens), context.vocab());
-    if (test.depth > 0) fill(context, options, path, test.depth);
+    if (test.depth > 0 && get(options, "synthetic", "no") == "yes")
+      fill_synthetic(context, test.depth);
+    else if (test.depth > 0)
+      fill(context, options, path, test.depth);
     std::string rates;
     for (int run = -1; run < repeat; ++run) {  // run -1 warms up
       if (test.depth > 0)
