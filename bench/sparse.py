@@ -24,7 +24,7 @@ import gguf_config
 from plotting import with_matplotlib
 
 CONTEXT = 4096
-SPARSE = [(64, k) for k in (4, 8, 16, 32)] + [(256, k) for k in (2, 4, 8)]
+SPARSE = [(64, k) for k in (8, 16, 32)] + [(256, 4)]
 DEPTHS = (1 << 15, 1 << 17, 1 << 20)
 
 
@@ -62,7 +62,7 @@ def model_with(args, **fields):
 def perplexity(args, **fields):
     got = json.loads(run(args, args.bin / "mneme", "perplexity", model_with(args, **fields), args.text, "--ctx", CONTEXT,
                          "--tokens", args.tokens, "--json", "--quiet"))
-    return got["perplexity"]
+    return got["ppl"]
 
 
 def decode(args, depth, **fields):
@@ -80,7 +80,7 @@ def measure(args, numbers):
             numbers.get(f"perplexity sparse {block}x{top_k}", lambda: perplexity(args, type="sparse", block=block, top_k=top_k))
             numbers.get(f"perplexity sparse {block}x{top_k} sinks 4",
                         lambda: perplexity(args, type="sparse", block=block, top_k=top_k, sinks=4))
-        for block, top_k in SPARSE[:4]:
+        for block, top_k in SPARSE[:3]:
             numbers.get(f"perplexity sparse {block}x{top_k} sinks 4 shared",
                         lambda: perplexity(args, type="sparse", block=block, top_k=top_k, sinks=4, shared=True))
             numbers.get(f"perplexity window {block * top_k} sinks 4",
@@ -105,21 +105,25 @@ def plot(numbers, path):
     recall = [r for r in numbers["recall"] if r["block"] == 64]
     for key, label, style in (("best", "best possible blocks", "k--"), ("with_sinks", "mean keys, first 64 keys too", "C0o-"),
                               ("chosen", "mean keys", "C1o-"), ("group_sum", "mean keys, shared choice", "C2.-"), ("random", "blind", "k:")):
+        if key not in recall[0]:
+            continue
         axes[0].plot([r["m"] for r in recall], [100 * r[key] for r in recall], style, label=label)
     axes[0].set(xscale="log", xlabel=f"m = keys seen of {CONTEXT:,}, blocks of 64", ylabel="% of attention mass")
     axes[0].legend(fontsize=7)
     for name, label, style in (("sparse 64x{k} sinks 4", "sparse, 4 sinks", "C0o-"), ("sparse 64x{k}", "sparse", "C1o-"),
                                ("sparse 64x{k} sinks 4 shared", "sparse, 4 sinks, shared", "C2.-"), ("window {m} sinks 4", "window, 4 sinks", "C3s-")):
-        points = [(64 * k, numbers.get(f"perplexity {name.format(k=k, m=64 * k)}")) for k in (4, 8, 16, 32)]
+        points = [(64 * k, numbers.get(f"perplexity {name.format(k=k, m=64 * k)}")) for k in (8, 16, 32)]
         points = [(m, p) for m, p in points if p]
         if points:
             axes[1].plot(*zip(*points), style, label=label)
     axes[1].axhline(numbers["perplexity full"], color="k", linestyle="--", label="full")
     axes[1].set(xscale="log", yscale="log", xlabel="m", ylabel="perplexity")
     axes[1].legend(fontsize=7)
-    depths = [d for d in DEPTHS if f"decode {d} full" in numbers]
     for name, style in (("full", "ko--"), ("sparse 512x64", "C1o-"), ("sparse 512x64 shared", "C2o-"), ("sparse 512x16 shared", "C0o-")):
-        axes[2].plot(depths, [1000 / numbers[f"decode {d} {name}"]["tokens_per_second"] for d in depths], style, label=name)
+        points = [(d, numbers.get(f"decode {d} {name}")) for d in DEPTHS]
+        points = [(d, 1000 / p["tokens_per_second"]) for d, p in points if p]
+        if points:
+            axes[2].plot(*zip(*points), style, label=name)
     axes[2].set(xscale="log", yscale="log", xlabel="context, tokens (synthetic)", ylabel="ms a token")
     axes[2].legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})
