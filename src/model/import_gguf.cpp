@@ -293,7 +293,7 @@ std::vector<LayerConfig> read_layers(const Keys& keys, const Family& family, con
     mixer.softcap = keys.real("attn_logit_softcapping", 0, kMaxScale, family.attn_softcap);
     if (windowed[i]) {
       mixer.type = MixerType::window;
-      mixer.window = window;
+      mixer.window = std::min(window, model.context);  // beyond the context there is nothing to hide
       if (local.base != 0) mixer.rope = local;
     }
     out[i].ffn.hidden = hidden[i];

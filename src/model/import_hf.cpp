@@ -1,5 +1,6 @@
 #include "model/import_hf.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -152,7 +153,7 @@ void read_layers(JsonFields& fields, const Family& family, ModelConfig& model) {
     if (!slides[i]) continue;
     MixerConfig& mixer = model.layers[i].mixer;
     mixer.type = MixerType::window;
-    mixer.window = window;
+    mixer.window = std::min(window, model.context);  // beyond the context there is nothing to hide
     if (!(ropes.sliding == ropes.full)) mixer.rope = ropes.sliding;
   }
 }

@@ -164,6 +164,11 @@ TEST(ImportHf, MistralWithoutAWindowIsFull) {
   EXPECT_EQ(config_from_hf(without(kMistral, "sliding_window")), testing::mistral_7b_v01());
 }
 
+TEST(ImportHf, AWindowBeyondTheContextHidesNothing) {
+  const ModelConfig config = config_from_hf(with(kMistral, "max_position_embeddings", 2048));
+  EXPECT_EQ(config.layers[0].mixer.window, 2048u);
+}
+
 TEST(ImportHf, QwenWindowsHoldFromMaxWindowLayersOn) {
   Json json = Json::parse(kQwen25);
   json["use_sliding_window"] = true;
