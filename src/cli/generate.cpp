@@ -97,7 +97,7 @@ class Generator {
                                    });
     bar.clear();
     if (read + 1 < unread.size()) return interrupted(prompt, held + read);
-    if (store_ && forgets(session_)) store_->add(session_);
+    if (store_ && forgets(session_)) add_before_the_answer(*store_, session_);
     const double read_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
     request.prompt = {prompt.back()};

@@ -1,5 +1,7 @@
 #include "cli/session_file.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "cli/sizes.h"
@@ -90,11 +92,20 @@ bool forgets(Session& session) {
   return session.impl().state.layout().forgets();
 }
 
+void add_before_the_answer(SessionStore& store, Session& session) {
+  try {
+    store.add(session);
+  } catch (const Error& failed) {
+    if (failed.code() != ErrorCode::io) throw;
+    fmt::print(stderr, "note: what was read so far is not stored: {}\n", failed.what());
+  }
+}
+
 void keep_on_the_way(SessionStore& store, Session& session) {
   constexpr uint64_t kEvery = 16384;
   if (session.position() % kEvery < session.options().chunk && session.position() >= kEvery &&
       forgets(session))
-    store.add(session);
+    add_before_the_answer(store, session);
 }
 
 void check_request(Session& session, const GenerateRequest& request) {

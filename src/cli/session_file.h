@@ -38,8 +38,11 @@ void save_session(const KeepFlags& flags, const Session& session, const std::str
 /// Whether a session can go back by less than its whole length, so that a state is worth storing at several
 /// positions of one text.
 bool forgets(Session& session);
-/// While a long text is read: stores the state of a session that forgets at every 16,384th token or so, which
-/// also lets a reading that was broken off go on. Throws what SessionStore::add throws.
+/// Adds a state that is worth keeping before the answer is there. A store that cannot be written costs a note
+/// on stderr, not the answer.
+void add_before_the_answer(SessionStore& store, Session& session);
+/// While a long text is read: adds the state of a session that forgets at every 16,384th token or so, which
+/// also lets a reading that was broken off go on.
 void keep_on_the_way(SessionStore& store, Session& session);
 
 /// Throws what generate() would throw before it reads the first token of the request's prompt: said before

@@ -202,6 +202,19 @@ class StoreTest(SessionTest):
         self.assertEqual(self.kept(LLAMA, "-p", TEXT)[0], 0)
         self.assertGreater(self.kept(LLAMA, "-p", TEXT)[0], 20)
 
+    def test_a_full_disk_costs_no_answer(self):
+        def limit():
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+        windows = MODELS / "mistral"  # forgets, so that its state is stored before the answer too
+        command = [e2e.MNEME, "generate", windows, "-p", TEXT, "-n", "4", "--temp", "0", "--ignore-eos", "--quiet"]
+        answer = subprocess.run(command, capture_output=True, text=True).stdout
+        ran = subprocess.run([*command, "--session-store", self.store], capture_output=True, text=True, preexec_fn=limit)
+        self.assertEqual((ran.returncode, ran.stdout), (1, answer))
+        self.assertIn("note: what was read so far is not stored", ran.stderr)
+        self.assertEqual([path for path in self.store.iterdir() if path.stat().st_size > 0], [])
+
     def test_list_rm_clear(self):
         self.assertEqual(self.sessions("list"), [])
         for word in ("one", "two", "three"):
