@@ -10,7 +10,7 @@ parts, each measured by itself and kept in --json, so that an interrupted run go
   prefill      135m hybrid: seconds and memory against length, 1k to 1M, by bench/prefill_curve (--tokens 4194304 goes on to 4M)
   first        time to first token: the same for our full attention to 64k, and its quadratic fit
   peer-prefill the hybrid and llama.cpp reading 32k tokens (the peer's time put together from pieces at several depths)
-  sparse       135m, int8 KV, 1M tokens: the best 64 blocks of 512 keys against all of them
+  sparse       135m, int8 KV, 1M tokens: the best 64 blocks of 512 keys against all of them, chosen by each head or together
 
 A context of a decode test is synthetic in every program (random keys and values here, 1,024 read positions repeated in the
 peer): reading 256k tokens with full attention takes hours. The table says so.
@@ -27,6 +27,7 @@ import statistics
 import subprocess
 import sys
 
+import gguf_config
 from plotting import with_matplotlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -144,28 +145,25 @@ def peer_prefill(bench):
         bench.keep("peer-prefill", "hybrid", rows[0]["tokens_per_second"])
 
 
-def sparse_model(bench):
-    """The full-attention file whose config says sparse: the same tensors, other keys read."""
-    path = bench.args.work / "135m-sparse-q8_0.gguf"
+def sparse_model(bench, shared):
+    """The full-attention file with a config that says sparse: the same tensors, fewer keys read."""
+    path = bench.args.work / f"135m-sparse{'-shared' if shared else ''}-q8_0.gguf"
     if not path.exists():
-        config = json.loads(run([bench.args.bin / "mneme", "inspect", bench.model("135m", "q8_0", False), "--json", "--quiet"]))["config"]
-        config["defaults"]["mixer"] |= {"type": "sparse", "block": 512, "top_k": 64}
-        for layer in config["layers"]:
-            layer.get("mixer", {}).pop("type", None)
-        described = bench.args.work / "135m-sparse.json"
-        described.write_text(json.dumps(config))
-        vocabulary = bench.args.vocab_from or bench.args.peer / "models/smollm2-135m-q4_1.gguf"
-        run([bench.args.python or bench.args.peer / "venv/bin/python", ROOT / "tools/make_random_gguf.py", "--config", described, "--type", "q8_0",
-             "--vocab-from", vocabulary, path])
+        full = bench.model("135m", "q8_0", False)
+        fields = {"type": "sparse", "block": 512, "top_k": 64, **({"shared": True} if shared else {})}
+        config = gguf_config.with_mixers(gguf_config.config_of(bench.args.bin / "mneme", full), lambda _, mixer: mixer.update(fields))
+        partial = path.with_suffix(".part")
+        gguf_config.write_with_config(full, partial, config)
+        partial.replace(path)
     return path
 
 
 def sparse(bench):
-    full, chosen = bench.model("135m", "q8_0", False), sparse_model(bench)
+    models = {"sparse": sparse_model(bench, False), "shared": sparse_model(bench, True), "full": bench.model("135m", "q8_0", False)}
     for number in range(bench.args.rounds):
-        for name, model, tokens in (("sparse", chosen, 16), ("full", full, 2)):
+        for name, model in models.items():
             if not bench.has("sparse", f"{name} {number}"):
-                bench.keep("sparse", f"{name} {number}", bench.mneme(model, MILLION, tokens, "--kv", "int8")["tokens_per_second"])
+                bench.keep("sparse", f"{name} {number}", bench.mneme(model, MILLION, 2 if name == "full" else 16, "--kv", "int8")["tokens_per_second"])
 
 
 PARTS = {"decode": decode, "flat": flat, "prefill": prefill, "first": first, "peer-prefill": peer_prefill, "sparse": sparse}
@@ -257,8 +255,12 @@ def summary(done, types):
         peer = 32768 * at(line, 16384)
         lines.append(f"Reading 32k tokens, 135m Q8_0: hybrid {32768 / rows['hybrid']:.1f} s, llama.cpp {peer:.1f} s (from pieces of 512 at four depths): **{peer * rows['hybrid'] / 32768:.1f}×**")
     if "sparse" in done:
-        chosen, full = medians(done["sparse"], "sparse "), medians(done["sparse"], "full ")
-        lines.append(f"Block-sparse decode at 1M tokens (synthetic keys), 135m, int8 KV, 64 blocks of 512: {chosen:.2f} tokens/s, all keys {full:.3f}: **{chosen / full:.1f}×**")
+        full = medians(done["sparse"], "full ")
+        for name, how in (("sparse", "each head chooses"), ("shared", "heads of a key-value head choose together")):
+            chosen = medians(done["sparse"], f"{name} ")
+            if chosen and full:
+                lines.append(f"Block-sparse decode at 1M tokens (synthetic keys), 135m, int8 KV, 64 blocks of 512, {how}: {chosen:.2f} tokens/s, all keys {full:.3f}: "
+                             f"**{chosen / full:.1f}×**")
     return "\n".join(lines)
 
 
