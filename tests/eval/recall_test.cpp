@@ -4,11 +4,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <cmath>
 #include <functional>
 #include <map>
-#include <regex>
 #include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "core/fail.h"
 #include "engine/sequence.h"
@@ -99,25 +102,45 @@ class ReaderRunner final : public SequenceRunner {
   ReaderModel& model_;
 };
 
+// The word of letters, digits and hyphens that begins at `at`.
+std::string word_at(const std::string& text, size_t at) {
+  size_t end = at;
+  while (end < text.size() && (std::isalnum(static_cast<unsigned char>(text[end])) || text[end] == '-'))
+    ++end;
+  return text.substr(at, end - at);
+}
+
+// Every A and B of "before A between B." in a text.
+std::vector<std::pair<std::string, std::string>> facts(const std::string& text, const std::string& before,
+                                                       const std::string& between) {
+  std::vector<std::pair<std::string, std::string>> found;
+  for (size_t at = text.find(before); at != std::string::npos; at = text.find(before, at + 1)) {
+    const std::string a = word_at(text, at + before.size());
+    const size_t next = at + before.size() + a.size();
+    if (a.empty() || text.compare(next, between.size(), between) != 0) continue;
+    const std::string b = word_at(text, next + between.size());
+    if (!b.empty() && text.compare(next + between.size() + b.size(), 1, ".") == 0) found.emplace_back(a, b);
+  }
+  return found;
+}
+
 // Reads `text` as a person would: the question at its end, then every line that answers it.
 std::string find_all(const std::string& text) {
   const std::string question =
       text.substr(text.rfind('?') == std::string::npos ? 0 : text.rfind('\n', text.rfind('?')));
   std::string answer;
-  std::smatch match;
-  static const std::regex held("hold the value ([0-9]+)"), link("Assignment: ([A-Z]{5}) = ([A-Z0-9]+)\\."),
-      secret("The secret number of ([a-z]+-[a-z]+) is ([0-9]{7})\\.");
-  if (std::regex_search(question, match, held)) {
-    std::set<std::string> known{match[1]};
-    for (std::sregex_iterator i(text.begin(), text.end(), link), end; i != end; ++i)
-      if (known.contains((*i)[2])) {
-        known.insert((*i)[1]);
-        answer += " " + (*i)[1].str();
+  const std::string held = "hold the value ";
+  if (const size_t at = question.find(held); at != std::string::npos) {
+    std::set<std::string> known{word_at(question, at + held.size())};
+    for (const auto& [name, value] : facts(text, "Assignment: ", " = "))
+      if (known.contains(value)) {
+        known.insert(name);
+        answer += " " + name;
       }
     return answer;
   }
-  for (std::sregex_iterator i(text.begin(), text.end(), secret), end; i != end; ++i)
-    if (question.find((*i)[1].str()) != std::string::npos) answer += " " + (*i)[2].str();
+  for (const auto& [key, number] : facts(text, "The secret number of ", " is "))
+    if (question.find(key) != std::string::npos) answer += " " + number;
   return answer;
 }
 
