@@ -9,6 +9,12 @@ namespace mneme::train {
 /// x / sqrt(mean(x^2, last) + eps) * (weight + offset); x [..., n], weight [n].
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double offset);
 
+/// x [..., in] times weight [out, in] transposed, plus bias [out] (undefined: none): [..., out] in x's type.
+/// bfloat16: both factors are rounded to bf16 and summed in f32, in the gradients too; the gradients have the
+/// types of x, weight and bias. A weight is rounded once while it is not written to (the version counter of
+/// libtorch tells), so gradient accumulation and checkpointed layers do not pay for it again.
+Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias, bool bfloat16);
+
 /// silu(gate) * up, element by element.
 Tensor silu_times(const Tensor& gate, const Tensor& up);
 
@@ -18,8 +24,9 @@ Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool half);
 
 /// Mean over the places with target >= 0 of -log softmax(logits)[target], where logits = cap * tanh(scale *
 /// hidden head^T / cap) (cap 0: none). hidden [places, d_model], head [vocab, d_model], targets int64
-/// [places]. Logits are computed for a few hundred places at a time and never held for all.
+/// [places]. Logits are computed for a few hundred places at a time and never held for all. bfloat16: the
+/// matrix products as in product(). Zero where no place has a target.
 Tensor cross_entropy(const Tensor& hidden, const Tensor& head, const Tensor& targets, double scale,
-                     double cap);
+                     double cap, bool bfloat16 = false);
 
 }  // namespace mneme::train
