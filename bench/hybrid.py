@@ -10,6 +10,7 @@ parts, each measured by itself and kept in --json, so that an interrupted run go
   prefill      135m hybrid: seconds and memory against length, 1k to 1M, by bench/prefill_curve (--tokens 4194304 goes on to 4M)
   first        time to first token: the same for our full attention to 64k, and its quadratic fit
   peer-prefill the hybrid and llama.cpp reading 32k tokens (the peer's time put together from pieces at several depths)
+  reopen       whole processes: reading a document of 32k tokens and saving the session, against going on from the saved file
   sparse       135m, int8 KV, 1M tokens: the best 64 blocks of 512 keys against all of them, chosen by each head or together
 
 A context of a decode test is synthetic in every program (random keys and values here, 1,024 read positions repeated in the
@@ -22,10 +23,12 @@ import argparse
 import json
 import os
 import pathlib
+import random
 import shlex
 import statistics
 import subprocess
 import sys
+import time
 
 import gguf_config
 from plotting import with_matplotlib
@@ -108,7 +111,7 @@ def flat(bench):
             if bench.has("flat", f"{shape} {number}"):
                 continue
             order = (1024, MILLION) if number % 2 == 0 else (MILLION, 1024)
-            rates = {depth: bench.mneme(model, depth, 64) for depth in order}
+            rates = {depth: bench.mneme(model, depth, 64 if shape == "1b" else 512) for depth in order}
             bench.keep("flat", f"{shape} {number}", {"1k": rates[1024]["tokens_per_second"], "1M": rates[MILLION]["tokens_per_second"],
                                                      "rss_1k": rates[1024]["rss_bytes"], "rss_1M": rates[MILLION]["rss_bytes"]})
 
@@ -131,7 +134,7 @@ def prefill(bench):
 
 
 def first(bench):
-    curve(bench, "first", bench.model("135m", "q8_0", False), bench.args.full_tokens)
+    curve(bench, "first", bench.model("135m", "q8_0", False), bench.args.full_tokens, "--state", bench.args.work / "first.session", "--save-every", 16384)
 
 
 def peer_prefill(bench):
@@ -143,6 +146,30 @@ def peer_prefill(bench):
         rows = json.loads(run([bench.args.bin / "mneme", "bench", hybrid, "--prompt", 32768, "--gen", 0, "--repeat", 1, "--no-warmup", "--json", "--quiet"],
                               bench.args.prefix))
         bench.keep("peer-prefill", "hybrid", rows[0]["tokens_per_second"])
+
+
+def reopen(bench):
+    """Seconds of a whole `mneme generate` that reads a document and saves, and of one that goes on from the file by one token."""
+    document = bench.args.work / "document.txt"
+    words = "the of and to in is was for that with as on by at from it his are be this".split()
+    generator = random.Random(1)
+    document.write_text(" ".join(generator.choice(words) for _ in range(32768)))
+    for name, hybrid in (("hybrid", True), ("full", False)):
+        model, file = bench.model("135m", "q8_0", hybrid), bench.args.work / f"reopen-{name}.session"
+        if bench.has("reopen", name):
+            continue
+        file.unlink(missing_ok=True)
+        common = [bench.args.bin / "mneme", "generate", model, "--session", file, "--ctx", 65536, "--json", "--quiet"]
+        start = time.monotonic()
+        tokens = json.loads(run([*common, "-n", 0, "-p", f"@{document}"], bench.args.prefix))["prompt_tokens"]
+        read = time.monotonic() - start
+        again = []
+        for _ in range(5):
+            start = time.monotonic()
+            run([*common, "-n", 1, "-p", " the", "--no-save", "--ignore-eos"], bench.args.prefix)
+            again.append(time.monotonic() - start)
+        bench.keep("reopen", name, {"tokens": tokens, "read": read, "again": again, "bytes": file.stat().st_size})
+        file.unlink()
 
 
 def sparse_model(bench, shared):
@@ -166,7 +193,7 @@ def sparse(bench):
                 bench.keep("sparse", f"{name} {number}", bench.mneme(model, MILLION, 2 if name == "full" else 16, "--kv", "int8")["tokens_per_second"])
 
 
-PARTS = {"decode": decode, "flat": flat, "prefill": prefill, "first": first, "peer-prefill": peer_prefill, "sparse": sparse}
+PARTS = {"decode": decode, "flat": flat, "prefill": prefill, "first": first, "peer-prefill": peer_prefill, "reopen": reopen, "sparse": sparse}
 
 
 # ---- what the numbers say ----------------------------------------------------------------------------------------
@@ -254,6 +281,10 @@ def summary(done, types):
         line, _ = polynomial([(depth, 1 / rows[f"peer {depth}"]) for depth in (0, 8192, 16384, 32768)], 1)
         peer = 32768 * at(line, 16384)
         lines.append(f"Reading 32k tokens, 135m Q8_0: hybrid {32768 / rows['hybrid']:.1f} s, llama.cpp {peer:.1f} s (from pieces of 512 at four depths): **{peer * rows['hybrid'] / 32768:.1f}×**")
+    for name, row in done.get("reopen", {}).items():
+        again = statistics.median(row["again"])
+        lines.append(f"A document of {row['tokens']:,} tokens, 135m {name}: read and saved in {row['read']:.1f} s, opened again with one more token in {again:.2f} s "
+                     f"[{min(row['again']):.2f}–{max(row['again']):.2f}] from {row['bytes'] / 1e6:.0f} MB: **{row['read'] / again:.0f}×**, processes as a whole")
     if "sparse" in done:
         full = medians(done["sparse"], "full ")
         for name, how in (("sparse", "each head chooses"), ("shared", "heads of a key-value head choose together")):

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -43,19 +44,29 @@ TokenId id_at(uint64_t position, uint32_t vocab) {
   return static_cast<TokenId>((x ^ (x >> 27)) % vocab);
 }
 
+/// User and system time of all threads so far. Where other programs share the machine, this is what a run
+/// cost.
+double cpu_now() {
+  return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+}
+
+struct Spent {
+  double seconds = 0, cpu = 0;
+};
+
 // Length and seconds that earlier runs reached; lines beyond what the saved state holds are forgotten.
-double seconds_of(const std::string& log, uint64_t position) {
+Spent spent_until(const std::string& log, uint64_t position) {
   std::ifstream in(log);
   std::string kept;
-  double seconds = 0;
+  Spent spent;
   for (std::string line; std::getline(in, line);) {
     const auto row = nlohmann::json::parse(line);
     if (row.at("tokens").get<uint64_t>() > position) break;
-    seconds = row.at("seconds").get<double>();
+    spent = {row.at("seconds").get<double>(), row.value("cpu_seconds", 0.0)};
     kept += line + "\n";
   }
   std::ofstream(log) << kept;
-  return seconds;
+  return spent;
 }
 
 bool reported(uint64_t tokens, uint64_t last) {
@@ -72,7 +83,7 @@ int run(const Options& options) {
   Session session(model, how);
   if (!options.state.empty() && std::ifstream(options.state).good())
     session.restore(Snapshot::load(options.state));
-  double seconds = seconds_of(options.log, session.position());
+  auto [seconds, cpu] = spent_until(options.log, session.position());
   std::ofstream log(options.log, std::ios::app);
   std::vector<TokenId> ids;
   constexpr uint64_t kStep = 1024;
@@ -81,12 +92,15 @@ int run(const Options& options) {
     for (uint64_t at = session.position(); at < std::min(session.position() + kStep, options.tokens); ++at)
       ids.push_back(id_at(at, model->config().vocab));
     const auto start = Clock::now();
+    const double cpu_start = cpu_now();
     session.append(ids);
+    cpu += cpu_now() - cpu_start;
     seconds += std::chrono::duration<double>(Clock::now() - start).count();
     const uint64_t position = session.position();
     if (reported(position, options.tokens)) {
       const nlohmann::json row{{"tokens", position},
                                {"seconds", seconds},
+                               {"cpu_seconds", cpu},
                                {"rss_bytes", resident_bytes()},
                                {"state_bytes", session.state_bytes()}};
       log << row.dump() << std::endl;
