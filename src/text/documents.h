@@ -22,7 +22,7 @@ namespace mneme {
 struct DocumentOptions {
   std::string field = "text";                // of JSON lines
   uint64_t piece_bytes = uint64_t{1} << 16;  // a longer text file becomes several documents
-  bool skip_binary = false;                  // files in folders that are not text are left out, not refused
+  bool skip_binary = false;                  // files that are not text are left out, not refused
 };
 
 /// One input file. The stamp tells whether it is still the file that was read.

@@ -6,9 +6,9 @@
 
 namespace mneme {
 
-/// SHA-256 (64 hexadecimal digits) of all spellings, of which tokens are control tokens, of BOS and EOS, and
-/// of the ids of a fixed text that exercises merges, words, digits, white space, scripts and broken bytes:
-/// two files that make the same ids have the same fingerprint, tokenizer.json and GGUF alike.
+/// SHA-256 (64 hexadecimal digits) of all spellings and of the ids of a fixed text that exercises merges,
+/// words, digits, white space, scripts and broken bytes. A tokenizer.json and a GGUF of one tokenizer have
+/// the same.
 std::string tokenizer_fingerprint(const Tokenizer& tokenizer);
 
 }  // namespace mneme

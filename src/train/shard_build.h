@@ -13,7 +13,7 @@
 namespace mneme::train {
 
 struct ShardOptions {
-  DocumentOptions documents;
+  DocumentOptions documents = {};
   /// Share of the documents that go to the split `validation`, chosen by the hash of their text (so that
   /// copies of a document never lie on both sides). 0: all are for training.
   double validation = 0;
@@ -25,7 +25,7 @@ struct ShardOptions {
   /// Set aside a set of other texts, another tokenizer or other options instead of refusing.
   bool rebuild = false;
   /// (bytes of text done, bytes in all). Returns false to stop: Error(cancelled), finished shards are kept.
-  std::function<bool(uint64_t done, uint64_t total)> progress;
+  std::function<bool(uint64_t done, uint64_t total)> progress = {};
 };
 
 struct ShardReport {
