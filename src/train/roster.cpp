@@ -57,7 +57,7 @@ void Roster::on_loss(std::function<void()> told) {
 void Roster::give_up(const std::string& reason) {
   {
     const std::lock_guard lock(state_->mutex);
-    if (std::exchange(state_->gave_up, true)) return;
+    if (std::exchange(state_->gave_up, true) || state_->loss) return;  // all know that it is over
   }
   state_->send({RosterMessage::Kind::lost, state_->options().rank, "", reason});
 }

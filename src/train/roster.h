@@ -60,7 +60,7 @@ class Roster {
   std::optional<Loss> wait_for_loss(std::chrono::milliseconds timeout);
   /// Called once, on the roster's thread, when a process is lost. Set it before anything can wait for it.
   void on_loss(std::function<void()> told);
-  /// Tells all others that this process ends by an error.
+  /// Tells all others that this process ends by an error, unless they have heard of a loss already.
   void give_up(const std::string& reason);
 
  private:

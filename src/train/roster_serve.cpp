@@ -59,8 +59,8 @@ bool Roster::State::wait_for_events(Clock::time_point until) {
   add(options_.listener);
   for (const Peer& peer : peers_) add(peer.socket);
   for (const Peer& newcomer : newcomers_) add(newcomer.socket);
-  const auto left = std::chrono::duration_cast<milliseconds>(until - Clock::now()).count() + 1;
-  return poll(entries.data(), entries.size(), static_cast<int>(std::max<int64_t>(left, 0))) > 0 &&
+  const auto remaining = std::chrono::duration_cast<milliseconds>(until - Clock::now()).count() + 1;
+  return poll(entries.data(), entries.size(), static_cast<int>(std::max<int64_t>(remaining, 0))) > 0 &&
          entries[0].revents != 0;
 }
 
@@ -120,15 +120,18 @@ void Roster::State::handle(Peer& peer, const RosterMessage& message) {
 }
 
 void Roster::State::lose(uint32_t rank, const std::string& reason) {
-  std::function<void()> tell;
   {
     const std::lock_guard lock(mutex);
     if (loss) return;
+  }
+  if (is_hub()) send({Kind::lost, rank, "", reason}, rank);  // first: this process may now end any moment
+  std::function<void()> tell;
+  {
+    const std::lock_guard lock(mutex);
     loss = Loss{rank, reason};
     tell = told;
     changed.notify_all();
   }
-  if (is_hub()) send({Kind::lost, rank, "", reason}, rank);
   if (tell) tell();
 }
 

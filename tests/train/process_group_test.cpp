@@ -16,6 +16,7 @@
 namespace mneme::train {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 TEST(ProcessGroupOfOne, LeavesValuesAlone) {
@@ -121,9 +122,10 @@ void expect_all_others_say(const std::vector<Worker>& workers, const std::string
   for (size_t rank = 0; rank < workers.size(); ++rank) {
     if (rank == 1) continue;
     EXPECT_EQ(workers[rank].exit_code, 3) << workers[rank].output;
+    // Step 2 where the news was faster than the end of that step.
     EXPECT_THAT(workers[rank].output,
-                HasSubstr("ERROR network: process 1 of " + std::to_string(workers.size()) +
-                          " was lost at step 3: " + words));
+                ContainsRegex("ERROR network: process 1 of " + std::to_string(workers.size()) +
+                              " was lost at step [23]: " + words));
     EXPECT_THAT(workers[rank].output, HasSubstr("--resume"));
     EXPECT_LT(workers[rank].seconds, within);
   }
@@ -140,9 +142,9 @@ TEST(ProcessGroupOfMany, AKilledProcessEndsTheRunOfAllOthers) {
 
 const AddScenario kSilent("silent", steps([](ProcessGroup&) { raise(SIGSTOP); }), std::chrono::seconds(1));
 TEST(ProcessGroupOfMany, AProcessThatHangsIsLostAfterItsSilence) {
-  const std::vector<Worker> workers = run_workers("silent", 3, std::chrono::seconds(25));
+  const std::vector<Worker> workers = run_workers("silent", 3);
   EXPECT_EQ(workers[1].signal, SIGKILL);  // by the test, in the end
-  expect_all_others_say(workers, "no sign of life for 1 s", 24);
+  expect_all_others_say(workers, "no sign of life for 1 s", 30);
 }
 
 const AddScenario kGivesUp("gives_up", steps([](ProcessGroup&) { fail(ErrorCode::io, "its disk is full"); }));

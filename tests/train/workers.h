@@ -18,7 +18,8 @@ struct Worker {
   std::string output;
 };
 
-/// Runs processes 0..size-1 of a scenario on the loopback; all are killed after `limit`.
+/// Runs processes 0..size-1 of a scenario on the loopback; all are killed after `limit`, and one that
+/// is stopped when it is the last.
 std::vector<Worker> run_workers(const std::string& scenario, uint32_t size,
                                 std::chrono::seconds limit = std::chrono::seconds(60));
 

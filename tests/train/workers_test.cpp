@@ -103,8 +103,9 @@ std::vector<Worker> run_workers(const std::string& scenario, uint32_t size, std:
   std::vector<Running> running;
   for (uint32_t rank = 0; rank < size; ++rank) running.push_back(start(scenario, rank, size, listener));
   std::vector<Worker> workers(size);
+  size_t stopped = 0;
   for (size_t left = size; left > 0;) {
-    const bool late = Clock::now() - begin > limit;
+    const bool late = Clock::now() - begin > limit || stopped == left;
     for (uint32_t rank = 0; rank < size; ++rank) {
       Running& process = running[rank];
       if (process.ended) continue;
@@ -117,10 +118,14 @@ std::vector<Worker> run_workers(const std::string& scenario, uint32_t size, std:
       }
       if (late) kill(process.pid, SIGKILL);
       int status = 0;
-      if (waitpid(process.pid, &status, WNOHANG) != process.pid) continue;
+      if (waitpid(process.pid, &status, WNOHANG | WUNTRACED) != process.pid) continue;
+      if (WIFSTOPPED(status)) {  // it is killed once all others have ended
+        ++stopped;
+        continue;
+      }
       for (ssize_t got = 0; (got = read(process.output.get(), text, sizeof text)) > 0;)
         workers[rank].output.append(text, static_cast<size_t>(got));
-      if (late) workers[rank].output += "\nkilled: it took too long";
+      if (late) workers[rank].output += "\nkilled by the test";
       workers[rank].exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
       workers[rank].signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
       workers[rank].seconds = std::chrono::duration<double>(Clock::now() - begin).count();
