@@ -2,18 +2,13 @@
 // with a backward of its own: f32 on the CPU by kernels of ours, everything else by libtorch's own
 // operations, so that the same code runs on a GPU. The plain form that each stands for is in its comment.
 #pragma once
+#include "train/products.h"
 #include "train/tensor.h"
 
 namespace mneme::train {
 
 /// x / sqrt(mean(x^2, last) + eps) * (weight + offset); x [..., n], weight [n].
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double offset);
-
-/// x [..., in] times weight [out, in] transposed, plus bias [out] (undefined: none): [..., out] in x's type.
-/// bfloat16: both factors are rounded to bf16 and summed in f32, in the gradients too; the gradients have the
-/// types of x, weight and bias. A weight is rounded once while it is not written to (the version counter of
-/// libtorch tells), so gradient accumulation and checkpointed layers do not pay for it again.
-Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias, bool bfloat16);
 
 /// silu(gate) * up, element by element.
 Tensor silu_times(const Tensor& gate, const Tensor& up);
