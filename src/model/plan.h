@@ -30,6 +30,7 @@ namespace mneme {
 inline constexpr int64_t kMaxDecodeRows = 8;
 
 struct ModelImpl;
+class BlockHook;
 
 /// Consecutive rows of a step that belong to one sequence.
 struct Slice {
@@ -38,7 +39,8 @@ struct Slice {
   int64_t count = 0;     // rows
   int64_t position = 0;  // of the first row, counted from the first sink token
   std::span<const TokenId> before =
-      {};  // tokens of the sequence before the first row; memories look back on them
+      {};                           // tokens of the sequence before the first row; memories look back on them
+  BlockHook* block_hook = nullptr;  // sees and changes what sparse mixers choose; null but in tests
 };
 
 /// Activations in the forms that the products of a stage ask for.

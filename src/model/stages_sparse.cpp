@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "model/attention_stage.h"
+#include "model/block_hook.h"
 
 namespace mneme {
 namespace {
@@ -69,7 +70,8 @@ class SparseStage : public AttentionStage {
     block_scores(q, choices, geometry.padded_dim(), slice.state->summaries().tiles(index_),
                  kv_head * tile_head_values(geometry), most, scratch.scores.data(), stride);
     for (int64_t i = 0; i < choices; ++i) {
-      choose_one(positions[static_cast<size_t>(i * together)], scratch.scores.data() + i * stride, scratch);
+      choose_one(slice, kv_head * group_ + i * together % group_,
+                 positions[static_cast<size_t>(i * together)], scratch.scores.data() + i * stride, scratch);
       for (int64_t query = i * together; query < (i + 1) * together; ++query) {
         for (const uint32_t b : scratch.blocks) out.push_back(choice(b, query, false));
         for (const uint32_t b : scratch.sink_blocks) out.push_back(choice(b, query, true));
@@ -117,13 +119,15 @@ class SparseStage : public AttentionStage {
   }
 
   // scratch.blocks: what a query at a position sees wholly; scratch.sink_blocks: where it sees sinks only.
-  void choose_one(int64_t position, const float* scores, SparseScratch& scratch) const {
+  void choose_one(const Slice& slice, int64_t head, int64_t position, const float* scores,
+                  SparseScratch& scratch) const {
     const int64_t own = blocks_before(position);
     scratch.blocks.clear();
     scratch.sink_blocks.clear();
     if (position >= sink_tokens_) {  // a sink token of the model sees its like and nothing else
       top_blocks(scores, own, int64_t{mixer_.top_k} - 1, scratch.order, scratch.blocks);
       scratch.blocks.push_back(static_cast<uint32_t>(own));
+      if (slice.block_hook != nullptr) slice.block_hook->chosen(index_, head, position, scratch.blocks);
     }
     const int64_t end = std::min(sinks_end(), end_visible(position));
     for (int64_t b = 0; b * block() < end; ++b)

@@ -15,35 +15,43 @@
 
 namespace mneme::train {
 
+class PassContext;
+
 /// The tables of a model while it is trained, by their name in ModelConfig::tables.
 using RowTables = std::map<std::string, RowTable>;
 
-/// The rows that a batch reads, by table name and layer: made before the pass, because all ids are known
-/// then.
+/// The rows that a batch reads, by table name and layer of the model: made before the pass
+/// (engram_ids.h), because all ids are known then.
 using BatchRows = std::map<std::string, std::map<uint32_t, TouchedRows>>;
 
-/// Discrete choices of a pass (the blocks that sparse attention picked), by layer: recorded in one pass and
-/// forced in another, or on the engine.
+/// Discrete choices of a pass (the blocks that sparse attention picked), by mixer: counted over the layers in
+/// order, two for a parallel one, as the engine counts them. Recorded in one pass and forced in another, or
+/// on the engine.
 struct Choices {
-  std::map<uint32_t, Tensor> blocks;  // int64 [batch, heads, length, top_k], -1 where fewer exist
+  /// int64 [batch, heads, positions, top_k], each query's own block included, ascending; -1 in front where
+  /// there are fewer. Positions begin with the model's sink tokens, which choose nothing.
+  std::map<uint32_t, Tensor> blocks;
 };
 
 struct PassOptions {
   bool checkpoint_layers = false;  // keep only the inputs of layers and compute them again in backward
   bool bfloat16 = false;           // matrix products in bf16, everything else in f32
   Choices* record = nullptr;
-  const Choices* forced = nullptr;
+  const Choices* forced = nullptr;  // must outlive the backward pass too
 };
 
-/// Immutable but for the parameters, which it refers to; they must outlive it.
+/// Immutable but for the parameters, which it refers to. With checkpoint_layers both must outlive the
+/// backward pass.
 class Decoder {
  public:
-  /// Throws Error(mismatch) for parameters that are missing or have another shape.
+  /// Throws Error(mismatch) for parameters that are missing or have another shape, and what
+  /// ModelConfig::validate() throws.
   Decoder(ModelConfig config, const Parameters& parameters);
 
   const ModelConfig& config() const noexcept { return config_; }
   /// tokens int64 [batch, length], each sequence a context of its own from position 0 -> [batch, length,
-  /// d_model] after the output norm.
+  /// d_model] after the output norm. Throws Error(invalid_argument) for tokens of another shape or type, and
+  /// for a memory whose rows are not there.
   Tensor hidden(const Tensor& tokens, const BatchRows& rows = {}, const PassOptions& options = {}) const;
   /// hidden() times the head: [batch, length, vocab].
   Tensor logits(const Tensor& tokens, const BatchRows& rows = {}, const PassOptions& options = {}) const;
@@ -52,8 +60,13 @@ class Decoder {
               const PassOptions& options = {}) const;
 
  private:
+  Tensor embed(const Tensor& tokens) const;
+  Tensor layer(size_t number, Tensor x, const BatchRows& rows, PassContext context) const;
+  Tensor head() const;
+
   ModelConfig config_;
   const Parameters* parameters_;
+  std::vector<uint32_t> first_mixer_;  // of each layer, counted as in Choices
 };
 
 }  // namespace mneme::train

@@ -5,6 +5,7 @@
 
 #include "core/fail.h"
 #include "model/tensor_names.h"
+#include "train/fused.h"
 
 namespace mneme::train {
 namespace {
@@ -54,9 +55,16 @@ const Tensor& Parameters::at(std::string_view name) const {
 
 void Parameters::add(std::string name, Tensor value) {
   require(!has(name), ErrorCode::invalid_argument, "there are two tensors \"{}\"", name);
-  value = value.detach().to(at::kFloat).contiguous().requires_grad_(true);
+  const auto type = value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  value = value.detach().to(type).contiguous().requires_grad_(true);
   names_.push_back(name);
   by_name_.emplace(std::move(name), std::move(value));
+}
+
+Parameters Parameters::to(at::ScalarType type) const {
+  Parameters out;
+  for (const std::string& name : names_) out.add(name, at(name).detach().to(type, false, /*copy=*/true));
+  return out;
 }
 
 uint64_t Parameters::count() const {
@@ -67,8 +75,8 @@ uint64_t Parameters::count() const {
 
 Tensor Weights::linear(std::string_view name, const Tensor& x) const {
   const std::string stem(name);
-  if (has(stem + ".bias")) return at::linear(x, (*this)[stem + ".weight"], (*this)[stem + ".bias"]);
-  return at::linear(x, (*this)[stem + ".weight"]);
+  const Tensor bias = has(stem + ".bias") ? (*this)[stem + ".bias"] : Tensor();
+  return product(x, (*this)[stem + ".weight"], bias, bfloat16_);
 }
 
 }  // namespace mneme::train

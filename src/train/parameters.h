@@ -14,8 +14,8 @@
 
 namespace mneme::train {
 
-/// f32 leaf tensors that require gradients, in the order of expected_tensors(). Not thread-safe while a
-/// tensor is replaced; reading is.
+/// Leaf tensors that require gradients, in the order of expected_tensors(): f32, or f64 in tests of
+/// gradients. Not thread-safe while a tensor is replaced; reading is.
 class Parameters {
  public:
   Parameters() = default;
@@ -29,8 +29,11 @@ class Parameters {
   const Tensor& at(std::string_view name) const;
   bool has(std::string_view name) const { return by_name_.find(name) != by_name_.end(); }
   const std::vector<std::string>& names() const noexcept { return names_; }
-  /// Adds a leaf (detached, f32, requires grad). Throws Error(invalid_argument) for a name that is taken.
+  /// Adds a leaf (detached, f32 unless it is f64, requires grad). Throws Error(invalid_argument) for a name
+  /// that is taken.
   void add(std::string name, Tensor value);
+  /// Copies of all tensors as leaves of another floating type (f64: what gradients are tested in).
+  Parameters to(at::ScalarType type) const;
   /// Values in all tensors.
   uint64_t count() const;
 
@@ -39,19 +42,23 @@ class Parameters {
   std::map<std::string, Tensor, std::less<>> by_name_;
 };
 
-/// The tensors whose names begin with a prefix ("blk.3."), as a block sees them.
+/// The tensors whose names begin with a prefix ("blk.3."), as a block sees them; `bfloat16` says how products
+/// with them are computed.
 class Weights {
  public:
-  Weights(const Parameters& all, std::string prefix) : all_(&all), prefix_(std::move(prefix)) {}
+  Weights(const Parameters& all, std::string prefix, bool bfloat16 = false)
+      : all_(&all), prefix_(std::move(prefix)), bfloat16_(bfloat16) {}
   const Tensor& operator[](std::string_view name) const { return all_->at(prefix_ + std::string(name)); }
   bool has(std::string_view name) const { return all_->has(prefix_ + std::string(name)); }
   /// x [..., in] times NAME.weight [out, in], plus NAME.bias where there is one: [..., out].
   Tensor linear(std::string_view name, const Tensor& x) const;
-  Weights below(std::string_view more) const { return {*all_, prefix_ + std::string(more)}; }
+  Weights below(std::string_view more) const { return {*all_, prefix_ + std::string(more), bfloat16_}; }
+  bool bfloat16() const noexcept { return bfloat16_; }
 
  private:
   const Parameters* all_;
   std::string prefix_;
+  bool bfloat16_;
 };
 
 }  // namespace mneme::train
