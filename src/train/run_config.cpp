@@ -81,6 +81,7 @@ DataConfig read_data(JsonFields fields, const fs::path& folder) {
   DataConfig out;
   out.train = read_paths(fields, "train", folder);
   out.validation = read_paths(fields, "validation", folder);
+  out.hold_out = fields.number("hold_out", 0.0, 0.5, out.hold_out);
   out.length = fields.u32("length", 1, 1u << 24, out.length);
   out.text_field = fields.string("text_field", out.text_field);
   fields.finish();
@@ -240,8 +241,12 @@ void RunConfig::check() const {
     require(!is, ErrorCode::invalid_argument, "{}", message);
   };
   wrong(data.train.empty(), "data.train names no text and no shards to train on");
-  wrong(validate.every > 0 && data.validation.empty(),
-        "validate.every is given, but data.validation names nothing to validate on");
+  wrong(
+      validate.every > 0 && data.validation.empty() && data.hold_out == 0,
+      "validate.every is given, but there is nothing to validate on: name texts in data.validation, or give "
+      "data.hold_out");
+  wrong(!data.validation.empty() && data.hold_out > 0,
+        "data.validation and data.hold_out are both given: keep one");
   wrong(early_stop.patience > 0 && validate.every == 0,
         "early_stop.patience is given, but validate.every is 0: without validation nothing can stop early");
   wrong(samples.every > 0 && samples.prompts.empty(), "samples.every is given, but samples.prompts is empty");
@@ -279,6 +284,7 @@ Json RunConfig::to_json() const {
           {"data",
            {{"train", paths_json(data.train)},
             {"validation", paths_json(data.validation)},
+            {"hold_out", data.hold_out},
             {"length", data.length},
             {"text_field", data.text_field}}},
           {"batch", {{"sequences", batch.sequences}, {"accumulate", batch.accumulate}}},
@@ -301,8 +307,7 @@ Json RunConfig::to_json() const {
           {"out", out.string()}};
 }
 
-RunConfig RunConfig::from_json(std::string_view json, const fs::path& folder, std::string_view name) {
-  const Json document = parse_json(json, name);
+RunConfig RunConfig::from_document(const Json& document, const fs::path& folder, std::string_view name) {
   try {
     RunConfig out = read_run(document, folder);
     out.check();
@@ -312,8 +317,17 @@ RunConfig RunConfig::from_json(std::string_view json, const fs::path& folder, st
   }
 }
 
-RunConfig RunConfig::load(const fs::path& file) {
-  return from_json(read_text_file(file, uint64_t{64} << 20), file.parent_path(), file.string());
+RunConfig RunConfig::from_json(std::string_view json, const fs::path& folder, std::string_view name) {
+  return from_document(parse_json(json, name), folder, name);
+}
+
+RunConfig RunConfig::load(const fs::path& file, const Json& instead) {
+  const std::string name = file.string();
+  Json document = parse_json(read_text_file(file, uint64_t{64} << 20), name);
+  require(document.is_object(), ErrorCode::corrupt, "{}: a JSON object is wanted", name);
+  for (const auto& [key, value] : instead.items()) document[key] = value;
+  if (instead.contains("steps")) document.erase("tokens");
+  return from_document(document, fs::absolute(file).parent_path(), name);
 }
 
 double schedule_factor(const ScheduleConfig& schedule, uint64_t step, uint64_t steps) {

@@ -19,6 +19,8 @@ namespace mneme::train {
 struct DataConfig {
   /// Folders of shards, or texts, JSONL files and folders of them, which become shards under OUT/shards.
   std::vector<fs::path> train, validation;
+  /// Share of the documents of `train` that are held out and validated on, where `validation` is empty.
+  double hold_out = 0;
   uint32_t length = 512;            // tokens of a sequence that are predicted
   std::string text_field = "text";  // of a JSONL line
   bool operator==(const DataConfig&) const = default;
@@ -138,8 +140,11 @@ struct RunConfig {
   /// Parses and checks. Relative paths are made relative to `folder`. Throws Error(corrupt) for malformed
   /// JSON and Error(invalid_argument) for unknown or bad fields; `name` stands for the file in messages.
   static RunConfig from_json(std::string_view json, const fs::path& folder, std::string_view name);
-  /// Reads a file. Throws also Error(not_found | io).
-  static RunConfig load(const fs::path& file);
+  /// As from_json() with a document that is parsed already.
+  static RunConfig from_document(const Json& document, const fs::path& folder, std::string_view name);
+  /// Reads a file; the fields of the object `instead` replace those of the file at the top level (--steps on
+  /// the command line). Throws also Error(not_found | io).
+  static RunConfig load(const fs::path& file, const Json& instead = Json::object());
 };
 
 /// The learning rate of step `step` (the first is 1) as a share of OptimiserConfig::lr.

@@ -1,0 +1,129 @@
+// mneme-train: what `mneme train` runs. A program of its own, because libtorch takes half a second to load.
+// Exit codes are mneme's: 0 done, 1 failed (one line says what), 2 wrong usage, 130 interrupted (and saved).
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <new>
+
+#include "core/fail.h"
+#include "core/file.h"
+#include "train/loop.h"
+#include "train/process_group.h"
+
+namespace mneme::train {
+namespace {
+
+enum ExitCode : int { kDone = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
+
+std::atomic<int> g_interrupts{0};
+static_assert(std::atomic<int>::is_always_lock_free);
+
+/// The first signal lets the step end and be saved; the second ends the program, with the last checkpoint as
+/// it is.
+void on_interrupt(int signal) {
+  if (g_interrupts.fetch_add(1) == 0) return;
+  remove_unfinished_files();
+  ::_exit(128 + signal);
+}
+
+void install_handlers() {
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+    struct sigaction old {};
+    if (::sigaction(signal, nullptr, &old) == 0 && old.sa_handler == SIG_IGN) continue;
+    struct sigaction action {};
+    action.sa_handler = on_interrupt;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    ::sigaction(signal, &action, nullptr);
+  }
+}
+
+std::string one_line(std::string text) {
+  // libtorch adds a trace of its own code after the first line.
+  text = text.substr(0, text.find('\n'));
+  for (char& c : text)
+    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+  return text;
+}
+
+int complain(const std::string& message, int code) {
+  fmt::print(stderr, "mneme-train: error: {}\n", one_line(message));
+  return code;
+}
+
+struct Options {
+  std::string config, out, device;
+  uint64_t steps = 0;
+  int threads = -1;
+  TrainOptions train;
+};
+
+void add_options(CLI::App& app, Options& options) {
+  app.add_option("config", options.config, "The run's config (docs/training.md)")->required();
+  app.add_flag("--resume", options.train.resume, "Go on from the newest checkpoint of OUT, if there is one");
+  app.add_option("--out", options.out, "Folder of checkpoints, log and curves, instead of the config's");
+  app.add_option("--steps", options.steps, "Steps in all, instead of the config's")
+      ->check(CLI::PositiveNumber);
+  app.add_option("--threads", options.threads, "Threads; 0: one per core")->check(CLI::Range(0, 1024));
+  app.add_option("--device", options.device, "Device, instead of the config's");
+  app.add_flag("--json", options.train.json, "Print the log's JSON lines on standard output");
+  app.add_flag("--quiet", options.train.quiet, "Print nothing for people");
+}
+
+RunConfig read_config(const Options& options) {
+  Json instead = Json::object();
+  if (!options.out.empty()) instead["out"] = fs::absolute(options.out).string();
+  if (!options.device.empty()) instead["device"] = options.device;
+  if (options.steps > 0) instead["steps"] = options.steps;
+  if (options.threads >= 0) instead["threads"] = options.threads;
+  return RunConfig::load(options.config, instead);
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Train a model", "mneme-train");
+  Options options;
+  add_options(app, options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    fmt::print("{}", app.help());
+    return kDone;
+  } catch (const CLI::ParseError& error) {
+    return complain(std::string(error.what()) + "; see mneme-train --help", kUsage);
+  }
+  options.train.interrupted = [] { return g_interrupts.load() > 0; };
+  ProcessGroup group;
+  const Ending ending = train(read_config(options), options.train, group);
+  return ending == Ending::interrupted ? kInterrupted : kDone;
+}
+
+int guarded(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::cancelled)
+      return complain("interrupted before the first step", kInterrupted);
+    return complain(error.what(), kFailed);
+  } catch (const std::bad_alloc&) {
+    return complain("out of memory; use a smaller batch.sequences, or \"checkpoint_layers\": true", kFailed);
+  } catch (const std::exception& error) {  // libtorch's own, among others
+    const std::string what = error.what();
+    if (what.find("not enough memory") != std::string::npos)
+      return complain("out of memory; use a smaller batch.sequences, or \"checkpoint_layers\": true",
+                      kFailed);
+    return complain(one_line(what) + " (this is a bug in Mneme)", kFailed);
+  }
+}
+
+}  // namespace
+}  // namespace mneme::train
+
+int main(int argc, char** argv) {
+  mneme::train::install_handlers();
+  return mneme::train::guarded(argc, argv);
+}
