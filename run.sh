@@ -4,6 +4,7 @@
 #                                        ./run.sh -p "text"  one answer
 #                                        ./run.sh --model FILE.gguf …   another model; nothing is downloaded
 #                                        ./run.sh --build-only          build/release/bin/mneme, and no more
+#                                        ./run.sh --build-train         the trainer too, which needs libtorch (`mneme train`)
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/lib.sh"
 
@@ -12,6 +13,18 @@ if [[ ${1-} == --build-only ]]; then
   ensure_packages "$MNEME_TOP/scripts/packages.run"
   build_targets release mneme_cli
   say "built $MNEME_TOP/build/release/bin/mneme"
+  exit 0
+fi
+
+if [[ ${1-} == --build-train ]]; then
+  (($# == 1)) || { say "--build-train takes no other argument"; exit 2; }
+  ensure_packages "$MNEME_TOP/scripts/packages.run" "$MNEME_TOP/scripts/packages.train"
+  rm -f "$MNEME_TOP/build/release/build.ninja"  # libtorch may be new: look for it again
+  build_targets release mneme_cli
+  grep -q '^build bin/mneme-train:' "$MNEME_TOP/build/release/build.ninja" ||
+    die "libtorch was not found; needed are (Debian names): $(read_packages "$MNEME_TOP/scripts/packages.train" | tr '\n' ' ')"
+  build_targets release mneme_train
+  say "built $MNEME_TOP/build/release/bin/mneme and mneme-train"
   exit 0
 fi
 

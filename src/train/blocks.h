@@ -32,8 +32,9 @@ class PassContext {
   /// `like`; computed once a pass for each kind.
   const Rotation& rotation(const RopeConfig& rope, uint32_t head_dim, int64_t length,
                            const Tensor& like) const;
-  /// This context, for the mixer of that number and without a recording of choices if `again`.
+  /// This context for the mixer of that number.
   PassContext for_mixer(uint32_t number) const;
+  /// This context for a layer that is computed again: its choices are recorded already.
   PassContext without_recording() const;
   uint32_t mixer() const noexcept { return mixer_; }
   /// Positions before the first token.

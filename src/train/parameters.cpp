@@ -14,6 +14,14 @@ bool ends_with_any(std::string_view name, std::initializer_list<std::string_view
   return std::any_of(ends.begin(), ends.end(), [&](std::string_view end) { return name.ends_with(end); });
 }
 
+/// What is added to a norm's weight: the model's offset, or that of a layer's memory module.
+double norm_offset(const ModelConfig& config, std::string_view name) {
+  for (size_t i = 0; i < config.layers.size(); ++i)
+    if (config.layers[i].memory && name.starts_with(fmt::format("blk.{}.engram_", i)))
+      return config.layers[i].memory->norm_offset;
+  return config.norm.weight_offset;
+}
+
 /// The first value of a tensor whose meaning decides it; docs/training.md gives the reasons.
 Tensor initial(const ModelConfig& config, const ExpectedTensor& tensor, at::Generator& generator) {
   std::vector<int64_t> shape(tensor.shape.begin(), tensor.shape.end());
@@ -28,9 +36,7 @@ Tensor initial(const ModelConfig& config, const ExpectedTensor& tensor, at::Gene
     const Tensor step = at::exp(at::rand(shape, generator) * std::log(100.0) + std::log(0.001));
     return step + at::log(-at::expm1(-step));  // the inverse of softplus
   }
-  if (shape.size() == 1)
-    return at::full(shape,
-                    1.0 - (name.find("engram") == std::string_view::npos ? config.norm.weight_offset : 0.0));
+  if (shape.size() == 1) return at::full(shape, 1.0 - norm_offset(config, name));
   const double deviation = 0.02;
   if (ends_with_any(name, {"attn_output.weight", "ffn_down.weight", "engram_v.weight"}))
     return normal(deviation / std::sqrt(2.0 * static_cast<double>(config.layers.size())));

@@ -160,7 +160,7 @@ struct Problem {
       slope = at::_softmax_backward_data(slope, weights, -1, weights.scalar_type());
       if (sink.defined()) {
         const Tensor mine = slope.select(2, chunk.keys()).reshape({-1, kv_heads, group, chunk.rows()});
-        out.sink.add_(mine.sum({0, 3}));
+        out.sink.add_(mine.sum(at::IntArrayRef({0, 3})));
         slope = slope.narrow(2, 0, chunk.keys());
       }
       if (options.softcap > 0) slope = slope * (1 - raw.square());

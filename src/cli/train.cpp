@@ -1,0 +1,98 @@
+// `mneme train`: hands over to mneme-train, a program of its own, because libtorch alone takes half a second
+// to load. The process itself becomes the trainer (exec), so that terminal, signals and exit code are its
+// own.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "cli/options.h"
+#include "cli/verb.h"
+#include "core/fail.h"
+#include "core/file.h"
+
+namespace mneme::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string config, out, device;
+  uint64_t steps = 0;
+  bool resume = false;
+};
+
+/// MNEME_TRAIN_PROGRAM, or mneme-train beside this program.
+fs::path find_program() {
+  const char* const named = std::getenv("MNEME_TRAIN_PROGRAM");
+  if (named != nullptr && *named != '\0') {
+    require(::access(named, X_OK) == 0, ErrorCode::not_found,
+            "MNEME_TRAIN_PROGRAM names {}, which cannot be run: {}", named, std::strerror(errno));
+    return named;
+  }
+  std::error_code error;
+  const fs::path self = fs::read_symlink("/proc/self/exe", error);
+  const fs::path beside = self.parent_path() / "mneme-train";
+  require(
+      !error && ::access(beside.c_str(), X_OK) == 0, ErrorCode::not_found,
+      "{} is not there: the trainer needs libtorch; install libtorch-dev, libopenblas-dev and libgloo-dev "
+      "(Debian) and build it by ./run.sh --build-train",
+      beside.string());
+  return beside;
+}
+
+std::vector<std::string> arguments_of(const Options& options) {
+  std::vector<std::string> out{"mneme-train", options.config};
+  const auto add = [&](const char* name, const std::string& value) {
+    out.emplace_back(name);
+    out.push_back(value);
+  };
+  if (options.resume) out.emplace_back("--resume");
+  if (!options.out.empty()) add("--out", options.out);
+  if (options.steps > 0) add("--steps", std::to_string(options.steps));
+  if (options.common.threads > 0) add("--threads", std::to_string(options.common.threads));
+  if (!options.device.empty()) add("--device", options.device);
+  if (options.common.json) out.emplace_back("--json");
+  if (options.common.quiet) out.emplace_back("--quiet");
+  return out;
+}
+
+int run(Options& options) {
+  const fs::path program = find_program();
+  const std::vector<std::string> words = arguments_of(options);
+  std::vector<char*> pointers;
+  for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
+  pointers.push_back(nullptr);
+  ::execv(program.c_str(), pointers.data());
+  fail(ErrorCode::io, "cannot run {}: {}", program.string(), std::strerror(errno));
+}
+
+void setup_options(CLI::App& app, Options& options) {
+  add_common_options(app, options.common);
+  app.add_option("config", options.config, "The run's config, JSON (docs/training.md)")->required();
+  app.add_flag("--resume", options.resume, "Go on from the newest checkpoint of OUT, if there is one");
+  app.add_option("--out", options.out, "Folder of checkpoints, log and curves, instead of the config's")
+      ->type_name("FOLDER");
+  app.add_option("--steps", options.steps, "Steps in all, instead of the config's")
+      ->type_name("N")
+      ->check(CLI::PositiveNumber.description(""));
+  app.add_option("--device", options.device, "cpu, or cuda where libtorch has it, instead of the config's")
+      ->type_name("D");
+}
+
+const VerbRegistration registration(
+    {.name = "train",
+     .summary = "Train a model on texts, with checkpoints that resume to the bit",
+     .group = Group::models,
+     .examples = {{"mneme train run.json", "train as the config says"},
+                  {"mneme train run.json --resume", "go on where a run was stopped, interrupted or killed"},
+                  {"mneme generate OUT/step-00001000 -p 'Once'", "use a checkpoint"}},
+     .setup = [](CLI::App& app) {
+       auto options = std::make_shared<Options>();
+       setup_options(app, *options);
+       return [options] { return run(*options); };
+     }});
+
+}  // namespace
+}  // namespace mneme::cli
