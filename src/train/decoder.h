@@ -48,7 +48,7 @@ class Decoder {
   /// ModelConfig::validate() throws.
   Decoder(ModelConfig config, const Parameters& parameters);
 
-  const ModelConfig& config() const noexcept { return config_; }
+  const ModelConfig& config() const noexcept { return shape_->config; }
   /// tokens int64 [batch, length], each sequence a context of its own from position 0 -> [batch, length,
   /// d_model] after the output norm. Throws Error(invalid_argument) for tokens of another shape or type, and
   /// for a memory whose rows are not there.
@@ -64,9 +64,12 @@ class Decoder {
   Tensor layer(size_t number, Tensor x, const BatchRows& rows, PassContext context) const;
   Tensor head() const;
 
-  ModelConfig config_;
+  struct Shape {
+    ModelConfig config;
+    std::vector<uint32_t> first_mixer;  // of each layer, counted as in Choices
+  };
+  std::shared_ptr<const Shape> shape_;
   const Parameters* parameters_;
-  std::vector<uint32_t> first_mixer_;  // of each layer, counted as in Choices
 };
 
 }  // namespace mneme::train
