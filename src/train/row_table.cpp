@@ -7,6 +7,7 @@
 #include "core/checked.h"
 #include "core/fail.h"
 #include "core/random.h"
+#include "train/huge_tensor.h"
 
 namespace mneme::train {
 
@@ -47,7 +48,7 @@ RowTable::RowTable(uint64_t rows, uint32_t head_dim, uint64_t seed, double devia
   require(rows > 0 && head_dim > 0, ErrorCode::invalid_argument, "a table of {} rows of {} values", rows,
           head_dim);
   checked_mul(checked_mul(rows, head_dim, "table"), sizeof(float), "table");
-  values_ = at::empty({static_cast<int64_t>(rows), static_cast<int64_t>(head_dim)}, at::kFloat);
+  values_ = huge_zeros({static_cast<int64_t>(rows), static_cast<int64_t>(head_dim)});
   auto* values = values_.data_ptr<float>();
   at::parallel_for(0, static_cast<int64_t>(rows), 1024, [&](int64_t begin, int64_t end) {
     for (int64_t id = begin; id < end; ++id)

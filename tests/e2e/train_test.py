@@ -10,6 +10,7 @@ import struct
 import subprocess
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 import e2e
 import train_fixture as fixture
@@ -63,7 +64,7 @@ class Learning(Train):
         self.assertEqual([line["step"] for line in printed if "sample" in line], [30, 60])
         self.assertEqual(sorted(p.name for p in out.glob("step-*")), ["step-00000055", "step-00000060"])
         self.assertEqual((out / "latest").read_text(), "step-00000060\n")
-        self.assertIn("<svg", (out / "curves.svg").read_text())
+        self.assertEqual(len(xml.etree.ElementTree.parse(out / "curves.svg").findall(".//{*}circle")), 3)  # the validations
         self.assertIn("<svg", (out / "curves.html").read_text())
         self.assertRegex(ran.stderr, r"step 60/60 +loss [\d.]+ +[\d,]+ tokens/s +MFU \d+ % +0:00 left")
 
@@ -104,6 +105,17 @@ class Learning(Train):
                 self.assertLess(losses[25][0], 3.2)
                 if name == "recomputed":
                     self.assertAlmostEqual(losses[25][0], plain[25][0], delta=1e-4)
+
+    def test_lines_of_json_and_documents_that_are_held_out(self):
+        fixture.write_run(self.folder)
+        lines = [json.dumps({"body": line}) for line in (self.folder / "train.txt").read_text().splitlines() if line]
+        (self.folder / "lines.jsonl").write_text("\n".join(lines) + "\n")
+        config = fixture.write_run(self.folder, steps=4, data={"train": ["lines.jsonl"], "hold_out": 0.2, "text_field": "body", "length": 32},
+                                   validate={"every": 2, "tokens": 256})
+        self.finished(config)
+        self.assertEqual(sorted(fixture.losses(self.folder / "out")[1]), [2, 4])
+        shards = json.loads((self.folder / "out/shards/train/shards.json").read_text())
+        self.assertIn("validation", json.dumps(shards))
 
     def test_a_run_stops_early_when_validation_brings_nothing(self):
         config = fixture.write_run(self.folder, steps=40, validate={"every": 2, "tokens": 256}, early_stop={"patience": 2, "min_delta": 50})
