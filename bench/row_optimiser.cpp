@@ -2,8 +2,10 @@
 // must not depend on it. Prints one JSON line for each table and kind.
 //
 //   row_optimiser [--rows 18,19,20,21,22] [--touched 16384] [--head-dim 64] [--repeat 30] [--threads N]
+//                 [--between 512]
 //
-// Rows are drawn anew for each update, so that a row is seldom in a cache from the update before; tables are
+// Rows are drawn anew for each update, and before it `between` MB of other memory are written, as a pass
+// forward and backward does between two updates: no table lies in the caches, however small. Tables are
 // measured in turns, so that a disturbance meets all of them. Reported are the median over updates and its
 // spread (half of the distance between the quartiles).
 #include <fmt/format.h>
@@ -54,6 +56,7 @@ int main(int argc, char** argv) {
   CLI::App app("Row optimisers against the size of the table");
   std::vector<uint32_t> sizes{18, 19, 20, 21, 22};
   int64_t touched = 16384, head_dim = 64;
+  int64_t between = 512;
   int repeat = 30, threads = available_cores();
   std::string kind = "adam,scalar";
   app.add_option("--rows", sizes, "log2 of the rows of each table")
@@ -63,6 +66,7 @@ int main(int argc, char** argv) {
   app.add_option("--head-dim", head_dim, "Values of a row");
   app.add_option("--repeat", repeat, "Updates of each table");
   app.add_option("--threads", threads, "Threads");
+  app.add_option("--between", between, "MB of other memory that are written before each update");
   app.add_option("--kind", kind, "adam, scalar or both");
   CLI11_PARSE(app, argc, argv);
   at::set_num_threads(threads);
@@ -81,11 +85,13 @@ int main(int argc, char** argv) {
       for (auto& [name, state] : optimiser->state()) state.zero_();
       cases.push_back({size, type, std::move(values), std::move(optimiser), {}});
     }
+  Tensor other = huge_zeros({std::max<int64_t>(between, 1) << 18});
   Pcg64 random(1);
   for (int round = -3; round < repeat; ++round)
     for (Case& one : cases) {
       const Tensor ids = draw(random, int64_t{1} << one.log2_rows, touched);
       const Tensor gradients = at::full({touched, head_dim}, 0.01f);
+      if (between > 0) other.add_(1);
       const auto start = Clock::now();
       one.optimiser->update(one.values, ids, gradients, 1e-3);
       const double ns = std::chrono::duration<double, std::nano>(Clock::now() - start).count();

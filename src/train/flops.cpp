@@ -4,7 +4,7 @@
 #include <chrono>
 
 #include "model/tensor_names.h"
-#include "train/tensor.h"
+#include "train/products.h"
 
 namespace mneme::train {
 namespace {
@@ -47,21 +47,22 @@ double flops_per_token(const ModelConfig& config, uint32_t length) {
   return out;
 }
 
-double measured_flops(Precision precision) {
+double measured_flops() {
   const at::NoGradGuard no_graph;
-  constexpr int64_t kSize = 1024;
-  const auto type = precision == Precision::bf16 ? at::kBFloat16 : at::kFloat;
-  const Tensor a = at::ones({kSize, kSize}, type), b = at::ones({kSize, kSize}, type);
-  using Clock = std::chrono::steady_clock;
-  const auto start = Clock::now();
-  double best = 1e9;
-  at::mm(a, b);
-  for (int i = 0; i < 3 || (i < 30 && Clock::now() - start < std::chrono::milliseconds(250)); ++i) {
-    const auto begin = Clock::now();
-    at::mm(a, b);
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
-  }
-  return 2.0 * kSize * kSize * kSize / best;
+  const auto rate = [](int64_t size, const auto& multiply) {
+    multiply();
+    double best = 1e9;
+    for (int i = 0; i < 3; ++i) {
+      const auto begin = std::chrono::steady_clock::now();
+      multiply();
+      best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    }
+    const auto n = static_cast<double>(size);
+    return 2 * n * n * n / best;
+  };
+  const Tensor single = at::ones({1024, 1024}), half = at::ones({2048, 2048}, at::kBFloat16);
+  return std::max(rate(1024, [&] { product(single, single, {}, false); }),
+                  rate(2048, [&] { at::mm(half, half); }));
 }
 
 }  // namespace mneme::train

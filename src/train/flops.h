@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "mneme/model_config.h"
-#include "train/run_config.h"
 
 namespace mneme::train {
 
@@ -13,8 +12,9 @@ namespace mneme::train {
 /// twice to save memory.
 double flops_per_token(const ModelConfig& config, uint32_t length);
 
-/// The rate of a square matrix product of this precision on the threads that are set, operations a second:
-/// best of a few in about a quarter of a second. A reference, not a bound.
-double measured_flops(Precision precision);
+/// What this machine reaches in matrix products on the threads that are set, operations a second: a 2048^3
+/// product of libtorch in bf16, or a 1024^3 one in f32 where that is faster, the best of a few. Takes about
+/// half a second. A reference for the share that a run uses, not a bound.
+double measured_flops();
 
 }  // namespace mneme::train

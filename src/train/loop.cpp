@@ -136,7 +136,7 @@ void Loop::prepare() {
     file.commit();
   }
   flops_per_token_ = flops_per_token(training_->config, run_.data.length);
-  if (device().is_cpu()) machine_flops_ = measured_flops(run_.precision) * group_.size();
+  if (device().is_cpu()) machine_flops_ = measured_flops() * group_.size();
   report_.say(fmt::format("mneme-train: {} parameters, {} tokens to learn from, {} a step, {} threads",
                           training_->parameters.count(), data_.train->shards().tokens(),
                           run_.tokens_per_step(), at::get_num_threads()));

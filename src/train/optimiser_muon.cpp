@@ -3,6 +3,7 @@
 
 #include "core/fail.h"
 #include "train/optimiser.h"
+#include "train/products.h"
 
 namespace mneme::train {
 
@@ -10,12 +11,13 @@ Tensor newton_schulz(const Tensor& matrix, uint32_t iterations) {
   require(matrix.dim() == 2, ErrorCode::invalid_argument, "newton_schulz: a matrix is wanted");
   // The quintic that rises fastest at 0 and stays near 1 for singular values in (0, 1] (Jordan et al. 2024).
   constexpr double a = 3.4445, b = -4.7750, c = 2.0315;
+  const at::NoGradGuard no_graph;
   const bool tall = matrix.size(0) > matrix.size(1);
   Tensor x = tall ? matrix.t() : matrix;
   x = x / (x.norm() + 1e-7);  // the largest singular value is at most the Frobenius norm
   for (uint32_t i = 0; i < iterations; ++i) {
-    const Tensor square = at::mm(x, x.t());
-    x = a * x + at::mm(b * square + c * at::mm(square, square), x);
+    const Tensor square = product(x, x, {}, false);  // x x^T, symmetric
+    x = a * x + product(b * square + c * product(square, square, {}, false), x.t(), {}, false);
   }
   return tall ? x.t() : x;
 }
