@@ -67,7 +67,7 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 
 Launch::Launch(const LaunchOptions& options, const std::vector<std::string>& arguments,
                const Environment& environment)
-    : join_timeout_(options.join_timeout) {
+    : join_timeout_(options.join_timeout), silence_timeout_(options.silence_timeout) {
   if (const std::optional<Place> child = place_of_child(environment)) {
     place_ = *child;
     return;
@@ -121,6 +121,7 @@ std::unique_ptr<ProcessGroup> Launch::join(std::string_view run) {
   options.listener = std::move(listener_);
   options.run = fmt::format("mneme {} {}", kVersion, run);
   options.join_timeout = join_timeout_;
+  options.silence_timeout = silence_timeout_;
   options.while_waiting = [this] { check_children(); };
   return join_gloo(std::move(options));
 }

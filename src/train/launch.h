@@ -20,7 +20,8 @@ struct LaunchOptions {
   std::vector<std::string> hosts;  // --hosts: where process 0, 1, ... runs; a machine may stand there twice
   std::optional<uint32_t> rank;    // --rank: which of hosts this one is
   std::optional<uint16_t> port;    // --port: where process 0 listens
-  std::chrono::milliseconds join_timeout{120'000};
+  std::chrono::seconds join_timeout{120};    // --join-timeout: for all processes to be there
+  std::chrono::seconds silence_timeout{20};  // --lost-after: without a sign of life
 };
 
 /// What this process is.
@@ -76,7 +77,7 @@ class Launch {
   bool children_ended(std::chrono::milliseconds patience);
 
   Place place_;
-  std::chrono::milliseconds join_timeout_;
+  std::chrono::seconds join_timeout_, silence_timeout_;
   Socket listener_;
   std::vector<Child> children_;
 };
