@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "core/fail.h"
+#include "core/thread_pool.h"
 #include "mneme/version.h"
 #include "train/gloo_group.h"
 
@@ -107,7 +108,7 @@ void Launch::start_child(uint32_t rank, const std::vector<std::string>& argument
 
 uint32_t Launch::threads(uint32_t wanted) const noexcept {
   if (wanted > 0) return wanted;
-  return std::max(1u, std::thread::hardware_concurrency() / place_.on_this_machine);
+  return std::max(1u, static_cast<uint32_t>(available_cores()) / place_.on_this_machine);
 }
 
 std::unique_ptr<ProcessGroup> Launch::join(std::string_view run) {

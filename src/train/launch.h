@@ -24,6 +24,9 @@ struct LaunchOptions {
   std::chrono::seconds silence_timeout{20};  // --lost-after: without a sign of life
 };
 
+/// "a,b,c" -> a, b, c; what find_place refuses is left in.
+std::vector<std::string> split_hosts(const std::string& list);
+
 /// What this process is.
 struct Place {
   uint32_t rank = 0, size = 1;
@@ -48,8 +51,8 @@ Place find_place(const LaunchOptions& options, const Environment& environment);
 class Launch {
  public:
   /// Starts the other processes where they are this one's to start: the same program with the same
-  /// arguments, stdout and stderr silent. Call it before anything of libtorch runs, and before the run's
-  /// inputs are read. Throws what find_place throws, and Error(io).
+  /// arguments, stdout and stderr silent. Call it while this process has one thread. Throws what
+  /// find_place throws, and Error(io).
   Launch(const LaunchOptions& options, const std::vector<std::string>& arguments,
          const Environment& environment = system_environment());
   /// Waits for the processes that it started; those that do not end are killed after a moment. Prints a line

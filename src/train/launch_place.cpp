@@ -88,6 +88,16 @@ Environment system_environment() {
   };
 }
 
+std::vector<std::string> split_hosts(const std::string& list) {
+  std::vector<std::string> hosts;
+  for (size_t begin = 0; begin <= list.size();) {
+    const size_t end = std::min(list.find(',', begin), list.size());
+    hosts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return hosts;
+}
+
 Place find_place(const LaunchOptions& options, const Environment& environment) {
   require(options.processes >= 1 && options.processes <= kMostProcesses, ErrorCode::invalid_argument,
           "--processes {}; a run has 1 to {}", options.processes, kMostProcesses);
