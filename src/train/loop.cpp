@@ -14,6 +14,8 @@
 #include "train/report.h"
 #include "train/run_setup.h"
 #include "train/sample.h"
+#include "train/table_shards.h"
+#include "train/together.h"
 
 namespace mneme::train {
 namespace {
@@ -66,6 +68,7 @@ class Loop {
   std::unique_ptr<OutLock> lock_;
   RunTokenizer tokenizer_;
   std::unique_ptr<Training> training_;
+  std::unique_ptr<TableShards> shards_;  // null in a run of one process: its tables are in training_
   RunData data_;
   RunState state_;
   double flops_per_token_ = 0, machine_flops_ = 0;
@@ -84,6 +87,7 @@ class Loop {
   void resume_from(const CheckpointFolder& checkpoint);
   Tensor sequences(const DataOrder& order, uint64_t first, uint64_t count) const;
   void take_step();
+  BatchRows touch(const Tensor& inputs) const;
   double gradients(const Tensor& tokens, BatchRows& rows);
   std::vector<Tensor> all_gradients(const BatchRows& rows) const;
   void update(double norm, BatchRows& rows);
@@ -109,23 +113,26 @@ void Loop::prepare() {
   group_.barrier();
   at::set_num_threads(run_.threads > 0 ? static_cast<int>(run_.threads) : available_cores());
   std::optional<CheckpointFolder> checkpoint;
-  if (options_.resume) {
+  if (options_.resume && group_.is_first()) {
     checkpoint = newest_checkpoint(
         run_.out, [&](const std::string& problem) { report_.say("mneme-train: left aside: " + problem); });
     if (!checkpoint)
       report_.say(fmt::format("mneme-train: {} holds no checkpoint yet; starting at the first step",
                               run_.out.string()));
-  } else {
+  } else if (group_.is_first()) {
     require(!fs::exists(run_.out / "latest"), ErrorCode::invalid_argument,
             "{} holds a run already; go on with it by --resume, or choose another --out", run_.out.string());
   }
   tokenizer_ = RunTokenizer::load(tokenizer_path(run_));
   training_ = make_training(run_, tokenizer_);
-  data_ = open_data(run_, tokenizer_, training_->config.vocab, run_.out, checkpoint.has_value(), group_,
-                    [&](uint64_t, uint64_t) { return !options_.interrupted(); });
+  data_ = open_data(run_, tokenizer_, training_->config.vocab, run_.out, group_.any(checkpoint.has_value()),
+                    group_, [&](uint64_t, uint64_t) { return !options_.interrupted(); });
   state_.run = run_.to_json();
   state_.data = data_.hashes;
+  require_same(state_.data.dump(), "the data or tokenizer", group_);
   if (checkpoint) resume_from(*checkpoint);
+  copy_from_first(*training_, state_, group_);
+  if (group_.size() > 1) shards_ = std::make_unique<TableShards>(run_.optimiser.rows, *training_, group_);
   report_.open_log(run_.out / "log.jsonl", state_.log_bytes);
   if (checkpoint)
     report_.event({{"step", state_.step}, {"checkpoint", checkpoint->path.filename().string()}},
@@ -170,6 +177,12 @@ Tensor Loop::sequences(const DataOrder& order, uint64_t first, uint64_t count) c
   return out;
 }
 
+/// The rows that `inputs` read. All processes call it together.
+BatchRows Loop::touch(const Tensor& inputs) const {
+  return shards_ ? shards_->touch(*training_, inputs)
+                 : touch_rows(training_->config, training_->ids, training_->tables, inputs);
+}
+
 double Loop::gradients(const Tensor& tokens, BatchRows& rows) {
   const int64_t all = tokens.size(0), length = tokens.size(1) - 1;
   const Tensor inputs = tokens.narrow(1, 0, length).to(device()),
@@ -205,12 +218,13 @@ void Loop::take_step() {
   group_.set_step(step);
   const Tensor tokens = sequences(*data_.train, state_.sequence, share());
   const Tensor inputs = tokens.narrow(1, 0, tokens.size(1) - 1);
-  BatchRows rows = touch_rows(training_->config, training_->ids, training_->tables, inputs);
+  BatchRows rows = touch(inputs);
   Tensor loss = at::full({1}, gradients(tokens, rows), at::kDouble);
   group_.all_reduce_mean(loss);
   std::vector<Tensor> dense = all_gradients({});
   if (std::isfinite(loss.item<double>())) group_.all_reduce_mean(dense);
-  const double norm = gradient_norm(all_gradients(rows));
+  const double norm = shards_ ? std::sqrt(std::pow(gradient_norm(dense), 2) + shards_->collect(rows))
+                              : gradient_norm(all_gradients(rows));
   if (!std::isfinite(loss.item<double>()) || !std::isfinite(norm)) {
     report_.finish_line();
     fail(ErrorCode::corrupt,
@@ -242,7 +256,8 @@ void Loop::update(double norm, BatchRows& rows) {
   const double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
   const double lr = run_.optimiser.lr * schedule_factor(run_.schedule, state_.step + 1, run_.steps);
   training_->optimiser->step(lr, scale);
-  for (auto& [table, layers] : rows)
+  if (shards_) shards_->update(lr, scale);
+  for (auto& [table, layers] : shards_ ? BatchRows() : rows)
     for (auto& [layer, touched] : layers)
       if (touched.rows.grad().defined())
         training_->row_optimisers.at(table).update(training_->tables.at(table).values(), touched.ids,
@@ -262,10 +277,10 @@ bool Loop::validate() {
   for (uint64_t first = 0; first < windows; first += size * run_.batch.sequences) {
     const uint64_t left = windows - first;
     const uint64_t mine = std::min<uint64_t>(run_.batch.sequences, (left + size - 1 - group_.rank()) / size);
-    if (mine == 0) continue;
     const Tensor tokens = sequences(order, first, mine);
     const Tensor inputs = tokens.narrow(1, 0, order.length()), targets = tokens.narrow(1, 1, order.length());
-    const BatchRows rows = touch_rows(training_->config, training_->ids, training_->tables, inputs);
+    const BatchRows rows = touch(inputs);
+    if (mine == 0) continue;
     const Tensor loss = training_->decoder->loss(inputs.to(device()), targets.to(device()), rows, pass());
     sums[0] += loss.item<double>() * static_cast<double>(mine);
     sums[1] += static_cast<double>(mine);
@@ -292,6 +307,7 @@ bool Loop::validate() {
 }
 
 void Loop::write_samples() {
+  if (shards_) shards_->gather(*training_);
   if (!group_.is_first()) return;
   for (size_t i = 0; i < run_.samples.prompts.size(); ++i) {
     const std::string& prompt = run_.samples.prompts[i];
@@ -299,9 +315,11 @@ void Loop::write_samples() {
                                          run_.seed + state_.step * 1000003 + i);
     report_.event({{"step", state_.step}, {"prompt", prompt}, {"sample", text}}, "  > " + prompt + text);
   }
+  if (shards_) shards_->release(*training_);
 }
 
 void Loop::save() {
+  if (shards_) shards_->gather(*training_);
   if (group_.is_first()) {
     state_.log_bytes = report_.sync_log();
     const fs::path folder = save_checkpoint(run_.out, *training_, tokenizer_, state_, run_.save.keep);
@@ -309,6 +327,7 @@ void Loop::save() {
     write_curves(run_.out,
                  training_->config.name.empty() ? run_.out.filename().string() : training_->config.name);
   }
+  if (shards_) shards_->release(*training_);
   group_.barrier();
 }
 

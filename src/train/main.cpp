@@ -12,8 +12,9 @@
 
 #include "core/fail.h"
 #include "core/file.h"
+#include "train/launch.h"
 #include "train/loop.h"
-#include "train/process_group.h"
+#include "train/together.h"
 
 namespace mneme::train {
 namespace {
@@ -61,7 +62,26 @@ struct Options {
   uint64_t steps = 0;
   int threads = -1;
   TrainOptions train;
+  LaunchOptions launch;
 };
+
+/// docs/training-hosts.md
+void add_launch_options(CLI::App& app, LaunchOptions& options) {
+  app.add_option("--processes", options.processes, "Processes on this machine, started by this one");
+  app.add_option_function<std::string>(
+      "--hosts", [&options](const std::string& list) { options.hosts = split_hosts(list); },
+      "Where process 0, 1, ... of the run are started: HOST,HOST,...");
+  app.add_option("--rank", options.rank, "Which of --hosts this process is, from 0");
+  app.add_option("--port", options.port, "Where process 0 listens (29500)");
+  app.add_option_function<uint32_t>(
+         "--join-timeout", [&options](uint32_t s) { options.join_timeout = std::chrono::seconds(s); },
+         "Seconds until all processes must be there (120)")
+      ->check(CLI::Range(1, 86400));
+  app.add_option_function<uint32_t>(
+         "--lost-after", [&options](uint32_t s) { options.silence_timeout = std::chrono::seconds(s); },
+         "Seconds without a sign of life after which a process counts as lost (20)")
+      ->check(CLI::Range(1, 86400));
+}
 
 void add_options(CLI::App& app, Options& options) {
   app.add_option("config", options.config, "The run's config (docs/training.md)")->required();
@@ -71,6 +91,7 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", options.threads, "Threads; 0: one per core")->check(CLI::Range(0, 1024));
   app.add_option("--device", options.device, "Device, instead of the config's");
+  add_launch_options(app, options.launch);
   app.add_flag("--json", options.train.json, "Print the log's JSON lines on standard output");
   app.add_flag("--quiet", options.train.quiet, "Print nothing for people");
 }
@@ -82,6 +103,19 @@ RunConfig read_config(const Options& options) {
   if (options.steps > 0) instead["steps"] = options.steps;
   if (options.threads >= 0) instead["threads"] = options.threads;
   return RunConfig::load(options.config, instead);
+}
+
+/// As one process, or as one of several that meet first.
+Ending train_together(RunConfig config, const Options& options, const std::vector<std::string>& arguments) {
+  Launch launch(options.launch, arguments);
+  if (launch.place().on_this_machine > 1) config.threads = launch.threads(config.threads);
+  const std::unique_ptr<ProcessGroup> group = launch.join(run_identity(config));
+  try {
+    return train(config, options.train, *group);
+  } catch (const std::exception& error) {
+    group->give_up(one_line(error.what()));
+    throw;
+  }
 }
 
 int run(int argc, char** argv) {
@@ -97,8 +131,7 @@ int run(int argc, char** argv) {
     return complain(std::string(error.what()) + "; see mneme-train --help", kUsage);
   }
   options.train.interrupted = [] { return g_interrupts.load() > 0; };
-  ProcessGroup group;
-  const Ending ending = train(read_config(options), options.train, group);
+  const Ending ending = train_together(read_config(options), options, {argv, argv + argc});
   return ending == Ending::interrupted ? kInterrupted : kDone;
 }
 
