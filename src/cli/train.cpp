@@ -1,17 +1,13 @@
 // `mneme train`: hands over to mneme-train, a program of its own, because libtorch alone takes half a second
 // to load. The process itself becomes the trainer (exec), so that terminal, signals and exit code are its
 // own.
-#include <fmt/format.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "cli/options.h"
+#include "cli/train_program.h"
 #include "cli/verb.h"
-#include "core/fail.h"
-#include "core/file.h"
 
 namespace mneme::cli {
 namespace {
@@ -25,27 +21,8 @@ struct Options {
   int processes = 1, rank = -1, port = 0, join_timeout = 0, lost_after = 0;  // docs/training-hosts.md
 };
 
-/// MNEME_TRAIN_PROGRAM, or mneme-train beside this program.
-fs::path find_program() {
-  const char* const named = std::getenv("MNEME_TRAIN_PROGRAM");
-  if (named != nullptr && *named != '\0') {
-    require(::access(named, X_OK) == 0, ErrorCode::not_found,
-            "MNEME_TRAIN_PROGRAM names {}, which cannot be run: {}", named, std::strerror(errno));
-    return named;
-  }
-  std::error_code error;
-  const fs::path self = fs::read_symlink("/proc/self/exe", error);
-  const fs::path beside = self.parent_path() / "mneme-train";
-  require(
-      !error && ::access(beside.c_str(), X_OK) == 0, ErrorCode::not_found,
-      "{} is not there: the trainer needs libtorch; install libtorch-dev, libopenblas-dev and libgloo-dev "
-      "(Debian) and build it by ./run.sh --build-train",
-      beside.string());
-  return beside;
-}
-
 std::vector<std::string> arguments_of(const Options& options) {
-  std::vector<std::string> out{"mneme-train", options.config};
+  std::vector<std::string> out{options.config};
   const auto add = [&](const char* name, const std::string& value) {
     out.emplace_back(name);
     out.push_back(value);
@@ -81,14 +58,8 @@ void add_process_options(CLI::App& app, Options& options) {
          "Seconds without a sign of life after which a process counts as lost (20)");
 }
 
-int run(Options& options) {
-  const fs::path program = find_program();
-  const std::vector<std::string> words = arguments_of(options);
-  std::vector<char*> pointers;
-  for (const std::string& word : words) pointers.push_back(const_cast<char*>(word.c_str()));
-  pointers.push_back(nullptr);
-  ::execv(program.c_str(), pointers.data());
-  fail(ErrorCode::io, "cannot run {}: {}", program.string(), std::strerror(errno));
+int run(const Options& options) {
+  become_train_program(arguments_of(options));
 }
 
 void setup_options(CLI::App& app, Options& options) {

@@ -12,6 +12,7 @@
 
 #include "core/fail.h"
 #include "core/file.h"
+#include "train/convert/command.h"
 #include "train/launch.h"
 #include "train/loop.h"
 #include "train/together.h"
@@ -119,6 +120,8 @@ Ending train_together(RunConfig config, const Options& options, const std::vecto
 }
 
 int run(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "convert")
+    return run_convert_command(argc - 1, argv + 1, [] { return g_interrupts.load() > 0; });
   CLI::App app("Train a model", "mneme-train");
   Options options;
   add_options(app, options);

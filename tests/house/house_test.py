@@ -19,7 +19,7 @@ MAY_INCLUDE["model"] = MAY_INCLUDE["memory"] | {"memory"}
 MAY_INCLUDE["engine"] = MAY_INCLUDE["model"] | {"model"}
 for _folder in ("eval", "cost", "convert", "server"):
     MAY_INCLUDE[_folder] = MAY_INCLUDE["engine"] | {"engine"}
-MAY_INCLUDE["train"] = MAY_INCLUDE["engine"] | {"engine", "convert"}  # a program of its own; engine: samples of text, convert: tokenizers as files
+MAY_INCLUDE["train"] = MAY_INCLUDE["engine"] | {"engine", "convert", "eval"}  # a program of its own; engine: samples of text, convert: tokenizers as files, eval: how a text is read for perplexity
 MAY_INCLUDE["cli"] = MAY_INCLUDE["engine"] | {"engine", "eval", "cost", "convert", "server"}
 
 # public header -> the folder that implements it, and so the lowest one that may include it

@@ -1,0 +1,56 @@
+// `mneme convert`: a model becomes another kind of model by a recipe; the work is mneme-train's.
+#include <memory>
+
+#include "cli/options.h"
+#include "cli/store.h"
+#include "cli/train_program.h"
+#include "cli/verb.h"
+
+namespace mneme::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string in, out, recipe;
+  bool restart = false;
+};
+
+int run(const Options& options) {
+  std::vector<std::string> words{"convert", resolve_model(options.in).string(), options.out, "--recipe",
+                                 options.recipe};
+  if (options.restart) words.emplace_back("--restart");
+  if (options.common.threads > 0)
+    words.insert(words.end(), {"--threads", std::to_string(options.common.threads)});
+  if (options.common.json) words.emplace_back("--json");
+  if (options.common.quiet) words.emplace_back("--quiet");
+  become_train_program(words);
+}
+
+const VerbRegistration registration(
+    {.name = "convert",
+     .summary = "Change a model's architecture by a recipe: windows, recurrences, memories",
+     .group = Group::models,
+     .examples = {{"mneme convert model.gguf hybrid/ --recipe hybrid.json",
+                   "the stages that the recipe says"},
+                  {"mneme convert model.gguf hybrid/ --recipe hybrid.json",
+                   "again after a stop or a crash: it goes on"},
+                  {"mneme quantize hybrid/ hybrid.gguf --type q8_0", "the result as one file"}},
+     .setup = [](CLI::App& app) -> Action {
+       auto options = std::make_shared<Options>();
+       app.add_option("in", options->in, "GGUF file, Hugging Face folder or name of a stored model")
+           ->required()
+           ->type_name("IN");
+       app.add_option("out", options->out,
+                      "Folder to write; OUT.convert beside it keeps what is done until then")
+           ->required()
+           ->type_name("OUT");
+       app.add_option("--recipe", options->recipe, "The stages, JSON (docs/conversion.md)")
+           ->required()
+           ->type_name("FILE");
+       app.add_flag("--restart", options->restart, "Begin anew instead of going on from OUT.convert");
+       add_common_options(app, options->common);
+       return [options] { return run(*options); };
+     }});
+
+}  // namespace
+}  // namespace mneme::cli

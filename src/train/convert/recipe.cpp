@@ -1,0 +1,290 @@
+#include "train/convert/recipe.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <span>
+
+#include "core/checksum.h"
+#include "core/fail.h"
+#include "core/json_fields.h"
+
+namespace mneme::train {
+namespace {
+
+constexpr std::array<std::string_view, 6> kKinds{"window", "hybrid",   "parallel",
+                                                 "engram", "transfer", "distill"};
+constexpr std::array<std::string_view, 5> kOf{"list", "all", "full", "converted", "recurrent"};
+constexpr std::array<std::string_view, 11> kGroups{"all", "mixer",  "gate", "norm",  "qk",       "v",
+                                                   "o",   "engram", "ffn",  "norms", "embedding"};
+constexpr uint64_t kMost = uint64_t{1} << 40;
+
+template <size_t N>
+size_t one_of(const std::array<std::string_view, N>& names, const std::string& value,
+              const std::string& where, size_t first = 0) {
+  const auto found = std::find(names.begin() + static_cast<ptrdiff_t>(first), names.end(), value);
+  if (found != names.end()) return static_cast<size_t>(found - names.begin());
+  const std::vector<std::string> known(names.begin() + static_cast<ptrdiff_t>(first), names.end());
+  const std::string near = nearest_name(value, known);
+  fail(ErrorCode::invalid_argument, "{} is \"{}\"{}; it must be {}", where, value,
+       near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near), fmt::join(known, ", "));
+}
+
+TuneSettings read_tune(JsonFields& fields, bool transfer) {
+  TuneSettings out;
+  out.sequences = fields.u32("sequences", 1, 1 << 16, 1);
+  out.length = fields.u32("length", 2, 1 << 20, out.length);
+  const bool by_tokens = fields.has("tokens");
+  require(by_tokens != fields.has("steps"), ErrorCode::invalid_argument,
+          "{} must say either \"steps\" or \"tokens\"", fields.path());
+  const uint64_t step = uint64_t{out.sequences} * out.length;
+  out.steps = by_tokens ? (fields.u64("tokens", 0, kMost) + step - 1) / step : fields.u64("steps", 0, kMost);
+  out.lr = fields.number("lr", 0, 10, transfer ? 2e-3 : 3e-4);
+  out.warmup = fields.u64("warmup", 0, kMost, std::min<uint64_t>(100, out.steps / 20));
+  out.clip = fields.number("clip", 0, 1e9, 1.0);
+  out.weight_decay = fields.number("weight_decay", 0, 10, 0.0);
+  out.save_every = fields.u64("save_every", 1, kMost, 100);
+  if (fields.has("train"))
+    out.train = fields.strings("train", kGroups.size());
+  else
+    out.train = {"mixer"};
+  for (const std::string& group : out.train) one_of(kGroups, group, fields.where("train"));
+  const std::string precision = fields.string("precision", "f32");
+  require(precision == "f32" || precision == "bf16", ErrorCode::invalid_argument,
+          "{} is \"{}\"; it must be f32 or bf16", fields.where("precision"), precision);
+  out.bfloat16 = precision == "bf16";
+  if (transfer) {
+    out.solve = fields.u64("solve", 0, 1 << 20, 0);
+    out.at_once = fields.u32("at_once", 0, 4096, 0);
+    for (const std::string& group : out.train)
+      require(
+          group != "ffn" && group != "norms" && group != "embedding" && group != "engram" && group != "all",
+          ErrorCode::invalid_argument,
+          "{} names \"{}\", but a transfer trains mixers alone: mixer, gate, norm, qk, v or o",
+          fields.where("train"), group);
+  } else {
+    out.temperature = fields.number("temperature", 0.01, 100, 1.0);
+    out.cross_entropy = fields.number("cross_entropy", 0, 1, 0.0);
+    out.checkpoint_layers = fields.boolean("checkpoint_layers", false);
+  }
+  return out;
+}
+
+void read_list(const Json& value, const std::string& where, LayerChoice& out) {
+  out.of = LayerChoice::Of::list;
+  require(!value.empty(), ErrorCode::invalid_argument, "{} is empty; name at least one layer", where);
+  for (const Json& number : value) {
+    require(number.is_number_unsigned() && number.get<uint64_t>() < 4096, ErrorCode::invalid_argument,
+            "{} holds {}, but layers are numbers from 0 on", where, number.dump());
+    out.layers.push_back(number.get<uint32_t>());
+  }
+  std::sort(out.layers.begin(), out.layers.end());
+  const auto twice = std::adjacent_find(out.layers.begin(), out.layers.end());
+  require(twice == out.layers.end(), ErrorCode::invalid_argument, "{} names layer {} twice", where,
+          twice == out.layers.end() ? 0 : *twice);
+}
+
+/// "all", "full", "converted", "recurrent" or a list of numbers.
+void read_set(const Json& value, const std::string& where, LayerChoice& out) {
+  if (value.is_string())
+    out.of = static_cast<LayerChoice::Of>(one_of(kOf, value.get<std::string>(), where, 1));
+  else {
+    require(value.is_array(), ErrorCode::invalid_argument,
+            "{} must be a list of layers, \"all\", \"full\", \"converted\" or \"recurrent\"", where);
+    read_list(value, where, out);
+  }
+}
+
+LayerChoice read_layers(JsonFields& fields, LayerChoice::Of fallback, bool may_choose) {
+  LayerChoice out;
+  out.of = fallback;
+  const Json* value = fields.find("layers");
+  if (!value) return out;
+  const std::string where = fields.where("layers");
+  if (!value->is_object()) {
+    read_set(*value, where, out);
+    return out;
+  }
+  require(may_choose, ErrorCode::invalid_argument,
+          "{} cannot choose by sensitivity: this kind of stage does not change the kind of a layer", where);
+  JsonFields choice(*value, where, ErrorCode::invalid_argument);
+  out.choose = choice.u32("choose", 1, 4096);
+  out.of = LayerChoice::Of::full;
+  if (const Json* from = choice.find("from")) read_set(*from, choice.where("from"), out);
+  out.tokens = choice.u64("tokens", 2, kMost, out.tokens);
+  out.greedy = choice.boolean("greedy", false);
+  out.untrained = choice.boolean("untrained", true);
+  if (choice.has("transfer")) {
+    JsonFields transfer = choice.object("transfer");
+    out.transfer = read_tune(transfer, true);
+    transfer.finish();
+  }
+  choice.finish();
+  require(out.of != LayerChoice::Of::list || out.choose <= out.layers.size(), ErrorCode::invalid_argument,
+          "{}.choose is {}, but \"from\" names only {} layers", where, out.choose, out.layers.size());
+  return out;
+}
+
+Json mixer_of(JsonFields& fields, std::initializer_list<const char*> names, const char* type) {
+  Json out = {{"type", type}};
+  for (const char* name : names)
+    if (const Json* value = fields.find(name)) out[name] = *value;
+  return out;
+}
+
+Json object_of(JsonFields& fields, const char* name, bool required) {
+  const Json* value = fields.find(name);
+  if (!value && !required) return Json::object();
+  require(value && value->is_object(), ErrorCode::invalid_argument, "{} {}", fields.where(name),
+          value ? "must be an object" : "is missing");
+  return *value;
+}
+
+Stage read_stage(const Json& json, size_t number) {
+  JsonFields fields(json, fmt::format("stages[{}]", number), ErrorCode::invalid_argument);
+  Stage out;
+  out.kind = static_cast<Stage::Kind>(one_of(kKinds, fields.string("kind"), fields.where("kind")));
+  using Of = LayerChoice::Of;
+  switch (out.kind) {
+    case Stage::Kind::window:
+      out.layers = read_layers(fields, Of::full, true);
+      fields.u32("window", 1, 1u << 30);
+      out.mixer = mixer_of(fields, {"window", "sinks", "edge"}, "window");
+      break;
+    case Stage::Kind::hybrid:
+      require(fields.has("layers"), ErrorCode::invalid_argument, "{} is missing: which layers are converted",
+              fields.where("layers"));
+      out.layers = read_layers(fields, Of::full, true);
+      out.mixer = object_of(fields, "to", true);
+      require(out.mixer.contains("type") && (out.mixer["type"] == "gla" || out.mixer["type"] == "delta" ||
+                                             out.mixer["type"] == "window"),
+              ErrorCode::invalid_argument, "{}.type must be gla, delta or window", fields.where("to"));
+      break;
+    case Stage::Kind::parallel:
+      require(fields.has("layers"), ErrorCode::invalid_argument, "{} is missing: which layers are converted",
+              fields.where("layers"));
+      out.layers = read_layers(fields, Of::full, true);
+      out.mixer = mixer_of(fields, {"of", "weights", "learned"}, "parallel");
+      require(out.mixer.contains("of"), ErrorCode::invalid_argument, "{} is missing: the two branches",
+              fields.where("of"));
+      break;
+    case Stage::Kind::engram:
+      require(fields.has("layers"), ErrorCode::invalid_argument, "{} is missing: which layers get a memory",
+              fields.where("layers"));
+      out.layers = read_layers(fields, Of::list, false);
+      out.table = object_of(fields, "table", true);
+      out.module = object_of(fields, "module", false);
+      out.zero_values = one_of(std::array<std::string_view, 2>{"table", "values"},
+                               fields.string("zero", "values"), fields.where("zero")) == 1;
+      out.deviation = fields.number("deviation", 0, 100, 0.02);
+      break;
+    case Stage::Kind::transfer:
+      out.layers = read_layers(fields, Of::recurrent, false);
+      out.tune = read_tune(fields, true);
+      break;
+    case Stage::Kind::distill:
+      out.layers = read_layers(fields, Of::all, false);
+      out.tune = read_tune(fields, false);
+      break;
+  }
+  fields.finish();
+  return out;
+}
+
+std::vector<fs::path> read_paths(JsonFields& fields, const char* name, const fs::path& folder) {
+  std::vector<fs::path> out;
+  if (!fields.has(name)) return out;
+  for (const std::string& path : fields.strings(name, 4096)) {
+    require(!path.empty(), ErrorCode::invalid_argument, "{} holds an empty path", fields.where(name));
+    out.push_back(fs::path(path).is_absolute() ? fs::path(path) : folder / path);
+  }
+  return out;
+}
+
+bool trains(const Stage& stage) {
+  return stage.kind == Stage::Kind::transfer || stage.kind == Stage::Kind::distill ||
+         stage.layers.transfer.has_value();
+}
+
+void check_texts(const Recipe& recipe) {
+  for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    const Stage& stage = recipe.stages[i];
+    require(!trains(stage) || !recipe.train.empty(), ErrorCode::invalid_argument,
+            "stages[{}] trains, but data.train names no text", i);
+    require(stage.layers.choose == 0 || !recipe.validation.empty(), ErrorCode::invalid_argument,
+            "stages[{}] chooses layers by sensitivity, but data.validation names no text", i);
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(Stage::Kind kind) noexcept {
+  return kKinds[static_cast<size_t>(kind)];
+}
+
+Recipe Recipe::from_json(std::string_view json, const fs::path& folder, std::string_view name) {
+  const Json document = parse_json(json, name);
+  Recipe out;
+  try {
+    JsonFields fields(document, "recipe", ErrorCode::invalid_argument);
+    fields.u32("mneme_convert", 1, 1);
+    fields.string("about", "");
+    out.seed = fields.u64("seed", 0, uint64_t{1} << 53, 1);
+    if (fields.has("data")) {
+      JsonFields data = fields.object("data");
+      out.train = read_paths(data, "train", folder);
+      out.validation = read_paths(data, "validation", folder);
+      out.text_field = data.string("text_field", "text");
+      out.context = data.u32("context", 2, 1 << 24, out.context);
+      out.tokens = data.u64("tokens", 2, kMost, out.tokens);
+      data.finish();
+      for (const fs::path& path : out.validation)
+        require(std::find(out.train.begin(), out.train.end(), path) == out.train.end(),
+                ErrorCode::invalid_argument, "data.validation and data.train both name {}", path.string());
+    }
+    const Json* stages = fields.find("stages");
+    require(stages && stages->is_array() && !stages->empty(), ErrorCode::invalid_argument,
+            "recipe.stages must be a list of at least one stage");
+    for (size_t i = 0; i < stages->size(); ++i) out.stages.push_back(read_stage((*stages)[i], i));
+    fields.finish();
+    check_texts(out);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", name, error.what()));
+  }
+  const std::string canonical = document.dump();
+  out.hash = fmt::format("{:016x}", xxh3(std::as_bytes(std::span(canonical))));
+  return out;
+}
+
+Recipe Recipe::load(const fs::path& file) {
+  return from_json(read_text_file(file, uint64_t{1} << 20), fs::absolute(file).parent_path(), file.string());
+}
+
+int64_t tensor_layer(std::string_view name) noexcept {
+  if (!name.starts_with("blk.")) return -1;
+  int64_t layer = -1;
+  std::from_chars(name.data() + 4, name.data() + name.size(), layer);
+  return layer;
+}
+
+std::string_view tensor_group(std::string_view name) noexcept {
+  if (!name.starts_with("blk.")) return name.starts_with("output_norm") ? "norms" : "embedding";
+  name.remove_prefix(std::min(name.find('.', 4) + 1, name.size()));
+  if (name.starts_with("mix") && name.find('.') != std::string_view::npos) {
+    const std::string_view rest = name.substr(name.find('.') + 1);
+    if (name.starts_with("mix_weights") || !rest.starts_with("attn_")) return "norm";
+    name = rest;
+  }
+  const auto begins = [&](auto... words) { return (name.starts_with(words) || ...); };
+  if (begins("engram_")) return "engram";
+  if (begins("attn_norm", "ffn_norm", "post_")) return "norms";
+  if (begins("attn_gate", "attn_decay", "attn_beta", "attn_a_log", "attn_dt_bias", "attn_sinks"))
+    return "gate";
+  if (begins("attn_out_norm")) return "norm";
+  if (begins("attn_q", "attn_k")) return "qk";
+  if (begins("attn_v")) return "v";
+  if (begins("attn_output")) return "o";
+  return "ffn";
+}
+
+}  // namespace mneme::train

@@ -1,0 +1,319 @@
+// Conversions of tests/data/models/llama (two layers, random weights, a tokenizer): what must stay as it was,
+// what must get better, and that a stop changes nothing.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "core/fail.h"
+#include "core/json.h"
+#include "eval/perplexity.h"
+#include "train/convert/conversion.h"
+#include "train/convert/lessons.h"
+#include "train/convert/quality.h"
+
+namespace mneme::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::string kLlama = MNEME_TEST_DATA "/models/llama";
+
+Tensor some_tokens(int64_t batch, int64_t length) {
+  at::Generator generator = at::detail::createCPUGenerator(5);
+  return at::randint(3, 250, {batch, length}, generator, at::kLong);
+}
+
+Tensor logits(const ConvertedModel& model, const Tensor& tokens) {
+  const at::NoGradGuard no_grad;
+  return Decoder(model.config, model.parameters).logits(tokens, model.rows(tokens));
+}
+
+/// The model after one stage, given as JSON.
+ConvertedModel after(const ConvertedModel& model, const std::string& stage,
+                     const std::vector<uint32_t>& layers) {
+  const Recipe recipe = Recipe::from_json(R"({"mneme_convert": 1, "stages": [)" + stage + "]}", "", "recipe");
+  return with_config(model, converted_config(model.config, model.config, recipe.stages[0], 0, layers, 0), 7);
+}
+
+std::string error_of(const std::function<void()>& what) {
+  try {
+    what();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+class Folder : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / fmt::format("mneme-convert-test-{}", ::getpid());
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    text("train.txt", 400);
+    text("valid.txt", 60);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  void text(const std::string& name, int lines) const {
+    std::ofstream out(folder_ / name);
+    for (int i = 0; i < lines; ++i)
+      out << "the " << (i * 7 % 11) << (name[0] == 't' ? " cat sees a" : " bird likes the")
+          << " red house, and " << (i * 5 % 13) << " stars.\n";
+  }
+  ConversionOptions options(const std::string& stages, const std::string& out) const {
+    ConversionOptions options;
+    options.in = kLlama;
+    options.out = folder_ / out;
+    options.threads = 1;
+    options.recipe = Recipe::from_json(
+        R"({"mneme_convert": 1, "data": {"train": ["train.txt"], "validation": ["valid.txt"], "context": 64, "tokens": 512},
+        "stages": )" +
+            stages + "}",
+        folder_, "recipe");
+    return options;
+  }
+  fs::path folder_;
+};
+
+TEST(Convert, WindowIsTheOriginalUpToItsLength) {
+  const ConvertedModel original = load_original(kLlama);
+  const ConvertedModel windowed = after(original, R"({"kind": "window", "window": 24, "sinks": 2})", {0, 1});
+  EXPECT_EQ(windowed.config.layers[1].mixer.type, MixerType::window);
+  EXPECT_EQ(windowed.config.layers[1].mixer.sinks, 2u);
+  const Tensor tokens = some_tokens(2, 60);
+  const Tensor want = logits(original, tokens), got = logits(windowed, tokens);
+  EXPECT_LT((got - want).narrow(1, 0, 24).abs().max().item<double>(), 1e-6);
+  EXPECT_GT((got - want).narrow(1, 30, 30).abs().max().item<double>(), 1e-4);
+}
+
+TEST(Convert, RemapKeepsProjectionsAndStartsGatesAsPublished) {
+  const ConvertedModel original = load_original(kLlama);
+  const ConvertedModel hybrid =
+      after(original, R"({"kind": "hybrid", "layers": [1], "to": {"type": "gla", "gate_rank": 4}})", {1});
+  for (const char* name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+    const std::string tensor = fmt::format("blk.1.{}.weight", name);
+    EXPECT_EQ(hybrid.parameters.at(tensor).data_ptr(), original.parameters.at(tensor).data_ptr()) << tensor;
+  }
+  EXPECT_TRUE(at::equal(hybrid.parameters.at("blk.1.attn_out_norm.weight"), at::ones(16)));
+  EXPECT_TRUE(at::equal(hybrid.parameters.at("blk.1.attn_gate_b.bias"), at::zeros(16)));
+  const double bound = std::exp2(-2.5) * std::sqrt(6.0 / (32 + 4)),
+               most = hybrid.parameters.at("blk.1.attn_gate_a.weight").abs().max().item<double>();
+  EXPECT_LE(most, bound);
+  EXPECT_GT(most, 0.8 * bound);
+  EXPECT_TRUE(logits(hybrid, some_tokens(1, 40)).isfinite().all().item<bool>());
+}
+
+TEST(Convert, ParallelBranchesBothBeginWithTheProjectionsThatWereThere) {
+  const ConvertedModel original = load_original(kLlama);
+  const ConvertedModel both = after(
+      original,
+      R"({"kind": "parallel", "layers": [0], "of": [{"type": "window", "window": 8}, {"type": "delta"}], "learned": true})",
+      {0});
+  for (const char* branch : {"mix0", "mix1"})
+    EXPECT_TRUE(at::equal(both.parameters.at(fmt::format("blk.0.{}.attn_k.weight", branch)),
+                          original.parameters.at("blk.0.attn_k.weight")));
+  EXPECT_NE(both.parameters.at("blk.0.mix0.attn_k.weight").data_ptr(),
+            both.parameters.at("blk.0.mix1.attn_k.weight").data_ptr());
+  EXPECT_TRUE(logits(both, some_tokens(1, 40)).isfinite().all().item<bool>());
+}
+
+TEST(Convert, DistillationLossAndItsGradientsAreThoseOfThePlainFormula) {
+  const Tensor h = at::randn({300, 8}).requires_grad_(true), w = at::randn({20, 8}).requires_grad_(true);
+  const Tensor th = at::randn({300, 8}), tw = at::randn({20, 8}), targets = at::randint(20, {300}, at::kLong);
+  for (const double cap : {0.0, 3.0}) {
+    const double t = 2, share = 0.3, scale = 0.7;
+    const auto bent = [&](const Tensor& x, const Tensor& head) {
+      const Tensor z = at::matmul(x, head.t()) * scale;
+      return cap > 0 ? at::tanh(z / cap) * cap : z;
+    };
+    const Tensor wanted = at::log_softmax(bent(th, tw) / t, 1), given = at::log_softmax(bent(h, w) / t, 1);
+    const Tensor ce = -at::log_softmax(bent(h, w), 1).gather(1, targets.unsqueeze(1)).mean();
+    const Tensor plain = (1 - share) * t * t * (wanted.exp() * (wanted - given)).sum() / 300 + share * ce;
+    const auto want = torch::autograd::grad({plain}, {h, w});
+    const Tensor loss = distillation_loss(h, {w, scale, cap}, th, {tw, scale, cap}, targets, t, share, false);
+    const auto got = torch::autograd::grad({loss}, {h, w});
+    EXPECT_NEAR(loss.item<double>(), plain.item<double>(), 1e-5);
+    for (size_t i = 0; i < 2; ++i) EXPECT_LT((got[i] - want[i]).abs().max().item<double>(), 1e-6) << i;
+  }
+}
+
+TEST(Convert, OutputSolverFindsTheLeastSquares) {
+  const ConvertedModel original = load_original(kLlama);
+  ConvertedModel hybrid =
+      after(original, R"({"kind": "hybrid", "layers": [0], "to": {"type": "delta"}})", {0});
+  OutputSolver solver(hybrid, 0);
+  Tensor normed, target;
+  teach_mixers(original, some_tokens(4, 64), {0}, {},
+               [&](uint32_t, const Tensor& in, const Tensor& out) { normed = in, target = out; });
+  solver.add(normed, target);
+  const double before = mixer_error(hybrid, 0, normed, target, {}).item<double>();
+  replace(hybrid, {{"blk.0.attn_output.weight", solver.solution()}});
+  const double solved = mixer_error(hybrid, 0, normed, target, {}).item<double>();
+  EXPECT_LT(solved, 0.9 * before);
+  const Tensor other = solver.solution() + at::randn({32, 32}) * 0.01;
+  replace(hybrid, {{"blk.0.attn_output.weight", other}});
+  EXPECT_GT(mixer_error(hybrid, 0, normed, target, {}).item<double>(), solved);
+}
+
+TEST(Convert, LayersMeasuredAloneAreLayersSwappedOneAtATime) {
+  const ConvertedModel original = load_original(kLlama);
+  const ConvertedModel donor =
+      after(original, R"({"kind": "hybrid", "layers": [0, 1], "to": {"type": "gla"}})", {0, 1});
+  const Tensor ids = some_tokens(1, 256);
+  const HeldOut text(std::vector<int64_t>(ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + 256), 64);
+  const Tick tick = [](uint64_t, uint64_t) {};
+  Json state;
+  const Sensitivity got = measure_alone(
+      original, donor, {0, 1}, text, 256, state, [] {}, tick);
+  EXPECT_NEAR(got.base.nll, measure(original, text, 256, tick).nll, 1e-9);
+  for (uint32_t i = 0; i < 2; ++i)
+    EXPECT_NEAR(got.alone[i].nll, measure(with_mixers_of(original, donor, {i}), text, 256, tick).nll, 1e-9)
+        << i;
+  EXPECT_EQ(got.base.tokens, 128u);
+}
+
+TEST_F(Folder, MemoryIsAddedWithoutAnyEffect) {
+  for (const char* zero : {"values", "table"}) {
+    const std::string out = std::string("memory_") + zero;
+    convert_model(options(
+        fmt::format(
+            R"([{{"kind": "engram", "layers": [1], "zero": "{}", "table": {{"head_dim": 8, "heads": 2, "base_rows": [101, 103]}},
+        "module": {{"conv": {{}}}}}}])",
+            zero),
+        out));
+    const ConvertedModel original = load_original(kLlama), model = load_original(folder_ / out);
+    ASSERT_EQ(model.tables.size(), 1u);
+    EXPECT_EQ(model.tables.at("memory").values().abs().max().item<double>() == 0,
+              zero == std::string("table"));
+    const Tensor tokens = some_tokens(2, 50);
+    EXPECT_TRUE(at::equal(logits(model, tokens), logits(original, tokens))) << zero;
+  }
+}
+
+TEST_F(Folder, TransferLowersTheErrorAndTheEngineMeasuresTheSamePerplexity) {
+  const Json summary = convert_model(options(R"([
+      {"kind": "hybrid", "layers": [1], "to": {"type": "gla", "gate_rank": 4}},
+      {"kind": "transfer", "steps": 60, "length": 64, "lr": 0.01, "solve": 8},
+      {"kind": "distill", "steps": 20, "length": 64, "lr": 0.003, "cross_entropy": 0.1, "train": ["all"]}])",
+                                             "out"));
+  const Json& transfer = summary["stages"][1];
+  EXPECT_LT(transfer["errors_after"][0]["error"].get<double>(),
+            0.95 * transfer["errors_before"][0]["error"].get<double>());
+  EXPECT_EQ(transfer["tokens"], 60 * 64);
+  EXPECT_LT(summary["stages"][2]["ppl_after"].get<double>(),
+            summary["stages"][2]["ppl_before"].get<double>());
+  EXPECT_TRUE(fs::exists(folder_ / "out/conversion.json"));
+  EXPECT_FALSE(fs::exists(folder_ / "out.convert"));
+  LoadOptions load;
+  load.threads = 1;
+  const auto model = Model::load((folder_ / "out").string(), load);
+  PerplexityOptions how;
+  how.ctx = 64;
+  how.max_tokens = 512;
+  SessionOptions session;
+  session.kv = KvType::f32;
+  EXPECT_NEAR(perplexity(model, folder_ / "valid.txt", how, session).ppl / summary["ppl"].get<double>(), 1.0,
+              1e-4);
+}
+
+TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
+  const char* stages = R"([
+      {"kind": "hybrid", "layers": {"choose": 1, "tokens": 128, "transfer": {"steps": 7, "length": 32, "save_every": 3, "at_once": 1, "solve": 2}}, "to": {"type": "gla"}},
+      {"kind": "window", "window": 32, "sinks": 2},
+      {"kind": "engram", "layers": [0], "table": {"head_dim": 8, "heads": 2, "base_rows": [101, 103]}},
+      {"kind": "transfer", "steps": 5, "length": 32},
+      {"kind": "distill", "steps": 6, "length": 32, "sequences": 2, "save_every": 4, "train": ["mixer", "engram"]}])";
+  const Json whole = convert_model(options(stages, "whole"));
+  int stops = 0;
+  for (int patience = 1;; ++patience) {
+    ConversionOptions again = options(stages, "pieces");
+    int asked = 0;
+    again.stop = [&] { return ++asked > patience; };
+    const std::string error = error_of([&] { convert_model(again); });
+    if (error.empty()) break;
+    EXPECT_THAT(error, HasSubstr("stopped in stage"));
+    ASSERT_LT(++stops, 60);
+  }
+  EXPECT_GE(stops, 5);
+  for (const char* file : {"model.safetensors", "memory.engram", "config.json"})
+    EXPECT_TRUE(read_text_file(folder_ / "whole" / file) == read_text_file(folder_ / "pieces" / file))
+        << file;
+  Json pieces = parse_json(read_text_file(folder_ / "pieces/conversion.json"), "conversion.json");
+  for (size_t i = 0; i < pieces["stages"].size(); ++i) {
+    Json a = whole["stages"][i], b = pieces["stages"][i];
+    a.erase("seconds"), b.erase("seconds");
+    EXPECT_EQ(a.dump(), b.dump());
+  }
+  EXPECT_EQ(whole["stages"][0]["layers"].size(), 1u);
+  EXPECT_EQ(whole["stages"][0]["curve"].size(), 1u);
+  EXPECT_EQ(whole["stages"][0]["alone_after_transfer"].size(), 2u);
+}
+
+TEST_F(Folder, StateOfAnotherRecipeOrATakenOutputIsRefused) {
+  ConversionOptions first =
+      options(R"([{"kind": "distill", "steps": 50, "length": 32}, {"kind": "window", "window": 16}])", "out");
+  int asked = 0;
+  first.stop = [&] { return ++asked > 30; };
+  EXPECT_THAT(error_of([&] { convert_model(first); }), HasSubstr("goes on from there"));
+  ConversionOptions other = options(R"([{"kind": "window", "window": 16}])", "out");
+  EXPECT_THAT(error_of([&] { convert_model(other); }), HasSubstr("another recipe"));
+  other.restart = true;
+  EXPECT_EQ(error_of([&] { convert_model(other); }), "");
+  EXPECT_THAT(error_of([&] { convert_model(other); }), HasSubstr("not an empty folder"));
+}
+
+TEST_F(Folder, BadRecipesSayWhatIsWrong) {
+  const ModelConfig config = load_original(kLlama).config;
+  const auto error = [&](const std::string& stages,
+                         const std::string& data =
+                             R"("data": {"train": ["train.txt"], "validation": ["valid.txt"]}, )") {
+    return error_of([&] {
+      const Recipe recipe = Recipe::from_json(
+          R"({"mneme_convert": 1, )" + data + R"("stages": )" + stages + "}", folder_, "r.json");
+      check_recipe(recipe, config, 200);
+    });
+  };
+  const std::pair<const char*, const char*> cases[] = {
+      {R"([])", "at least one stage"},
+      {R"([{"kind": "windows", "window": 8}])", "did you mean \"window\""},
+      {R"([{"kind": "window"}])", "stages[0].window is missing"},
+      {R"([{"kind": "window", "window": 8, "sink": 4}])", "did you mean \"sinks\""},
+      {R"([{"kind": "window", "window": 8, "layers": [2]}])", "the model has layers 0 to 1"},
+      {R"([{"kind": "window", "window": 8, "layers": [0, 0]}])", "names layer 0 twice"},
+      {R"([{"kind": "window", "window": 8, "layers": []}])", "is empty"},
+      {R"([{"kind": "window", "window": 500}])", "window"},
+      {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "gla", "gaterank": 3}}])",
+       "stages[0].to.gaterank is not a known field"},
+      {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "gla", "heads": 3}}])", "cannot be chosen"},
+      {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "full"}}])", "must be gla, delta or window"},
+      {R"([{"kind": "hybrid", "layers": {"choose": 3}, "to": {"type": "gla"}}])",
+       "only 2 layers are candidates"},
+      {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "gla"}}, {"kind": "window", "layers": [0], "window": 8}])",
+       "made a recurrence"},
+      {R"([{"kind": "transfer", "steps": 5}])", "fits no layer"},
+      {R"([{"kind": "transfer", "steps": 5, "layers": [0]}])", "nothing to transfer"},
+      {R"([{"kind": "distill"}])", "either \"steps\" or \"tokens\""},
+      {R"([{"kind": "distill", "steps": 5, "tokens": 5}])", "either \"steps\" or \"tokens\""},
+      {R"([{"kind": "distill", "steps": 5, "train": ["gates"]}])", "did you mean \"gate\""},
+      {R"([{"kind": "distill", "steps": 5, "length": 4096}])", "the model's context is 128"},
+      {R"([{"kind": "engram", "layers": [1], "table": {"base_rows": [101]}}])", "stages[0].table"},
+      {R"([{"kind": "engram", "layers": [1], "table": {"base_rows": [101, 103]}}, {"kind": "engram", "layers": [0], "table": {"base_rows": [101, 103]}}])",
+       "a table of that name"},
+  };
+  for (const auto& [stages, says] : cases) EXPECT_THAT(error(stages), HasSubstr(says)) << stages;
+  EXPECT_THAT(error(R"([{"kind": "distill", "steps": 5}])", ""), HasSubstr("data.train names no text"));
+  EXPECT_THAT(error(R"([{"kind": "window", "window": 8, "layers": {"choose": 1}}])", ""),
+              HasSubstr("data.validation names no text"));
+  EXPECT_THAT(
+      error(R"([{"kind": "window", "window": 8}])", R"("data": {"train": ["a"], "validation": ["a"]}, )"),
+      HasSubstr("both name"));
+  EXPECT_THAT(
+      error(R"([{"kind": "window", "window": 8}])", R"("data": {"context": 4096, "validation": ["a"]}, )"),
+      HasSubstr("data.context is 4096"));
+}
+
+}  // namespace
+}  // namespace mneme::train
