@@ -5,20 +5,10 @@
 #include <algorithm>
 #include <chrono>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "core/relax.h"
 
 namespace mneme {
 namespace {
-
-inline void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 // A pause takes 40 to 140 cycles, so 1,000 of them are 20 to 50 µs: longer than the skew between threads of a
 // stage, far shorter than a scheduler's time slice.

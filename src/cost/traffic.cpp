@@ -30,6 +30,17 @@ uint64_t mean_key_bytes(const MixerConfig& mixer, uint64_t context) {
   return context / mixer.block * mixer.kv_heads * ((uint64_t{mixer.head_dim} + 15) / 16 * 16) * sizeof(float);
 }
 
+/// Bytes of the cache and of mean keys for a context of which each mixer counts `most` positions at most.
+uint64_t kv_bytes(const ModelConfig& config, KvType kv, uint64_t context,
+                  uint64_t (*most)(const MixerConfig&)) {
+  uint64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most(mixer))) +
+               mean_key_bytes(mixer, context);
+  return bytes;
+}
+
 }  // namespace
 
 uint64_t kv_bytes_written(const ModelConfig& config, KvType kv) {
@@ -49,21 +60,11 @@ uint64_t state_bytes(const ModelConfig& config) {
 }
 
 uint64_t kv_bytes_read(const ModelConfig& config, KvType kv, uint64_t context) {
-  uint64_t bytes = 0;
-  for (const LayerConfig& layer : config.layers)
-    for (const MixerConfig& mixer : layer.mixer.branches())
-      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_seen(mixer))) +
-               mean_key_bytes(mixer, context);
-  return bytes;
+  return kv_bytes(config, kv, context, most_seen);
 }
 
 uint64_t kv_bytes_held(const ModelConfig& config, KvType kv, uint64_t context) {
-  uint64_t bytes = 0;
-  for (const LayerConfig& layer : config.layers)
-    for (const MixerConfig& mixer : layer.mixer.branches())
-      bytes += position_bytes(mixer, kv) * (config.sink_tokens + std::min(context, most_kept(mixer))) +
-               mean_key_bytes(mixer, context);
-  return bytes;
+  return kv_bytes(config, kv, context, most_kept);
 }
 
 double decode_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t weights, uint64_t depth,

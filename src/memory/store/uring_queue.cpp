@@ -7,25 +7,14 @@
 #include <string_view>
 #include <thread>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "core/fail.h"
+#include "core/relax.h"
 #include "memory/store/read_queue.h"
 
 namespace mneme {
 namespace {
 
 constexpr std::chrono::microseconds kPollTime(500);  // a few reads of a solid-state disk
-
-inline void relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 class UringQueue final : public ReadQueue {
  public:
