@@ -5,7 +5,7 @@
     tools/make_torch_golden.py tests/data/torch tests/fuzz/corpus/torch_checkpoint
 
 good.bin is a state dict as modules save it, with every storage type that the reader knows, views into a shared
-storage, a parameter and a scalar; good.json says what each tensor holds. The other files are whole and harmless but must
+storage, a parameter and a scalar; strided.bin holds a transposed matrix; NAME.json says what each tensor holds. The other files are whole and harmless but must
 be refused: each asks for something that is no contiguous tensor, or is in a form that no published checkpoint uses. One
 of them, run.bin, would write a file when Python's own unpickler reads it; the tests check that none appears.
 The second folder gets the same files and their bare pickles as seeds for fuzzing.
@@ -47,7 +47,6 @@ def good():
 
 BAD = {
     "run": {"weight": torch.ones(2), "more": Runs()},
-    "strided": {"transposed": torch.arange(6.0).view(2, 3).t()},
     "number": {"weight": torch.ones(2), "epoch": 3},
     "nested": {"model": {"weight": torch.ones(2)}},
     "a_list": [torch.ones(2)],
@@ -67,10 +66,13 @@ def main():
     state = good()
     torch.save(state, out / "good.bin")
     torch.save({"plain": torch.arange(4.0)}, out / "plain_dict.bin")
-    (out / "good.json").write_text(json.dumps({
-        "made_with": {"torch": torch.__version__},
-        "tensors": [{"name": name, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch."),
-                     "values": t.double().flatten().tolist()} for name, t in state.items()]}, indent=1) + "\n")
+    views = {"transposed": torch.arange(6.0).view(2, 3).t()}
+    torch.save(views, out / "strided.bin")
+    for name, tensors in {"good": state, "strided": views}.items():
+        (out / f"{name}.json").write_text(json.dumps({
+            "made_with": {"torch": torch.__version__},
+            "tensors": [{"name": key, "shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch."),
+                         "values": t.double().flatten().tolist()} for key, t in tensors.items()]}, indent=1) + "\n")
     for name, value in BAD.items():
         torch.save(value, out / f"{name}.bin")
     torch.save({"weight": torch.ones(2)}, out / "protocol4.bin", pickle_protocol=4)

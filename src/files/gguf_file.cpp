@@ -1,31 +1,24 @@
 // Opening GGUF files: one file, the parts of a split, or a buffer.
 #include "core/fail.h"
 #include "files/gguf_header.h"
-#include "files/tensor_store.h"
+#include "files/store_source.h"
 
 namespace mneme {
 namespace {
 
 constexpr uint64_t kMaxParts = 65535;
 
-class GgufFileImpl final : public GgufFile {
+class GgufFileImpl final : public StoreSource<GgufFile> {
  public:
   /// Parses every part of the store.
-  explicit GgufFileImpl(TensorStore store) : store_(std::move(store)) {
+  explicit GgufFileImpl(TensorStore store) : StoreSource(std::move(store)) {
     for (size_t p = 0; p < store_.parts(); ++p) add_part(p);
   }
 
   const GgufMetadata& metadata() const override { return metadata_; }
   uint32_t version() const override { return version_; }
-  const std::vector<TensorInfo>& tensors() const override { return store_.tensors(); }
-  const TensorInfo* find(std::string_view name) const override { return store_.find(name); }
-  Bytes data(const TensorInfo& tensor) const override { return store_.data(tensor); }
-  void release(const TensorInfo& tensor) const override { store_.release(tensor); }
-  uint64_t file_bytes() const override { return store_.file_bytes(); }
-  std::vector<fs::path> paths() const override { return store_.paths(); }
 
  private:
-  TensorStore store_;
   GgufMetadata metadata_;  // of the first part
   uint32_t version_ = 0;
 

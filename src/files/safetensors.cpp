@@ -8,57 +8,31 @@
 #include "core/json.h"
 #include "files/printable.h"
 #include "files/safetensors_header.h"
-#include "files/shard_index.h"
-#include "files/tensor_store.h"
+#include "files/store_source.h"
 
 namespace mneme {
 namespace {
 
-constexpr const char* kSingle = "model.safetensors";
-constexpr const char* kIndex = "model.safetensors.index.json";
+void add_tensors(TensorStore& store, size_t part) {
+  for (auto& entry : parse_safetensors_header(store.part(part).bytes, store.part(part).label))
+    store.add(part, std::move(entry.info), entry.offset);
+}
 
-class SafetensorsSource final : public TensorSource {
- public:
-  explicit SafetensorsSource(TensorStore store) : store_(std::move(store)) {
-    for (size_t p = 0; p < store_.parts(); ++p)
-      for (auto& entry : parse_safetensors_header(store_.part(p).bytes, store_.part(p).label))
-        store_.add(p, std::move(entry.info), entry.offset);
-  }
-
-  const std::vector<TensorInfo>& tensors() const override { return store_.tensors(); }
-  const TensorInfo* find(std::string_view name) const override { return store_.find(name); }
-  const TensorStore& store() const { return store_; }
-  Bytes data(const TensorInfo& tensor) const override { return store_.data(tensor); }
-  void release(const TensorInfo& tensor) const override { store_.release(tensor); }
-  uint64_t file_bytes() const override { return store_.file_bytes(); }
-  std::vector<fs::path> paths() const override { return store_.paths(); }
-
- private:
-  TensorStore store_;
-};
+constexpr TensorFormat kFormat{"model.safetensors", "model.safetensors.index.json", "safetensors buffer",
+                               add_tensors};
 
 }  // namespace
 
 std::unique_ptr<TensorSource> open_safetensors(const fs::path& file, LoadMode mode) {
-  TensorStore store;
-  store.add_file(file, mode);
-  return std::make_unique<SafetensorsSource>(std::move(store));
+  return open_tensor_file(kFormat, file, mode);
 }
 
 std::unique_ptr<TensorSource> parse_safetensors(Bytes bytes) {
-  TensorStore store;
-  store.add_buffer(bytes, "safetensors buffer");
-  return std::make_unique<SafetensorsSource>(std::move(store));
+  return parse_tensor_buffer(kFormat, bytes);
 }
 
 std::unique_ptr<TensorSource> open_safetensors_folder(const fs::path& folder, LoadMode mode) {
-  if (fs::exists(folder / kSingle)) return open_safetensors(folder / kSingle, mode);
-  require(fs::exists(folder / kIndex), ErrorCode::not_found, "{} holds neither {} nor {}", folder.string(),
-          kSingle, kIndex);
-  const ShardIndex index = read_shard_index(folder / kIndex);
-  auto source = std::make_unique<SafetensorsSource>(open_shards(folder / kIndex, index, mode));
-  check_shards(folder / kIndex, index, source->store());
-  return source;
+  return open_tensor_folder(kFormat, folder, mode);
 }
 
 void write_safetensors(const fs::path& path, const std::vector<SafetensorToWrite>& tensors,

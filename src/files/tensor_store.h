@@ -1,6 +1,8 @@
 // What every TensorSource has in common: the bytes of one or more files, and where each named tensor lies in
 // them. A reader fills one while it parses; afterwards it is immutable and thread-safe.
 #pragma once
+#include <memory>
+#include <mutex>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -25,8 +27,9 @@ class TensorStore {
   size_t parts() const noexcept { return parts_.size(); }
 
   /// Adds a tensor whose bytes begin at `offset` of a part; the reader has checked that they lie inside it.
-  /// Throws Error(corrupt) if the name is taken.
-  void add(size_t part, TensorInfo info, uint64_t offset);
+  /// With `strides` (in values, one a dimension, outermost first) its values do not lie in order: data() then
+  /// gives a copy that is made when it is first asked for. Throws Error(corrupt) if the name is taken.
+  void add(size_t part, TensorInfo info, uint64_t offset, std::vector<uint64_t> strides = {});
 
   // See TensorSource.
   const std::vector<TensorInfo>& tensors() const noexcept { return tensors_; }
@@ -40,6 +43,12 @@ class TensorStore {
   struct Place {
     size_t part;
     uint64_t offset, bytes;
+    std::vector<uint64_t> strides;  // empty: the values lie in order
+  };
+  /// Copies of tensors with strides, by their number, until they are released.
+  struct Gathered {
+    std::mutex mutex;
+    std::unordered_map<size_t, std::vector<std::byte>> copies;
   };
   struct Hash {
     using is_transparent = void;
@@ -50,8 +59,10 @@ class TensorStore {
   std::vector<TensorInfo> tensors_;
   std::vector<Place> places_;  // parallel to tensors_
   std::unordered_map<std::string, size_t, Hash, std::equal_to<>> index_;
+  std::unique_ptr<Gathered> gathered_ = std::make_unique<Gathered>();
 
-  const Place& place_of(const TensorInfo& tensor) const;
+  size_t number_of(const TensorInfo& tensor) const;
+  Bytes gathered(size_t number) const;
 };
 
 }  // namespace mneme

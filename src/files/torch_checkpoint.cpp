@@ -4,16 +4,13 @@
 
 #include "core/fail.h"
 #include "files/printable.h"
-#include "files/shard_index.h"
-#include "files/tensor_store.h"
+#include "files/store_source.h"
 #include "files/torch_archive.h"
 #include "files/torch_pickle.h"
 
 namespace mneme {
 namespace {
 
-constexpr const char* kSingle = "pytorch_model.bin";
-constexpr const char* kIndex = "pytorch_model.bin.index.json";
 constexpr std::string_view kPickle = "/data.pkl";
 
 using Entries = std::vector<StoredEntry>;
@@ -67,55 +64,30 @@ void add_tensors(TensorStore& store, size_t number) {
     require(storage->bytes == tensor.storage_bytes, ErrorCode::corrupt,
             "{}: tensor \"{}\" expects {} bytes in storage \"{}\", which has {}", file,
             printable(tensor.info.name), tensor.storage_bytes, printable(tensor.storage), storage->bytes);
-    store.add(number, std::move(tensor.info), storage->offset + tensor.offset);
+    store.add(number, std::move(tensor.info), storage->offset + tensor.offset, std::move(tensor.strides));
   }
 }
 
-class TorchSource final : public TensorSource {
- public:
-  explicit TorchSource(TensorStore store) : store_(std::move(store)) {
-    for (size_t p = 0; p < store_.parts(); ++p) add_tensors(store_, p);
-  }
-
-  const std::vector<TensorInfo>& tensors() const override { return store_.tensors(); }
-  const TensorInfo* find(std::string_view name) const override { return store_.find(name); }
-  const TensorStore& store() const { return store_; }
-  Bytes data(const TensorInfo& tensor) const override { return store_.data(tensor); }
-  void release(const TensorInfo& tensor) const override { store_.release(tensor); }
-  uint64_t file_bytes() const override { return store_.file_bytes(); }
-  std::vector<fs::path> paths() const override { return store_.paths(); }
-
- private:
-  TensorStore store_;
-};
+constexpr TensorFormat kFormat{"pytorch_model.bin", "pytorch_model.bin.index.json", "torch buffer",
+                               add_tensors};
 
 }  // namespace
 
 bool has_torch_checkpoint(const fs::path& folder) {
   std::error_code error;
-  return fs::exists(folder / kSingle, error) || fs::exists(folder / kIndex, error);
+  return fs::exists(folder / kFormat.single, error) || fs::exists(folder / kFormat.index, error);
 }
 
 std::unique_ptr<TensorSource> open_torch_checkpoint(const fs::path& file, LoadMode mode) {
-  TensorStore store;
-  store.add_file(file, mode);
-  return std::make_unique<TorchSource>(std::move(store));
+  return open_tensor_file(kFormat, file, mode);
 }
 
 std::unique_ptr<TensorSource> parse_torch_checkpoint(Bytes bytes) {
-  TensorStore store;
-  store.add_buffer(bytes, "torch buffer");
-  return std::make_unique<TorchSource>(std::move(store));
+  return parse_tensor_buffer(kFormat, bytes);
 }
 
 std::unique_ptr<TensorSource> open_torch_folder(const fs::path& folder, LoadMode mode) {
-  if (fs::exists(folder / kSingle)) return open_torch_checkpoint(folder / kSingle, mode);
-  require(fs::exists(folder / kIndex), ErrorCode::not_found, "{} holds neither {} nor {}", folder.string(),
-          kSingle, kIndex);
-  const ShardIndex index = read_shard_index(folder / kIndex);
-  auto source = std::make_unique<TorchSource>(open_shards(folder / kIndex, index, mode));
-  check_shards(folder / kIndex, index, source->store());
-  return source;
+  return open_tensor_folder(kFormat, folder, mode);
 }
 
 }  // namespace mneme

@@ -432,19 +432,24 @@ class Machine {
     const Storage& storage = storages_[tensor.storage];
     const uint64_t element = dtype_info(storage.type).block_bytes;
     uint64_t values = 1;
+    uint64_t last = 0;  // of the values that it spans
     bool contiguous = true;
     for (size_t i = tensor.shape.size(); i-- > 0;) {
       check(tensor.shape[i] > 0, "tensor \"{}\" has a dimension of zero", shown);
       contiguous &= tensor.shape[i] == 1 || tensor.strides[i] == values;
-      check(!__builtin_mul_overflow(values, tensor.shape[i], &values),
+      uint64_t reach = 0;
+      check(!__builtin_mul_overflow(values, tensor.shape[i], &values) &&
+                !__builtin_mul_overflow(tensor.shape[i] - 1, tensor.strides[i], &reach) &&
+                !__builtin_add_overflow(last, reach, &last),
             "the product of the shape of tensor \"{}\" overflows 64 bits", shown);
     }
-    require(contiguous, ErrorCode::unsupported,
-            "{}: tensor \"{}\" is a view whose values are not contiguous (strides [{}]); save it again after "
+    // (A view of fewer values than it has would let a small file ask for any amount of memory.)
+    require(values - 1 <= last, ErrorCode::unsupported,
+            "{}: tensor \"{}\" is a view that repeats values (strides [{}]); save it again after "
             ".contiguous()",
             file_, shown, fmt::join(tensor.strides, ", "));
-    check(tensor.first <= storage.values && values <= storage.values - tensor.first,
-          "tensor \"{}\" needs {} values from {} on, but its storage has {}", shown, values, tensor.first,
+    check(tensor.first < storage.values && last < storage.values - tensor.first,
+          "tensor \"{}\" needs {} values from {} on, but its storage has {}", shown, last + 1, tensor.first,
           storage.values);
     PickledTensor out;
     check(!__builtin_mul_overflow(storage.values, element, &out.storage_bytes),
@@ -452,6 +457,8 @@ class Machine {
     out.info = {std::string(name), storage.type, tensor.shape, values * element};
     out.storage = storage.key;
     out.offset = tensor.first * element;
+    out.extent = (last + 1) * element;
+    if (!contiguous) out.strides = tensor.strides;
     return out;
   }
 };

@@ -22,12 +22,16 @@ struct PickledTensor {
   TensorInfo info;
   std::string storage;         // the archive holds it as data/STORAGE
   uint64_t storage_bytes = 0;  // the size that the pickle expects it to have
-  uint64_t offset = 0;  // of the tensor's first byte in its storage; the tensor lies inside, contiguous
+  uint64_t offset = 0;         // of the tensor's first byte in its storage
+  uint64_t extent = 0;         // bytes from there to the end of its last value; they lie inside the storage
+  /// Of a view whose values are not contiguous (a transposed matrix, some columns): in values, one a
+  /// dimension, outermost first. Empty: contiguous.
+  std::vector<uint64_t> strides;
 };
 
 /// The tensors of a pickled dictionary, in its order. `file` names it in messages. Throws Error: corrupt (not
-/// a pickle, cut, a contradiction), unsupported (another protocol, anything but tensors, a tensor whose
-/// elements are not contiguous), limit (more than 32 MiB of pickle or 2 million objects).
+/// a pickle, cut, a contradiction), unsupported (another protocol, anything but tensors, a view that repeats
+/// values), limit (more than 32 MiB of pickle or 2 million objects).
 std::vector<PickledTensor> read_torch_pickle(Bytes pickle, const std::string& file);
 
 }  // namespace mneme

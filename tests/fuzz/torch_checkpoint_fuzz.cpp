@@ -15,7 +15,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   try {
     for (const auto& tensor : mneme::read_torch_pickle(bytes, "pickle"))
-      if (tensor.offset + tensor.info.bytes > tensor.storage_bytes) __builtin_trap();
+      if (tensor.offset + tensor.extent > tensor.storage_bytes || tensor.info.bytes > tensor.extent)
+        __builtin_trap();
   } catch (const mneme::Error&) {
   }
   return 0;
