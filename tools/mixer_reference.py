@@ -291,6 +291,10 @@ MODELS = {
     "sinks": ([mixer("full"), mixer("window", window=8, sinks=2), mixer("window", window=4, edge="plus_one"), mixer("full", qk_norm=True, softcap=5.0)], 40,
               {"sink_tokens": 5}),
     "sinks_hybrid": ([GLA, mixer("window", window=8), mixer("delta"), parallel(WINDOW, GLA)], 40, {"sink_tokens": 3}),
+    "sparse_shared": ([mixer("sparse", block=64, top_k=2, shared=True, heads=4, kv_heads=2),
+                       mixer("sparse", block=64, top_k=2, shared=True, sinks=3, qk_norm=True)], 280, {}),
+    "sparse_sinks": ([mixer("sparse", block=64, top_k=2, sinks=70), mixer("sparse", block=64, top_k=2, sinks=3, shared=True)], 280,
+                     {"sink_tokens": 5}),
 }
 
 

@@ -13,11 +13,11 @@
 namespace mneme {
 namespace {
 
-std::shared_ptr<const Model> sparse_model(int threads = 2) {
+std::shared_ptr<const Model> sparse_model(int threads = 2, const std::string& name = "sparse") {
   LoadOptions load;
   load.threads = threads;
   load.activation = Activation::float_;
-  return Model::load(std::string(MNEME_TEST_DATA) + "/mixers/sparse", load);
+  return Model::load(std::string(MNEME_TEST_DATA) + "/mixers/" + name, load);
 }
 
 std::vector<TokenId> random_ids(size_t n, uint32_t seed) {
@@ -39,13 +39,13 @@ std::vector<float> copy(std::span<const float> x) {
   return {x.begin(), x.end()};
 }
 
-TEST(SparseModel, LogitsEqualTheReferenceForEveryChunkSize) {
-  const std::string folder = std::string(MNEME_TEST_DATA) + "/mixers/sparse/";
+void expect_reference(const std::string& name) {
+  const std::string folder = std::string(MNEME_TEST_DATA) + "/mixers/" + name + "/";
   const Json json = parse_json(read_text_file(folder + "golden.json"), "golden.json");
   const auto ids = json.at("ids").get<std::vector<TokenId>>();
   const MappedFile file(folder + json.at("logits").get<std::string>(), LoadMode::read);
   const auto* golden = reinterpret_cast<const float*>(file.bytes().data());
-  const auto model = sparse_model();
+  const auto model = sparse_model(2, name);
   ASSERT_EQ(file.size(), ids.size() * model->config().vocab * sizeof(float));
   for (const uint32_t chunk : {1u, 7u, 64u, 100u, 512u}) {
     Session session(model, options(KvType::f32, chunk));
@@ -55,8 +55,22 @@ TEST(SparseModel, LogitsEqualTheReferenceForEveryChunkSize) {
     const auto logits = copy(session.append(ids, all));
     for (size_t i = 0; i < logits.size(); ++i)
       most = std::max(most, std::abs(double{logits[i]} - double{golden[i]}));
-    EXPECT_LE(most, 1e-4) << "in chunks of " << chunk;
+    EXPECT_LE(most, 1e-4) << name << " in chunks of " << chunk;
   }
+}
+
+TEST(SparseModel, LogitsEqualTheReferenceForEveryChunkSize) {
+  expect_reference("sparse");
+}
+
+// Heads that choose together, alone and with visible first positions.
+TEST(SparseModel, SharedChoicesEqualTheReference) {
+  expect_reference("sparse_shared");
+}
+
+// First positions that stay visible, more of them than a block, behind learned sink tokens.
+TEST(SparseModel, SinksEqualTheReference) {
+  expect_reference("sparse_sinks");
 }
 
 // Every way of reaching a position gives the bits of the straight run cut into the same chunks, across ends
