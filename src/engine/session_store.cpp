@@ -5,6 +5,7 @@
 #include "core/fail.h"
 #include "core/paths.h"
 #include "core/sha256.h"
+#include "engine/session_impl.h"
 
 namespace mneme {
 namespace fs = std::filesystem;
@@ -41,20 +42,28 @@ std::string name_of(const Session& session) {
 
 SessionStore::SessionStore(fs::path folder, uint64_t budget) : folder_(std::move(folder)), budget_(budget) {}
 
-std::vector<StoredSession> SessionStore::list() const {
-  std::vector<StoredSession> found;
+void SessionStore::visit(const std::function<void(const StoredSession&)>& look) const {
   std::error_code error;
   for (fs::directory_iterator at(folder_, error), end; !error && at != end; at.increment(error)) {
     if (at->path().extension() != kExtension) continue;
+    StoredSession entry{at->path(), {}, {}};
     try {
-      StoredSession entry{at->path(), Snapshot::peek(at->path()), {}};
-      std::error_code gone;
-      entry.used = fs::last_write_time(entry.path, gone);
-      if (!gone) found.push_back(std::move(entry));
+      entry.info = Snapshot::peek(entry.path);
     } catch (const Error&) {
-      // Not a session, or another process has just removed it.
+      continue;  // not a session, or another process has just removed it
     }
+    std::error_code gone;
+    entry.used = fs::last_write_time(entry.path, gone);
+    if (!gone) look(entry);
   }
+}
+
+std::vector<StoredSession> SessionStore::list() const {
+  std::vector<StoredSession> found;
+  visit([&](const StoredSession& entry) {
+    found.push_back(entry);
+    found.back().info.tokens = {};
+  });
   std::sort(found.begin(), found.end(),
             [](const StoredSession& a, const StoredSession& b) { return a.used > b.used; });
   return found;
@@ -67,13 +76,12 @@ uint64_t SessionStore::restore(Session& session, std::span<const TokenId> prompt
     fs::path path;
   };
   std::vector<Candidate> candidates;
-  for (const StoredSession& entry : list()) {
-    if (!fits(entry.info, session)) continue;
-    const uint64_t tokens = worth(entry.info, prompt);
+  visit([&](const StoredSession& entry) {
+    const uint64_t tokens = fits(entry.info, session) ? worth(entry.info, prompt) : 0;
     if (tokens > more_than) candidates.push_back({tokens, entry.path});
-  }
-  std::stable_sort(candidates.begin(), candidates.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.worth > b.worth; });
+  });
+  std::sort(candidates.begin(), candidates.end(),
+            [](const Candidate& a, const Candidate& b) { return a.worth > b.worth; });
   for (const Candidate& candidate : candidates) {
     std::error_code ignored;
     try {
@@ -117,14 +125,15 @@ bool SessionStore::add(const Session& session) {
   const Snapshot snapshot = session.snapshot();
   make_room(session.state_bytes(), path);
   snapshot.save(path);
-  const SnapshotInfo added = Snapshot::peek(path);
-  for (const StoredSession& entry : list()) {
+  const auto low_water = static_cast<uint64_t>(snapshot.data().low_water);
+  visit([&](const StoredSession& entry) {
     const bool beginning = entry.path != path && fits(entry.info, session) &&
-                           entry.info.position <= added.position &&
-                           common(entry.info.tokens, added.tokens) == entry.info.position;
-    if (beginning && entry.info.position >= added.low_water) remove(entry);
-  }
-  make_room(added.bytes, path);
+                           entry.info.position <= session.position() &&
+                           common(entry.info.tokens, session.tokens()) == entry.info.position;
+    if (beginning && entry.info.position >= low_water) remove(entry);
+  });
+  const auto bytes = fs::file_size(path, ignored);
+  make_room(ignored ? 0 : bytes, path);  // gone: another process needed the room
   return true;
 }
 

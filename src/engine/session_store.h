@@ -8,6 +8,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -41,7 +42,7 @@ class SessionStore {
   /// beyond the budget. Returns false for a state that is larger than the whole budget. Throws Error(io).
   bool add(const Session& session);
 
-  /// All usable files, the most recently used first.
+  /// All usable files, the most recently used first, without their tokens (info.tokens is empty).
   std::vector<StoredSession> list() const;
   /// Deletes what list() shows, or one file of it. Returns the bytes freed. Throws Error(io).
   uint64_t clear();
@@ -51,6 +52,9 @@ class SessionStore {
 
  private:
   void make_room(uint64_t bytes, const std::filesystem::path& keep);
+  /// Shows every usable file, with its tokens, in no order. One at a time: those of a long text take
+  /// megabytes.
+  void visit(const std::function<void(const StoredSession&)>& look) const;
 
   std::filesystem::path folder_;
   uint64_t budget_;
