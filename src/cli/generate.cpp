@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "cli/input.h"
 #include "cli/options.h"
@@ -36,16 +37,22 @@ struct Options {
   KeepFlags keep;
 };
 
-std::vector<TokenId> prompt_ids(const Options& options, const Model& model, bool continues) {
+std::vector<TokenId> prompt_ids(const Options& options, const Model& model, bool continues,
+                                const CancelToken& cancel) {
   if (!options.ids.empty()) {
     auto ids = ids_argument(options.ids);
     check_ids(ids, model.config().vocab);
     return ids;
   }
-  const std::string text = text_argument(options.prompt);
+  Progress bar("Tokenizing the prompt", Progress::Unit::bytes, !options.common.quiet);
   // A text that goes on from a session needs no second begin-of-text.
-  auto ids = model.tokenizer().encode(
-      text, {.add_special = !options.raw && !continues, .parse_special = !options.raw});
+  auto ids = encode_argument(options.prompt, model.tokenizer(),
+                             {.add_special = !options.raw && !continues, .parse_special = !options.raw},
+                             [&](uint64_t done, uint64_t total) {
+                               require(!cancel.cancelled(), ErrorCode::cancelled,
+                                       "stopped before the prompt was tokenized");
+                               bar.update(done, total);
+                             });
   if (ids.empty()) throw UsageError("the prompt is empty, and this model begins with no token of its own");
   return ids;
 }
@@ -80,29 +87,31 @@ class Generator {
   }
 
   int run() {
-    const auto note = load_session(options_.keep, session_);
-    const std::vector<TokenId> prompt = prompt_ids(options_, *model_, session_.position() > 0);
-    const uint64_t held = place_prompt(note.value_or(""), prompt);
+    const auto left =
+        Unfinished::from(load_session(options_.keep, session_).value_or(""), options_.keep.file);
     GenerateRequest request = make_request();
-    request.prompt.assign(prompt.begin() + static_cast<std::ptrdiff_t>(held), prompt.end());
+    const bool continues = (left ? left->start : session_.position()) > 0;
+    request.prompt = prompt_ids(options_, *model_, continues, interrupt_.token());
+    const uint64_t total = request.prompt.size(), held = place_prompt(left, request.prompt);
+    // The ids are held once here and once in the session: four bytes each, all that grows with a prompt.
+    request.prompt.erase(request.prompt.begin(), request.prompt.begin() + static_cast<std::ptrdiff_t>(held));
     check_request(session_, request);
     note_long_context(*model_, session_.position() + request.prompt.size(), options_.common);
     const auto started = std::chrono::steady_clock::now();
     Progress bar("Reading the prompt", Progress::Unit::tokens, !options_.common.quiet);
-    const auto unread = std::span(prompt).subspan(held);
-    const uint64_t read = read_ids(session_, unread.first(unread.size() - 1), &interrupt_.token(),
-                                   [&](uint64_t done, uint64_t) {
-                                     bar.update(held + done, prompt.size());
-                                     if (store_) keep_on_the_way(*store_, session_);
-                                   });
+    const auto unread = std::span(std::as_const(request.prompt)).first(request.prompt.size() - 1);
+    const uint64_t read = read_ids(session_, unread, &interrupt_.token(), [&](uint64_t done, uint64_t) {
+      bar.update(held + done, total);
+      if (store_) keep_on_the_way(*store_, session_);
+    });
     bar.clear();
-    if (read + 1 < unread.size()) return interrupted(prompt, held + read);
+    if (read < unread.size()) return interrupted(total, held + read);
     if (store_ && forgets(session_)) add_before_the_answer(*store_, session_);
     const double read_ms =
         std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - started).count();
-    request.prompt = {prompt.back()};
+    request.prompt = std::vector<TokenId>{request.prompt.back()};
     GenerateResult result = generate(session_, request);
-    result.prompt_tokens = prompt.size();
+    result.prompt_tokens = total;
     if (result.generated_tokens > 0) result.ttft_ms += read_ms;
     report(result, held);
     save_session(options_.keep, session_, "");
@@ -112,9 +121,9 @@ class Generator {
 
  private:
   /// Where the prompt begins in the session, and how many of its tokens need no reading.
-  uint64_t place_prompt(const std::string& note, const std::vector<TokenId>& prompt) {
+  uint64_t place_prompt(const std::optional<Unfinished>& left, const std::vector<TokenId>& prompt) {
     pending_ = {session_.position(), sha256_hex(std::as_bytes(std::span(prompt)))};
-    if (const auto left = Unfinished::from(note, options_.keep.file)) {
+    if (left) {
       require(left->prompt == pending_.prompt && left->start <= session_.position() &&
                   session_.position() - left->start < prompt.size(),
               ErrorCode::mismatch,
@@ -129,15 +138,15 @@ class Generator {
     return store_->restore(session_, prompt);
   }
 
-  int interrupted(const std::vector<TokenId>& prompt, uint64_t read) {
+  int interrupted(uint64_t total, uint64_t read) {
     if (!options_.keep.file.empty() && !options_.keep.no_save && session_.position() > 0) {
       save_session(options_.keep, session_, pending_.note());
       fmt::print(stderr,
                  "{} of {} prompt tokens are read and kept in {}; the same command goes on from there\n",
-                 read, prompt.size(), options_.keep.file);
+                 read, total, options_.keep.file);
     }
     if (store_ && session_.position() > 0) store_->add(session_);
-    fail(ErrorCode::cancelled, "stopped after {} of {} tokens", read, prompt.size());
+    fail(ErrorCode::cancelled, "stopped after {} of {} tokens", read, total);
   }
 
   GenerateRequest make_request() {

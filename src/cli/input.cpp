@@ -1,79 +1,148 @@
 #include "cli/input.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <charconv>
-#include <cstring>
+#include <utility>
 
 #include "cli/verb.h"
 #include "core/fail.h"
-#include "core/file.h"
+#include "text/stream_encoder.h"
 
 namespace mneme::cli {
 namespace {
 
-bool separates(char c) {
-  return c == ',' || c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v';
+constexpr size_t kMaxText = size_t{1} << 30;  // as much as a tokenizer takes at once
+
+bool is_white(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-std::string_view trim(std::string_view text) {
-  while (!text.empty() && separates(text.front()) && text.front() != ',') text.remove_prefix(1);
-  while (!text.empty() && separates(text.back()) && text.back() != ',') text.remove_suffix(1);
-  return text;
-}
+/// Reads a list of ids as its text comes in: numbers with white space or one comma between them, [ ] around
+/// them all or not.
+class IdList {
+ public:
+  explicit IdList(std::string_view option) : option_(option) {}
+
+  void push(std::string_view text) {
+    for (const char c : text) push(c);
+  }
+  std::vector<TokenId> finish() {
+    end_word();
+    if (bracket_ == Bracket::open)
+      throw UsageError(fmt::format("{}: the list begins with [ and does not end with ]", option_));
+    if (commas_ > 0) refuse_end();
+    if (ids_.empty()) throw UsageError(fmt::format("{}: no token id; write for example 1,2,3", option_));
+    return std::move(ids_);
+  }
+
+ private:
+  enum class Bracket { none, open, closed };
+
+  std::string_view option_;
+  std::vector<TokenId> ids_;
+  std::string word_;   // the item that is being read; of an overlong one the beginning
+  size_t commas_ = 0;  // since the last item
+  Bracket bracket_ = Bracket::none;
+
+  void push(char c) {
+    const bool begins = ids_.empty() && word_.empty() && commas_ == 0;
+    if (is_white(c)) return end_word();
+    if (c == '[' && begins && bracket_ == Bracket::none) {
+      bracket_ = Bracket::open;
+    } else if (c == ']' && bracket_ == Bracket::open) {
+      end_word();
+      bracket_ = Bracket::closed;
+    } else if (c == ',' && bracket_ != Bracket::closed) {
+      end_word();
+      if (ids_.empty()) refuse_word();
+      if (++commas_ > 1) refuse_end();
+    } else {
+      if (bracket_ == Bracket::closed) word_ = "]";
+      if (word_.size() < 64) word_ += c;
+      if (bracket_ == Bracket::closed) refuse_word();
+    }
+  }
+
+  void end_word() {
+    if (word_.empty()) return;
+    TokenId id = -1;
+    const char* end = word_.data() + word_.size();
+    const auto [stop, error] = std::from_chars(word_.data(), end, id);
+    if (error != std::errc() || stop != end || id < 0) refuse_word();
+    ids_.push_back(id);
+    word_.clear();
+    commas_ = 0;
+  }
+
+  [[noreturn]] void refuse_word() const {
+    throw UsageError(fmt::format(
+        "{}: item {} is \"{}\"; token ids are whole numbers from 0 to 2147483647, separated by commas",
+        option_, ids_.size() + 1, word_.substr(0, 40)));
+  }
+  [[noreturn]] void refuse_end() const {
+    throw UsageError(
+        fmt::format("{}: no id between or after the commas behind item {}", option_, ids_.size()));
+  }
+};
 
 }  // namespace
 
-std::string read_stdin() {
-  std::string text;
-  std::string buffer(size_t{1} << 16, '\0');
-  for (;;) {
-    const ssize_t got = ::read(STDIN_FILENO, buffer.data(), buffer.size());
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) fail(ErrorCode::io, "cannot read standard input: {}", std::strerror(errno));
-    if (got == 0) return text;
-    text.append(buffer.data(), static_cast<size_t>(got));
+TextSource::TextSource(const std::string& value) {
+  if (!value.starts_with('@')) {
+    text_ = value;
+  } else if (value.starts_with("@@")) {
+    text_ = value.substr(1);
+  } else if (value == "@-") {
+    stream_.emplace(ByteStream::standard_input());
+  } else {
+    try {
+      stream_.emplace(fs::path(value.substr(1)));
+    } catch (const Error& error) {
+      fail(error.code(), "{} (a text that itself begins with @ is written with @@)", error.what());
+    }
   }
+}
+
+std::string_view TextSource::next() {
+  if (stream_) return stream_->next();
+  return std::exchange(given_, true) ? std::string_view() : std::string_view(text_);
+}
+
+std::string read_stdin() {
+  return text_argument("@-");
 }
 
 std::string text_argument(const std::string& value) {
-  if (!value.starts_with('@')) return value;
-  if (value.starts_with("@@")) return value.substr(1);
-  if (value == "@-") return read_stdin();
-  try {
-    return read_text_file(value.substr(1), uint64_t{16} << 30);
-  } catch (const Error& error) {
-    fail(error.code(), "{} (a text that itself begins with @ is written with @@)", error.what());
+  std::string text;
+  TextSource source(value);
+  for (auto piece = source.next(); !piece.empty(); piece = source.next()) {
+    require(text.size() + piece.size() <= kMaxText, ErrorCode::limit, "{} holds more than {} bytes of text",
+            value.substr(1), kMaxText);
+    text.append(piece);
   }
+  return text;
+}
+
+std::vector<TokenId> encode_argument(const std::string& value, const Tokenizer& tokenizer,
+                                     const EncodeOptions& options,
+                                     const std::function<void(uint64_t done, uint64_t total)>& progress) {
+  std::vector<TokenId> ids;
+  TextSource source(value);
+  StreamEncoder encoder(tokenizer, options);
+  for (auto piece = source.next(); !piece.empty(); piece = source.next()) {
+    encoder.push(piece, ids);
+    if (progress) progress(source.done(), source.total());
+  }
+  encoder.finish(ids);
+  return ids;
 }
 
 std::vector<TokenId> ids_argument(const std::string& value, std::string_view option) {
-  const std::string text = text_argument(value);
-  std::string_view rest = trim(text);
-  if (rest.starts_with('[') && rest.ends_with(']')) rest = trim(rest.substr(1, rest.size() - 2));
-  std::vector<TokenId> ids;
-  while (!rest.empty()) {
-    size_t end = 0;
-    while (end < rest.size() && !separates(rest[end])) ++end;
-    const std::string_view word = rest.substr(0, end);
-    TokenId id = -1;
-    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), id);
-    if (error != std::errc() || stop != word.data() + word.size() || id < 0)
-      throw UsageError(fmt::format(
-          "{}: item {} is \"{}\"; token ids are whole numbers from 0 to 2147483647, separated by commas",
-          option, ids.size() + 1, word.substr(0, 40)));
-    ids.push_back(id);
-    size_t commas = 0;  // at most one, with white space around it
-    for (; end < rest.size() && separates(rest[end]); ++end) commas += rest[end] == ',' ? 1 : 0;
-    rest.remove_prefix(end);
-    if (commas > 1 || (rest.empty() && commas > 0))
-      throw UsageError(
-          fmt::format("{}: no id between or after the commas behind item {}", option, ids.size()));
-  }
-  if (ids.empty()) throw UsageError(fmt::format("{}: no token id; write for example 1,2,3", option));
-  return ids;
+  IdList list(option);
+  TextSource source(value);
+  for (auto piece = source.next(); !piece.empty(); piece = source.next()) list.push(piece);
+  return list.finish();
 }
 
 std::vector<uint64_t> number_list(const std::string& value, std::string_view option, uint64_t least,

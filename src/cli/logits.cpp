@@ -49,7 +49,7 @@ class Writer {
 
   void row(uint64_t position, std::span<const float> logits) {
     if (!options_.common.json) return text_row(position, logits);
-    if (!begun_) print(fmt::format("{{\"ids\":[{}],\"logits\":[", fmt::join(ids_, ",")));
+    if (!begun_) begin();
     print((begun_ ? "," : "") + json_row(logits));
     begun_ = true;
   }
@@ -59,6 +59,11 @@ class Writer {
   }
 
  private:
+  void begin() const {
+    print("{\"ids\":[");
+    for (size_t i = 0; i < ids_.size(); ++i) print((i == 0 ? "" : ",") + std::to_string(ids_[i]));
+    print("],\"logits\":[");
+  }
   void text_row(uint64_t position, std::span<const float> logits) {
     std::vector<uint32_t> order(logits.size());
     std::iota(order.begin(), order.end(), 0U);
@@ -98,7 +103,9 @@ int run(const Options& options) {
   AppendOptions append;
   append.all_logits = options.all;
   append.cancel = &interrupt.token();
-  Progress bar("Reading", Progress::Unit::tokens, !options.common.quiet);
+  // Rows on a terminal show by themselves how far it is.
+  const bool hidden = options.common.quiet || (options.all && stdout_is_terminal());
+  Progress bar("Reading", Progress::Unit::tokens, !hidden);
   append.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
   if (options.all) {
     append.on_logits = [&](uint64_t first, uint64_t count, const float* logits) {

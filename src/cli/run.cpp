@@ -76,10 +76,15 @@ class Answers {
     };
     last_ = chat_.ask(text, &interrupt_.token(), on_text, on_prefill);
     bar.clear();
-    if (!options_.common.json && !ends_line) print("\n");
+    if (!options_.common.json && !ends_line && (stdout_is_terminal() || !unread())) print("\n");
     flush_output();
     keep();
     return *last_;
+  }
+
+  /// Whether Ctrl-C came before the prompt was read to its end, so that there is no answer.
+  bool unread() const {
+    return last_->result.stop == StopReason::cancelled && last_->result.generated_tokens == 0;
   }
 
   /// Saves the state to the --session file and the store. The answer is out by now, so a full disk costs
@@ -92,6 +97,7 @@ class Answers {
 
   std::string stats() const {
     if (!last_) return "no answer yet\n";
+    if (unread()) return interrupted();
     const GenerateResult& result = last_->result;
     return fmt::format(
         "{} prompt tokens, {} of them kept from earlier turns; first token after {:.0f} ms; {} tokens at "
@@ -102,6 +108,13 @@ class Answers {
   }
 
  private:
+  std::string interrupted() const {
+    const bool kept = !options_.keep.file.empty() && !options_.keep.no_save && chat_.session().position() > 0;
+    return fmt::format(
+        "interrupted: {} of {} prompt tokens are read{}\n", chat_.session().position(), last_->prompt_tokens,
+        kept ? fmt::format(" and kept in {}; the same prompt goes on from there", options_.keep.file) : "");
+  }
+
   const Options& options_;
   Chat& chat_;
   InterruptScope& interrupt_;

@@ -120,6 +120,7 @@ uint64_t read_ids(Session& session, std::span<const TokenId> ids, const CancelTo
   AppendOptions options;
   options.cancel = cancel;
   const uint64_t chunk = session.options().chunk;
+  session.impl().tokens.reserve(session.position() + ids.size());
   for (uint64_t done = 0; done < ids.size();) {
     const uint64_t n = std::min<uint64_t>(chunk, ids.size() - done);
     try {

@@ -138,6 +138,7 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
   };
 
   s.has_logits = false;
+  if (ids.size() > s.tokens.capacity()) s.tokens.reserve(held + ids.size());  // a long text: no spare room
   if (keep_all) s.logits.resize(ids.size() * vocab);
   std::vector<int64_t> rows;
   for (uint64_t done = 0; done < ids.size();) {

@@ -4,10 +4,11 @@
 #include <cmath>
 #include <utility>
 
+#include "core/byte_stream.h"
 #include "core/fail.h"
 #include "eval/log_softmax.h"
 #include "eval/moments.h"
-#include "eval/text_pieces.h"
+#include "text/stream_encoder.h"
 
 namespace mneme {
 namespace {
@@ -90,30 +91,38 @@ PerplexityResult perplexity(SequenceRunner& runner, const TokenStream& text,
 
 TokenStream stream_file(const Tokenizer& tokenizer, const std::filesystem::path& file) {
   struct State {
-    TextPieces pieces;
+    ByteStream bytes;
+    StreamEncoder encoder;
     uint64_t tokens = 0;
     std::vector<TokenId> opening;
+    bool done = false;
   };
-  const auto state = std::make_shared<State>(State{TextPieces(file), 0, {}});
+  // The BOS opens the text once; the text itself is plain, whatever special tokens it may spell.
+  const auto state = std::make_shared<State>(State{
+      ByteStream(file), StreamEncoder(tokenizer, {.add_special = false, .parse_special = false}), 0, {}});
   TokenStream stream;
   const auto opening = tokenizer.encode("", {.add_special = true, .parse_special = false});
   if (!opening.empty() && opening.front() == tokenizer.bos()) {
     stream.bos = tokenizer.bos();
     state->opening = {stream.bos};
   }
-  stream.next = [state, &tokenizer](std::vector<TokenId>& tokens) {
-    const std::string piece = state->pieces.next();
-    if (piece.empty()) return false;
-    // The BOS opens the text once; the text itself is plain, whatever special tokens it may spell.
-    const auto ids = tokenizer.encode(piece, {.add_special = false, .parse_special = false});
-    for (const auto& part : {std::exchange(state->opening, {}), ids})
-      tokens.insert(tokens.end(), part.begin(), part.end());
-    state->tokens += ids.size();
+  stream.next = [state](std::vector<TokenId>& tokens) {
+    if (state->done) return false;
+    if (!state->opening.empty()) tokens.push_back(state->opening.front());
+    state->opening.clear();
+    const size_t before = tokens.size();
+    const std::string_view bytes = state->bytes.next();
+    state->done = bytes.empty();
+    if (state->done)
+      state->encoder.finish(tokens);
+    else
+      state->encoder.push(bytes, tokens);
+    state->tokens += tokens.size() - before;
     return true;
   };
   stream.estimated_total = [state] {
-    const auto read = static_cast<double>(state->pieces.bytes_read());
-    const auto total = static_cast<double>(state->pieces.total_bytes());
+    const auto read = static_cast<double>(state->bytes.bytes_read());
+    const auto total = static_cast<double>(state->bytes.total_bytes());
     return read > 0 ? static_cast<uint64_t>(static_cast<double>(state->tokens) * total / read) : uint64_t{0};
   };
   return stream;

@@ -64,7 +64,7 @@ Normalizer::Normalizer(std::vector<NormalizerStep> steps) : steps_(std::move(ste
   }
 }
 
-std::string Normalizer::operator()(std::string_view text) const {
+std::string Normalizer::operator()(std::string_view text, bool begins) const {
   std::string out(text);
   for (size_t i = 0; i < steps_.size(); ++i) {
     const NormalizerStep& step = steps_[i];
@@ -91,7 +91,7 @@ std::string Normalizer::operator()(std::string_view text) const {
         out = strip_accents(out);
         break;
       case Kind::prepend:
-        if (!out.empty()) out.insert(0, step.content);
+        if (begins && !out.empty()) out.insert(0, step.content);
         break;
       case Kind::replace:
         out = replace_all(out, step.pattern, step.content);

@@ -14,8 +14,9 @@ class Normalizer {
  public:
   /// Throws Error(unsupported | corrupt) for a bad regular expression or character map.
   explicit Normalizer(std::vector<NormalizerStep> steps);
-  /// Normalizes valid UTF-8. Thread-safe.
-  std::string operator()(std::string_view text) const;
+  /// Normalizes valid UTF-8; `begins` is false for a text that goes on from another, which gets no prefix.
+  /// Thread-safe.
+  std::string operator()(std::string_view text, bool begins = true) const;
   bool empty() const noexcept { return steps_.empty(); }
 
  private:

@@ -145,10 +145,11 @@ void emit(std::string_view text, std::vector<Part> parts, SplitBehavior behavior
     if (part.end > part.begin) words.push_back(text.substr(part.begin, part.end - part.begin));
 }
 
-void run_metaspace(const PreTokenizerStep& step, std::string_view text, bool at_start, Words& out) {
+void run_metaspace(const PreTokenizerStep& step, std::string_view text, TextPlace place, Words& out) {
   std::string replaced = replace_all(text, " ", step.pattern);
-  const bool wants = step.prepend == PreTokenizerStep::Prepend::always ||
-                     (step.prepend == PreTokenizerStep::Prepend::first && at_start);
+  using Prepend = PreTokenizerStep::Prepend;
+  const bool wants = (step.prepend == Prepend::always && place != TextPlace::middle) ||
+                     (step.prepend == Prepend::first && place == TextPlace::start);
   if (wants && !replaced.starts_with(step.pattern)) replaced.insert(0, step.pattern);
   const std::string& stored = out.storage.emplace_back(std::move(replaced));
   if (step.cut)
@@ -185,7 +186,7 @@ PreTokenizer::PreTokenizer(std::vector<PreTokenizerStep> steps) {
   }
 }
 
-void PreTokenizer::split(std::string_view text, bool at_start, Words& out) const {
+void PreTokenizer::split(std::string_view text, TextPlace place, Words& out) const {
   out.words.clear();
   out.storage.clear();
   if (text.empty()) return;
@@ -195,17 +196,17 @@ void PreTokenizer::split(std::string_view text, bool at_start, Words& out) const
     if (step.spec.kind == Kind::byte_level) continue;
     before.swap(out.words);
     out.words.clear();
-    for (size_t i = 0; i < before.size(); ++i) run(step, before[i], at_start && i == 0, out);
+    for (size_t i = 0; i < before.size(); ++i) run(step, before[i], i == 0 ? place : TextPlace::later, out);
   }
 }
 
-void PreTokenizer::run(const Step& step, std::string_view text, bool at_start, Words& out) const {
+void PreTokenizer::run(const Step& step, std::string_view text, TextPlace place, Words& out) const {
   const PreTokenizerStep& spec = step.spec;
   switch (spec.kind) {
     case Kind::byte_level:
       break;
     case Kind::prefix_space:
-      if (text.starts_with(' '))
+      if (text.starts_with(' ') || place == TextPlace::middle)
         out.words.push_back(text);
       else
         out.words.push_back(out.storage.emplace_back(" ").append(text));
@@ -235,7 +236,7 @@ void PreTokenizer::run(const Step& step, std::string_view text, bool at_start, W
       emit(text, match_chars(text, is_space), SplitBehavior::removed, false, out.words);
       break;
     case Kind::metaspace:
-      run_metaspace(spec, text, at_start, out);
+      run_metaspace(spec, text, place, out);
       break;
   }
 }

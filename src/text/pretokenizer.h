@@ -17,14 +17,18 @@ struct Words {
   std::deque<std::string> storage;
 };
 
+/// Where a text stands in the whole input: at its beginning, behind an added token, or in the middle of a
+/// text whose beginning came before, so that nothing is put in front of it.
+enum class TextPlace { start, later, middle };
+
 class PreTokenizer {
  public:
   /// Throws Error(unsupported) for a bad regular expression or a byte_level that is not the last step.
   explicit PreTokenizer(std::vector<PreTokenizerStep> steps);
 
-  /// Cuts valid UTF-8 into words; `at_start` tells whether `text` begins the whole input. Replaces what
-  /// `out` held. The views live as long as `text` and `out`. Thread-safe.
-  void split(std::string_view text, bool at_start, Words& out) const;
+  /// Cuts valid UTF-8 into words. Replaces what `out` held. The views live as long as `text` and `out`.
+  /// Thread-safe.
+  void split(std::string_view text, TextPlace place, Words& out) const;
   /// True if words are to be read as bytes rather than characters.
   bool byte_level() const noexcept { return byte_level_; }
 
@@ -37,7 +41,7 @@ class PreTokenizer {
   };
   std::vector<Step> steps_;
   bool byte_level_ = false;
-  void run(const Step& step, std::string_view text, bool at_start, Words& out) const;
+  void run(const Step& step, std::string_view text, TextPlace place, Words& out) const;
 };
 
 /// Hand-written equivalents of the well-known patterns (tokenizer_spec.h); every byte lands in one word.

@@ -6,6 +6,7 @@
 #include "core/fail.h"
 #include "text/added_tokens.h"
 #include "text/normalizer.h"
+#include "text/piece_encoding.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer_check.h"
 #include "text/utf8.h"
@@ -30,7 +31,7 @@ AddedTokenMatcher matcher_of(const std::vector<AddedToken>& added, bool normaliz
   return {std::move(tokens), std::move(spellings)};
 }
 
-class StagedTokenizer final : public Tokenizer {
+class StagedTokenizer final : public Tokenizer, public PieceEncoding {
  public:
   explicit StagedTokenizer(TokenizerSpec spec)
       : vocab_(std::move(spec.vocab)),
@@ -72,23 +73,31 @@ class StagedTokenizer final : public Tokenizer {
   StagedTokenizer& operator=(const StagedTokenizer&) = delete;
 
   std::vector<TokenId> encode(std::string_view text, const EncodeOptions& options) const override {
+    return encode_piece(text, options, true, true);
+  }
+
+  std::vector<TokenId> encode_piece(std::string_view text, const EncodeOptions& options, bool begins,
+                                    bool ends) const override {
     require(text.size() < kMaxTextBytes, ErrorCode::limit,
             "a text of {} bytes is longer than the limit of {}", text.size(), kMaxTextBytes);
     std::string repaired;
     if (!is_valid_utf8(text)) text = repaired = repair_utf8(text);
     std::vector<TokenId> out;
     out.reserve(text.size() / 4 + prefix_.size() + suffix_.size() + 4);
-    if (options.add_special) out = prefix_;
+    if (options.add_special && begins) out = prefix_;
     EncodeState state;
     raw_.split(text, options.parse_special, state.raw);
     for (const Segment& segment : state.raw) {
       if (segment.id >= 0)
         out.push_back(segment.id);
       else
-        encode_raw(text.substr(segment.begin, segment.end - segment.begin), segment.begin == 0, options,
-                   state, out);
+        encode_raw(text.substr(segment.begin, segment.end - segment.begin),
+                   segment.begin > 0 ? TextPlace::later
+                   : begins          ? TextPlace::start
+                                     : TextPlace::middle,
+                   options, state, out);
     }
-    if (options.add_special) out.insert(out.end(), suffix_.begin(), suffix_.end());
+    if (options.add_special && ends) out.insert(out.end(), suffix_.begin(), suffix_.end());
     return out;
   }
 
@@ -151,10 +160,10 @@ class StagedTokenizer final : public Tokenizer {
             "token id {} is outside the vocabulary of {} pieces", id, vocab_.size());
   }
 
-  void encode_raw(std::string_view text, bool at_start, const EncodeOptions& options, EncodeState& state,
+  void encode_raw(std::string_view text, TextPlace place, const EncodeOptions& options, EncodeState& state,
                   std::vector<TokenId>& out) const {
     std::string normalized;
-    if (!normalizer_.empty()) text = normalized = normalizer_(text);
+    if (!normalizer_.empty()) text = normalized = normalizer_(text, place != TextPlace::middle);
     normalized_.split(text, options.parse_special, state.normalized);
     for (const Segment& segment : state.normalized) {
       if (segment.id >= 0) {
@@ -162,7 +171,7 @@ class StagedTokenizer final : public Tokenizer {
         continue;
       }
       pre_tokenizer_.split(text.substr(segment.begin, segment.end - segment.begin),
-                           at_start && segment.begin == 0, state.words);
+                           segment.begin == 0 ? place : TextPlace::later, state.words);
       for (const std::string_view word : state.words.words) model_->encode(word, state.scratch, out);
     }
   }

@@ -137,6 +137,75 @@ class FileTest(SessionTest):
         straight = subprocess.run(command, capture_output=True, text=True, timeout=300)
         self.assertEqual(json.loads(ran.stdout)["text"], json.loads(straight.stdout)["text"])
 
+    def test_a_text_that_begins_with_a_token_of_the_models_goes_on_too(self):
+        """The begin-of-text token belongs to the prompt, also when its rest is read in a second sitting."""
+        model = self.out / "model"
+        shutil.copytree(LLAMA.parent / "llama", model)
+        tokenizer = json.loads((model / "tokenizer.json").read_text())
+        first = tokenizer["added_tokens"][0]
+        tokenizer["post_processor"] = {
+            "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": first["content"], "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {first["content"]: {"id": first["content"], "ids": [first["id"]], "tokens": [first["content"]]}}}
+        (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+        self.assertEqual(self.ids("hello", model)[0], first["id"])
+        prompt = self.out / "prompt.txt"
+        prompt.write_text(" ".join(f"word{i * i}" for i in range(4000)))
+        command = [e2e.MNEME, "generate", str(model), "-p", f"@{prompt}", "-n", "3", "--temp", "0", "--ignore-eos", "--ctx", "200000",
+                   "--session", str(self.file), "--json", "--chunk", "64"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stderr.readline()
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=120)[1]
+        if process.returncode == 0:
+            self.skipTest("the machine reads the prompt before it can be interrupted")
+        self.assertEqual(process.returncode, 130, err)
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertRegex(ran.stderr, r"prompt tokens, \d+ of them kept")
+
+    def test_an_interrupted_chat_goes_on(self):
+        """Ctrl-C while `mneme run` reads a long prompt: what was read is kept and said, exit code 130, and the same prompt goes on."""
+        prompt = self.out / "prompt.txt"
+        prompt.write_text(" ".join(f"word{i * i}" for i in range(4000)))
+        command = [e2e.MNEME, "run", str(LLAMA), "-p", f"@{prompt}", "-n", "3", "--temp", "0", "--ctx", "200000", "--session", str(self.file),
+                   "--chunk", "64"]
+        environment = {**os.environ, **{k: str(v) for k, v in self.env.items()}}
+
+        def interrupted():
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            first = process.stderr.readline()  # the model is loaded; Ctrl-C is taken up soon after
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=120)
+            if process.returncode == 0:
+                self.skipTest("the machine reads the prompt before it can be interrupted")
+            self.assertEqual((process.returncode, out), (130, ""), err)
+            told = re.search(r"interrupted: (\d+) of (\d+) prompt tokens are read and kept in (\S.*a\.session); the same prompt goes on", first + err)
+            self.assertIsNotNone(told, err)
+            return int(told[1]), int(told[2])
+        read, total = interrupted()
+        self.assertGreater(read, 0)
+        self.assertLess(read, total)
+        again, total_again = interrupted()
+        self.assertEqual(total_again, total)
+        self.assertGreater(again, read)
+        # The user's turn is not part of the saved chat: another prompt starts a chat of its own.
+        other = e2e.mneme("run", LLAMA, "-p", "Hello there", "-n", "3", "--temp", "0", "--ctx", "200000", "--session", self.file, "--no-save",
+                          env=self.env)
+        self.assertEqual(other.returncode, 0, other.stderr)
+        fresh = e2e.mneme("run", LLAMA, "-p", "Hello there", "-n", "3", "--temp", "0", "--ctx", "200000", "--quiet", env=self.env)
+        self.assertEqual(other.stdout, fresh.stdout)
+        # Read to its end, the answer is that of a straight run.
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        kept = int(re.search(r"prompt tokens, (\d+) of them kept", ran.stderr)[1])
+        self.assertEqual(kept, again)
+        straight = subprocess.run([part for part in command if part not in ("--session", str(self.file))], capture_output=True, text=True,
+                                  timeout=300, env=environment)
+        self.assertEqual(ran.stdout, straight.stdout)
+
 
 class StoreTest(SessionTest):
     def setUp(self):

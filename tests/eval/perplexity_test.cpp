@@ -11,7 +11,6 @@
 
 #include "engine/fake_sequence.h"
 #include "eval/log_softmax.h"
-#include "eval/text_pieces.h"
 
 namespace mneme {
 namespace {
@@ -151,52 +150,16 @@ TEST(Perplexity, ShortTextsSmallWindowsAndSmallContextsAreErrors) {
             ErrorCode::invalid_argument);
 }
 
-class TextPiecesTest : public testing::Test {
+class StreamedFile : public testing::Test {
  protected:
   void TearDown() override { fs::remove(path); }
-  std::vector<std::string> pieces_of(const std::string& text, size_t bytes) {
-    std::ofstream(path, std::ios::binary) << text;
-    TextPieces pieces(path, bytes);
-    std::vector<std::string> out;
-    for (std::string piece = pieces.next(); !piece.empty(); piece = pieces.next()) out.push_back(piece);
-    EXPECT_EQ(pieces.bytes_read(), text.size());
-    EXPECT_EQ(pieces.total_bytes(), text.size());
-    std::string joined;
-    for (const auto& piece : out) {
-      EXPECT_LE(piece.size(), bytes);
-      joined += piece;
-    }
-    EXPECT_EQ(joined, text);
-    return out;
-  }
-  fs::path path = fs::path(testing::TempDir()) / ("mneme_pieces_" + std::to_string(::getpid()));
+  fs::path path = fs::path(testing::TempDir()) / ("mneme_streamed_" + std::to_string(::getpid()));
 };
 
-TEST_F(TextPiecesTest, CutsBetweenLines) {
-  EXPECT_EQ(pieces_of("first line\nsecond line\n\nthird\n", 24),
-            (std::vector<std::string>{"first line\n", "second line\n\nthird\n"}));
-  EXPECT_EQ(pieces_of("one\n two\n\nthree four", 16),
-            (std::vector<std::string>{"one\n two\n\nthree ", "four"}));
-  EXPECT_EQ(pieces_of("short", 16), std::vector<std::string>{"short"});
-  EXPECT_EQ(pieces_of("exactly sixteen!", 16), std::vector<std::string>{"exactly sixteen!"});
-  EXPECT_TRUE(pieces_of("", 16).empty());
-}
-
-TEST_F(TextPiecesTest, NeverCutsACharacter) {
-  std::string text;
-  for (int i = 0; i < 50; ++i) text += i % 3 == 0 ? "é" : i % 3 == 1 ? "中" : "🙂";
-  for (size_t bytes = 16; bytes < 40; ++bytes)
-    for (const auto& piece : pieces_of(text, bytes))
-      EXPECT_NE(static_cast<unsigned char>(piece[0]) & 0xC0u, 0x80u);
-}
-
-TEST_F(TextPiecesTest, BytesThatAreNotTextStillArriveWhole) {
-  EXPECT_EQ(pieces_of(std::string(100, '\x80'), 16).size(), 7u);
-}
-
-TEST_F(TextPiecesTest, MissingFilesAndFoldersAreErrors) {
-  EXPECT_EQ(code_of([&] { TextPieces missing(path); }), ErrorCode::not_found);
-  EXPECT_EQ(code_of([&] { TextPieces folder(testing::TempDir()); }), ErrorCode::io);
+TEST_F(StreamedFile, MissingFilesAndFoldersAreErrors) {
+  const FakeTokenizer tokenizer;
+  EXPECT_EQ(code_of([&] { stream_file(tokenizer, path); }), ErrorCode::not_found);
+  EXPECT_EQ(code_of([&] { stream_file(tokenizer, testing::TempDir()); }), ErrorCode::io);
 }
 
 // A BOS model: encode() puts kSecondEnd before every text, as its post-processor would.
@@ -210,7 +173,7 @@ class BosTokenizer final : public FakeTokenizer {
   TokenId bos() const noexcept override { return kSecondEnd; }
 };
 
-TEST_F(TextPiecesTest, StreamedFilesOpenWithTheModelsBos) {
+TEST_F(StreamedFile, OpensWithTheModelsBos) {
   std::ofstream(path) << "abc";
   for (const bool with_bos : {false, true}) {
     const FakeTokenizer plain;

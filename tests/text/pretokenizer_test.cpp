@@ -22,7 +22,7 @@ PreTokenizerStep step_of(PreTokenizerStep::Kind kind, std::string pattern = {},
 std::vector<std::string> split(std::vector<PreTokenizerStep> steps, std::string_view text) {
   const PreTokenizer pre_tokenizer(std::move(steps));
   Words words;
-  pre_tokenizer.split(text, true, words);
+  pre_tokenizer.split(text, TextPlace::start, words);
   return {words.words.begin(), words.words.end()};
 }
 
@@ -37,8 +37,8 @@ void expect_scanner_equals(std::string_view pattern) {
   for (const std::string& raw : golden::corpus()) {
     if (raw.size() > 100000) continue;
     const std::string line = repair_utf8(raw);
-    scanner.split(line, true, a);
-    engine.split(line, true, b);
+    scanner.split(line, TextPlace::start, a);
+    engine.split(line, TextPlace::start, b);
     ASSERT_EQ(a.words, b.words) << golden::excerpt(line);
     compared += a.words.size();
   }
@@ -71,7 +71,7 @@ TEST(PreTokenizer, ARegexThatExplodesIsAnErrorNotAHang) {
   const PreTokenizer pre_tokenizer({step_of(PreTokenizerStep::Kind::split_regex, "(a|a|aa)+$b")});
   Words words;
   try {
-    pre_tokenizer.split(std::string(4000, 'a'), true, words);
+    pre_tokenizer.split(std::string(4000, 'a'), TextPlace::start, words);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::limit);

@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "core/json.h"
+#include "text/stream_encoder.h"
 #include "text/tokenizer_golden.h"
 #include "text/tokenizer_json.h"
 
@@ -22,6 +23,25 @@ TEST_P(SmallVocabulary, EqualsTheReference) {
   const Json variants = Json::parse(read_text_file(golden::folder() / "variants.json"));
   const auto tokenizer = make_tokenizer(spec_from_tokenizer_json(compose(variants.at(GetParam()))));
   golden::expect_golden(*tokenizer, GetParam(), golden::every(5));
+}
+
+// A text that comes in pieces has the ids of the whole, whatever the normalizer and the pre-tokenizer do.
+TEST_P(SmallVocabulary, AStreamEqualsTheWhole) {
+  const Json variants = Json::parse(read_text_file(golden::folder() / "variants.json"));
+  const auto tokenizer = make_tokenizer(spec_from_tokenizer_json(compose(variants.at(GetParam()))));
+  std::string text;
+  for (size_t i = 0; i < golden::corpus().size(); i += 29)
+    if (golden::corpus()[i].size() < 3000) text += golden::corpus()[i] + "\n";
+  ASSERT_GT(text.size(), 100000u);
+  for (const bool special : {true, false}) {
+    const EncodeOptions options{.add_special = special, .parse_special = special};
+    StreamEncoder encoder(*tokenizer, options, 3000, text.size());
+    std::vector<TokenId> ids;
+    for (size_t at = 0; at < text.size(); at += 777)
+      encoder.push(std::string_view(text).substr(at, 777), ids);
+    encoder.finish(ids);
+    EXPECT_TRUE(ids == tokenizer->encode(text, options)) << ids.size();
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, SmallVocabulary,
