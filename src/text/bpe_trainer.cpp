@@ -194,7 +194,7 @@ void BpeTrainer::add(std::span<const std::string> documents) {
     Own& mine = own[static_cast<size_t>(thread)];
     Words words;
     for (size_t i = next++; i < documents.size(); i = next++) {
-      pre_tokenizer_.split(documents[i], true, words);
+      pre_tokenizer_.split(documents[i], TextPlace::start, words);
       for (const std::string_view word : words.words) {
         ++mine.total;
         if (word.size() > kMaxWord) {
