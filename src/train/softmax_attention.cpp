@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "train/products.h"
 
 namespace mneme::train {
 namespace {
@@ -66,10 +67,7 @@ struct Problem {
     return x.narrow(2, chunk.begin, chunk.rows()).reshape({n, group * chunk.rows(), dim});
   }
 
-  Tensor multiply(const Tensor& a, const Tensor& b) const {
-    if (!options.bfloat16) return at::bmm(a, b);
-    return at::bmm(a.to(at::kBFloat16), b.to(at::kBFloat16)).to(a.scalar_type());
-  }
+  Tensor multiply(const Tensor& a, const Tensor& b) const { return batched_product(a, b, options.bfloat16); }
 
   /// Which of the chunk's keys from number `from` on its queries see: bool, to be broadcast to [batch,
   /// kv_heads, group, rows, keys].
