@@ -41,7 +41,7 @@ std::vector<std::string> naive_merges(const std::vector<std::string>& documents,
   const PreTokenizer cut(bpe_pattern(options.pattern));
   for (const std::string& document : documents) {
     Words found;
-    cut.split(document, true, found);
+    cut.split(document, TextPlace::start, found);
     for (const std::string_view word : found.words) {
       words.emplace_back();
       for (const char c : word) {
