@@ -10,9 +10,10 @@
 namespace mneme::train {
 namespace {
 
-constexpr int64_t kGrain = 256;  // rows: too little work for a thread of its own below that
-constexpr int64_t kAhead = 6;    // rows whose memory is asked for before they are needed
-constexpr int64_t kLine = 16;    // f32 values in a cache line
+constexpr int64_t kGrain = 256;          // rows: too little work for a thread of its own below that
+constexpr int64_t kAhead = 6;            // rows whose memory is asked for before they are needed
+constexpr int64_t kLine = 16;            // f32 values in a cache line
+constexpr float kMostTouched = 1 << 24;  // f32 counts no further; no correction is left by then
 
 void prefetch_row(const float* row, int64_t n) {
   for (int64_t i = 0; i < n; i += kLine) __builtin_prefetch(row + i, 1, 1);
@@ -42,9 +43,14 @@ RowOptimiser::RowOptimiser(const RowOptimiserConfig& config, uint64_t rows, uint
     second_ = huge_zeros({rows_});
     return;
   }
-  first_ = huge_zeros({rows_, head_dim_});
-  second_ = huge_zeros({rows_, head_dim_});
-  touched_ = huge_zeros({rows_}, at::kInt);
+  use_records(huge_zeros({rows_, (2 * head_dim_ + kLine) / kLine * kLine}));
+}
+
+void RowOptimiser::use_records(Tensor records) {
+  records_ = std::move(records);
+  first_ = records_.narrow(1, 0, head_dim_);
+  second_ = records_.narrow(1, head_dim_, head_dim_);
+  touched_ = records_.select(1, 2 * head_dim_);
 }
 
 void RowOptimiser::check(const Tensor& values, const Tensor& ids, const Tensor& gradients) const {
@@ -84,27 +90,26 @@ void RowOptimiser::update_adam(const Tensor& values, const Tensor& ids, const Te
   common.keep1 = static_cast<float>(config_.betas[0]);
   common.keep2 = static_cast<float>(config_.betas[1]);
   common.eps = static_cast<float>(config_.eps);
-  float *const p = values.data_ptr<float>(), *const m = first_.data_ptr<float>(),
-               *const v = second_.data_ptr<float>();
+  float *const p = values.data_ptr<float>(), *const records = records_.data_ptr<float>();
   const float* const g = gradients.data_ptr<float>();
-  int32_t* const touched = touched_.data_ptr<int32_t>();
   const int64_t* const id = ids.data_ptr<int64_t>();
-  const int64_t n = head_dim_;
+  const int64_t n = head_dim_, width = records_.size(1);
   at::parallel_for(0, ids.size(0), kGrain, [&](int64_t begin, int64_t end) {
     AdamStep step = common;
     for (int64_t i = begin; i < end; ++i) {
       if (i + kAhead < end) {
         const int64_t next = id[i + kAhead];
-        __builtin_prefetch(touched + next, 1, 1);
         prefetch_row(p + next * n, n);
-        prefetch_row(m + next * n, n);
-        prefetch_row(v + next * n, n);
+        prefetch_row(records + next * width, width);
       }
       const int64_t row = id[i];
-      const int64_t count = touched[row] = touched[row] == INT32_MAX ? INT32_MAX : touched[row] + 1;
+      float* const record = records + row * width;
+      float& touched = record[2 * n];
+      touched = std::min(touched + 1, kMostTouched);
+      const auto count = static_cast<int64_t>(touched);
       step.rate = static_cast<float>(lr) / correction(first_table, config_.betas[0], count);
       step.root = 1.0f / std::sqrt(correction(second_table, config_.betas[1], count));
-      adam_update(p + row * n, g + i * n, m + row * n, v + row * n, step, n);
+      adam_update(p + row * n, g + i * n, record, record + n, step, n);
     }
   });
 }
@@ -135,9 +140,12 @@ void RowOptimiser::update_scalar(const Tensor& values, const Tensor& ids, const 
 void RowOptimiser::update_elsewhere(const Tensor& values, const Tensor& ids, const Tensor& gradients,
                                     double lr, double scale) {
   const auto home = values.device();
-  if (second_.device() != home)
-    for (Tensor* state : {&first_, &second_, &touched_})
-      if (state->defined()) *state = state->to(home);
+  if (second_.device() != home) {
+    if (records_.defined())
+      use_records(records_.to(home));
+    else
+      second_ = second_.to(home);
+  }
   const Tensor rows = ids.to(home), g = gradients.to(home) * scale;
   const double keep1 = config_.betas[0], keep2 = config_.betas[1];
   const Tensor old = second_.index_select(0, rows);
@@ -148,7 +156,7 @@ void RowOptimiser::update_elsewhere(const Tensor& values, const Tensor& ids, con
     values.index_add_(0, rows, g / (square.sqrt() + config_.eps).unsqueeze(1) * -lr);
     return;
   }
-  const Tensor count = touched_.index_select(0, rows) + 1;
+  const Tensor count = (touched_.index_select(0, rows) + 1).clamp_max(kMostTouched);
   const Tensor first = first_.index_select(0, rows) * keep1 + g * (1 - keep1);
   const Tensor second = old * keep2 + g.square() * (1 - keep2);
   touched_.index_copy_(0, rows, count);

@@ -3,7 +3,8 @@
 // is (Engram, arXiv 2601.07372, section 4.1: five times the learning rate, no decay).
 //
 //   adam     two moments a value, and how often the row was touched: a row's moments are those of an Adam
-//            that has seen only the steps that touched it, bias correction included. Eight bytes a value.
+//            that has seen only the steps that touched it, bias correction included. Eight bytes a value,
+//            all of a row in one place, because places in memory are what a touched row costs.
 //   scalar   one running mean of the row's squared gradient, started by the first one; the row moves by
 //            gradient / (its root + eps). Four bytes a row: row-wise Adagrad with forgetting.
 #pragma once
@@ -23,7 +24,8 @@ class RowOptimiser {
   void update(const Tensor& values, const Tensor& ids, const Tensor& gradients, double lr,
               double gradient_scale = 1.0);
 
-  /// The state itself: "m", "v" [rows, head_dim] and "touched" int32 [rows], or "s" [rows].
+  /// The state itself: "m", "v" [rows, head_dim] and "touched" [rows] (how often, at most 2^24), or "s"
+  /// [rows]. Not contiguous.
   NamedTensors state() const;
   /// Overwrites it. Throws Error(mismatch).
   void restore(const NamedTensors& state);
@@ -31,8 +33,10 @@ class RowOptimiser {
  private:
   RowOptimiserConfig config_;
   int64_t rows_, head_dim_;
-  Tensor first_, second_, touched_;  // scalar: second_ alone, [rows]
+  Tensor records_;                   // adam: [rows, m | v | touched | padding to a cache line]
+  Tensor first_, second_, touched_;  // views of it; scalar: second_ alone, [rows]
 
+  void use_records(Tensor records);
   void check(const Tensor& values, const Tensor& ids, const Tensor& gradients) const;
   void update_adam(const Tensor& values, const Tensor& ids, const Tensor& gradients, double lr, double scale);
   void update_scalar(const Tensor& values, const Tensor& ids, const Tensor& gradients, double lr,
