@@ -27,7 +27,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def finish(process, timeout=90):
+def finish(process, timeout=180):
     """(exit code, stderr) of a process that should end by itself."""
     try:
         return process.wait(timeout), process.communicate()[1]
@@ -36,7 +36,7 @@ def finish(process, timeout=90):
         raise AssertionError(f"did not end within {timeout} s: {process.communicate()[1][-500:]}") from None
 
 
-def wait_for_step(out, step, process, timeout=60):
+def wait_for_step(out, step, process, timeout=180):
     """Returns once log.jsonl holds that step."""
     end = time.time() + timeout
     while time.time() < end:
@@ -124,21 +124,21 @@ class Processes(Runs):
         process = self.start("--out", out, "--processes", 3, "--steps", 4000)  # 8 sequences: 3 do not divide them
         code, said = finish(process)
         self.assertEqual((code, "cannot divide evenly" in said), (1, True), said)
-        process = self.start("--out", out, "--processes", 4, "--steps", 4000)
+        process = self.start("--out", out, "--processes", 2, "--steps", 4000)
         wait_for_step(out, 12, process)
         children = children_of(process.pid)
-        self.assertEqual(len(children), 3)
-        os.kill(children[1], signal.SIGKILL)
+        self.assertEqual(len(children), 1)
+        os.kill(children[0], signal.SIGKILL)
         began = time.time()
         code, said = finish(process, 30)
         self.assertLess(time.time() - began, 15)
         self.assertEqual(code, 1)
-        self.assertRegex(said, r"process \d of 4 was lost at step \d+: its connection closed; .*--resume")
-        self.assertRegex(said, r"process \d of 4 was ended by signal 9")
+        self.assertRegex(said, r"process 1 of 2 was lost at step \d+: its connection closed; .*--resume")
+        self.assertRegex(said, r"process 1 of 2 was ended by signal 9")
         self.assertFalse([c for c in children if running(c)])
         done = json.loads((out / (out / "latest").read_text().strip() / "state.json").read_text())["step"]
         self.assertGreaterEqual(done, 10)
-        code, said = finish(self.start("--out", out, "--processes", 4, "--steps", done + 6, "--resume"))
+        code, said = finish(self.start("--out", out, "--processes", 2, "--steps", done + 6, "--resume"))
         self.assertEqual(code, 0, said)
         self.assertEqual(max(train_fixture.losses(out)[0]), done + 6)
 
