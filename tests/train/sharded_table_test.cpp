@@ -40,7 +40,9 @@ const AddScenario kTouch("touch", [](ProcessGroup& group) {
   }
   const Tensor gathered = gather_parts(parts.own(), kRows, group);
   EXPECT_EQ(gathered.defined(), group.is_first());
-  if (group.is_first()) EXPECT_TRUE(at::equal(gathered, whole.values()));
+  if (group.is_first()) {
+    EXPECT_TRUE(at::equal(gathered, whole.values()));
+  }
 });
 
 TEST(ShardedTable, GivesTheRowsOfTheWholeTable) {
