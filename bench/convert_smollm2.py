@@ -54,7 +54,8 @@ def make_texts(work):
     if (folder / "train.txt").exists():
         return
     packages, unpacked = work / "packages", work / "unpacked"
-    packages.mkdir(parents=True, exist_ok=True)
+    for folder_of in (packages, unpacked):
+        folder_of.mkdir(parents=True, exist_ok=True)
     run("apt-get", "download", *PACKAGES, cwd=packages)
     for package in packages.glob("*.deb"):
         run("dpkg-deb", "-x", package, unpacked / package.name.split("_")[0])
