@@ -135,12 +135,10 @@ def bible(root):
 def austen(root):
     """Strings of R's serialised vectors (XDR): item flags ending in type 9, a length, bytes; one string a line."""
     data = next(root.rglob("data/Rdata.rdb")).read_bytes()
-    at = 0
-    while at + 4 <= len(data):
-        (size,) = struct.unpack_from(">I", data, at)
-        chunk = data[at + 4:at + 4 + size]
-        at += 4 + size
-        raw = zlib.decompress(chunk[4:])  # after the length of what was packed
+    while data:  # each: the unpacked length, then a zlib stream
+        stream = zlib.decompressobj()
+        raw = stream.decompress(data[4:])
+        data = stream.unused_data
         lines = []
         for found in re.finditer(rb"\x00[\x04\x00][\x00\x80]\x09(....)", raw, re.S):
             (length,) = struct.unpack(">i", found.group(1))
