@@ -111,6 +111,8 @@ bool StreamEncoder::may_cut(size_t at) const {
   const auto whole = encode(text.substr(begin, end - begin), false, false);
   auto parts = encode(text.substr(begin, at - begin), false, false);
   const auto second = encode(text.substr(at, end - at), false, false);
+  // (Bytes without tokens, such as accents that a normalizer strips, tell nothing about what follows them.)
+  if (parts.empty() || second.empty()) return false;
   parts.insert(parts.end(), second.begin(), second.end());
   return parts == whole;
 }
