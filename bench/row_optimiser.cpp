@@ -16,8 +16,8 @@
 
 #include "core/random.h"
 #include "core/thread_pool.h"
-#include "train/huge_tensor.h"
-#include "train/row_optimiser.h"
+#include "train/optimise/huge_tensor.h"
+#include "train/optimise/row_optimiser.h"
 
 namespace {
 

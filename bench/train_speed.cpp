@@ -16,9 +16,9 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "train/decoder.h"
-#include "train/optimiser.h"
-#include "train/products.h"
+#include "train/blocks/decoder.h"
+#include "train/ops/products.h"
+#include "train/optimise/optimiser.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what PyTorch's own optimisers do, for tests/train/optimiser_test.cpp.
+"""Records what PyTorch's own optimisers do, for tests/train/optimise/optimiser_test.cpp.
 
     tools/optimiser_reference.py tests/data/train/optimisers.json      needs PyTorch >= 2.9 (torch.optim.Muon)
 

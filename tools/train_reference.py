@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Losses and gradients of the tiny checkpoints, by PyTorch in float64: what tests/train/reference_test.cpp compares the trainer with.
+"""Losses and gradients of the tiny checkpoints, by PyTorch in float64: what tests/train/blocks/reference_test.cpp compares the trainer with.
 
   python3 tools/train_reference.py tests/data
 

@@ -13,9 +13,9 @@
 #include "core/fail.h"
 #include "core/file.h"
 #include "train/convert/command.h"
-#include "train/launch.h"
-#include "train/loop.h"
-#include "train/together.h"
+#include "train/hosts/launch.h"
+#include "train/run/loop.h"
+#include "train/run/together.h"
 
 namespace mneme::train {
 namespace {

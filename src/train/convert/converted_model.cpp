@@ -4,8 +4,8 @@
 
 #include "core/fail.h"
 #include "model/tensor_names.h"
+#include "train/blocks/model_files.h"
 #include "train/convert/recipe.h"
-#include "train/model_files.h"
 
 namespace mneme::train {
 namespace {

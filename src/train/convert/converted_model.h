@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "core/file.h"
-#include "train/blocks.h"
-#include "train/decoder.h"
-#include "train/engram_ids.h"
+#include "train/blocks/blocks.h"
+#include "train/blocks/decoder.h"
+#include "train/blocks/engram_ids.h"
 
 namespace mneme::train {
 

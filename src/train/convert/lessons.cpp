@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/fail.h"
-#include "train/fused.h"
+#include "train/ops/fused.h"
 
 namespace mneme::train {
 namespace {

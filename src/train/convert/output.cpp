@@ -2,7 +2,7 @@
 
 #include "convert/tokenizer_to_json.h"
 #include "core/fail.h"
-#include "train/model_files.h"
+#include "train/blocks/model_files.h"
 
 namespace mneme::train {
 namespace {

@@ -5,8 +5,8 @@
 #include "core/fail.h"
 #include "eval/perplexity.h"
 #include "text/tokenizer_fingerprint.h"
-#include "train/data_order.h"
-#include "train/shard_build.h"
+#include "train/data/data_order.h"
+#include "train/data/shard_build.h"
 
 namespace mneme::train {
 namespace {

@@ -8,7 +8,7 @@
 #include "mneme/tokenizer.h"
 #include "train/convert/quality.h"
 #include "train/convert/recipe.h"
-#include "train/shards.h"
+#include "train/data/shards.h"
 
 namespace mneme::train {
 

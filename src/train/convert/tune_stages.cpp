@@ -6,7 +6,7 @@
 #include "train/convert/lessons.h"
 #include "train/convert/stages.h"
 #include "train/convert/tuner.h"
-#include "train/row_optimiser.h"
+#include "train/optimise/row_optimiser.h"
 
 namespace mneme::train {
 namespace {

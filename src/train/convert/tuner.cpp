@@ -4,8 +4,8 @@
 #include <cmath>
 
 #include "core/fail.h"
-#include "train/optimiser.h"
-#include "train/run_config.h"
+#include "train/optimise/optimiser.h"
+#include "train/run/run_config.h"
 
 namespace mneme::train {
 

@@ -1,0 +1,28 @@
+// The dense feed-forward block: down(act(gate(x)) * up(x)).
+#include "core/fail.h"
+#include "train/blocks/blocks.h"
+#include "train/ops/fused.h"
+
+namespace mneme::train {
+namespace {
+
+Tensor activated(Act act, const Tensor& gate, const Tensor& up) {
+  switch (act) {
+    case Act::silu:
+      return silu_times(gate, up);
+    case Act::gelu_tanh:
+      return at::gelu(gate, "tanh") * up;
+    case Act::gelu:
+      return at::gelu(gate) * up;
+  }
+  fail(ErrorCode::unsupported, "an activation of number {} cannot be trained", static_cast<int>(act));
+}
+
+}  // namespace
+
+Tensor feed_forward(const ModelConfig&, const FfnConfig& ffn, const Weights& weights, const Tensor& x) {
+  return weights.linear("ffn_down",
+                        activated(ffn.act, weights.linear("ffn_gate", x), weights.linear("ffn_up", x)));
+}
+
+}  // namespace mneme::train

@@ -1,0 +1,22 @@
+// A group of many processes: a roster (who is there, who was lost) and a Gloo process group of libtorch (the
+// collectives), which finds its peers through the roster.
+#pragma once
+#include <chrono>
+#include <memory>
+
+#include "train/hosts/process_group.h"
+#include "train/hosts/roster.h"
+
+namespace mneme::train {
+
+/// Whether this program was built with Gloo.
+bool has_gloo() noexcept;
+
+/// Meets the others and connects all with all. `operation_timeout` bounds one collective, which includes
+/// waiting for the slowest process (validation and saving by process 0, too).
+/// Throws what Roster::join throws; Error(network) where processes cannot reach each other;
+/// Error(unsupported) without Gloo.
+std::unique_ptr<ProcessGroup> join_gloo(RosterOptions options,
+                                        std::chrono::milliseconds operation_timeout = std::chrono::hours(1));
+
+}  // namespace mneme::train

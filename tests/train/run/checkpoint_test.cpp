@@ -1,0 +1,205 @@
+// Checkpoints of a small model with a memory table: everything comes back to the bit, damage is found, and
+// what a killed process leaves is not taken for a checkpoint.
+#include "train/run/checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "mneme/error.h"
+#include "train/run/diagnosis.h"
+#include "train/run/flops.h"
+#include "train/run/report.h"
+
+namespace mneme::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+ModelConfig small(const std::string& format) {
+  return ModelConfig::from_json(R"({"mneme": 1, "d_model": 32, "vocab": 96, "context": 64, "tied": true,
+    "tables": {"facts": {"file": "facts.engram", "compressed_vocab": 96, "raw_ids": true, "max_ngram": 2, "heads": 2,
+               "head_dim": 8, "base_rows": [101], "layer_ids": [1], "format": ")" +
+                                format + R"("}},
+    "defaults": {"mixer": {"heads": 4, "kv_heads": 2, "head_dim": 8}, "ffn": {"type": "dense", "hidden": 48}},
+    "layers": [{"mixer": {"type": "full"}}, {"mixer": {"type": "gla", "gate_rank": 4},
+               "memory": {"table": "facts", "layer_id": 1}}]})");
+}
+
+std::unique_ptr<Training> make(const ModelConfig& config, uint64_t seed) {
+  auto out = std::make_unique<Training>();
+  out->config = config;
+  out->parameters = Parameters::create(config, seed);
+  out->ids = make_table_ids(config, nullptr);
+  for (const auto& [name, table] : config.tables) {
+    out->tables.emplace(name, RowTable(out->ids.at(name).hash().rows(), table.head_dim, seed, 0.02));
+    out->row_optimisers.emplace(name, RowOptimiser({}, out->ids.at(name).hash().rows(), table.head_dim));
+  }
+  out->optimiser = std::make_unique<Optimiser>(OptimiserConfig{}, out->parameters, config.tied);
+  out->decoder = std::make_unique<Decoder>(config, out->parameters);
+  return out;
+}
+
+Tensor some_tokens() {
+  return at::arange(0, 48, at::kLong).reshape({3, 16}).remainder(96);
+}
+
+/// One step on fixed tokens; the loss.
+double step(Training& training) {
+  const Tensor tokens = some_tokens();
+  BatchRows rows = touch_rows(training.config, training.ids, training.tables, tokens);
+  const Tensor loss = training.decoder->loss(tokens, tokens.roll(1, 1), rows);
+  loss.backward();
+  training.optimiser->step(1e-2);
+  for (auto& [table, layers] : rows)
+    for (auto& [layer, touched] : layers)
+      training.row_optimisers.at(table).update(training.tables.at(table).values(), touched.ids,
+                                               touched.rows.grad(), 1e-2);
+  for (const std::string& name : training.parameters.names())
+    training.parameters.at(name).mutable_grad().reset();
+  return loss.item<double>();
+}
+
+class CheckpointFiles : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    out_ = fs::temp_directory_path() / ("mneme-checkpoint-" + std::to_string(::getpid()));
+    fs::remove_all(out_);
+    fs::create_directory(out_);
+    tokenizer_.files["tokenizer.json"] = "{}";
+  }
+  void TearDown() override { fs::remove_all(out_); }
+
+  fs::path save(const Training& training, uint64_t at, uint32_t keep = 0) {
+    RunState state;
+    state.step = at;
+    state.sequence = at * 3;
+    state.run = {{"seed", 1}};
+    state.data = {{"train", "x"}};
+    return save_checkpoint(out_, training, tokenizer_, state, keep);
+  }
+  std::optional<CheckpointFolder> newest() {
+    return newest_checkpoint(out_, [this](const std::string& text) { warnings_.push_back(text); });
+  }
+
+  fs::path out_;
+  RunTokenizer tokenizer_;
+  std::vector<std::string> warnings_;
+};
+
+TEST_F(CheckpointFiles, EverythingComesBackToTheBit) {
+  for (const std::string format : {"f32", "bf16"}) {
+    SCOPED_TRACE(format);
+    auto training = make(small(format), 1);
+    for (int i = 0; i < 3; ++i) step(*training);
+    save(*training, 3);
+    auto other = make(small(format), 2);
+    const auto found = newest();
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->state.step, 3u);
+    EXPECT_EQ(found->state.sequence, 9u);
+    EXPECT_EQ(found->state.run.at("seed"), 1);
+    restore_checkpoint(*found, *other);
+    EXPECT_TRUE(at::equal(other->tables.at("facts").values(), training->tables.at("facts").values()));
+    for (int i = 0; i < 3; ++i) EXPECT_EQ(step(*training), step(*other)) << i;
+    fs::remove_all(out_ / "step-00000003");
+  }
+}
+
+TEST_F(CheckpointFiles, DamageIsFoundAndTheOneBeforeIsTaken) {
+  auto training = make(small("f32"), 1);
+  save(*training, 3);
+  step(*training);
+  const fs::path newer = save(*training, 4);
+  EXPECT_EQ(newest()->state.step, 4u);
+  for (const char* const name :
+       {"model.safetensors", "facts.engram", "optimiser.safetensors", "config.json", "state.json"}) {
+    const std::string before = read_text_file(newer / name);
+    std::string after = before;
+    after[after.size() - 3] ^= 1;
+    std::ofstream(newer / name, std::ios::binary) << after;
+    EXPECT_EQ(newest()->state.step, 3u) << name;
+    EXPECT_THAT(warnings_.back(), HasSubstr(name));
+    std::ofstream(newer / name, std::ios::binary) << before;
+  }
+  fs::remove(newer / "tokenizer.json");
+  EXPECT_EQ(newest()->state.step, 3u);
+  EXPECT_THAT(warnings_.back(), HasSubstr("tokenizer.json is missing"));
+}
+
+TEST_F(CheckpointFiles, UnfinishedWorkIsNoCheckpoint) {
+  auto training = make(small("f32"), 1);
+  EXPECT_FALSE(newest());
+  const fs::path folder = save(*training, 3);
+  fs::copy(folder, out_ / ".unfinished-step-00000009", fs::copy_options::recursive);
+  fs::copy(folder, out_ / ".removed-step-00000002", fs::copy_options::recursive);
+  fs::copy(folder, out_ / "step-00000005", fs::copy_options::recursive);  // renamed by hand
+  EXPECT_EQ(newest()->path, folder);
+  EXPECT_THAT(warnings_.back(), HasSubstr("is of step 3"));
+  remove_leftovers(out_);
+  EXPECT_FALSE(fs::exists(out_ / ".unfinished-step-00000009"));
+  EXPECT_FALSE(fs::exists(out_ / ".removed-step-00000002"));
+}
+
+TEST_F(CheckpointFiles, TheNewestStayAndAStepIsReplaced) {
+  auto training = make(small("f32"), 1);
+  for (const uint64_t at : {1, 2, 3, 3, 4}) save(*training, at, 2);
+  EXPECT_FALSE(fs::exists(out_ / "step-00000002"));
+  EXPECT_TRUE(fs::exists(out_ / "step-00000003"));
+  EXPECT_TRUE(fs::exists(out_ / "step-00000004"));
+  EXPECT_EQ(read_text_file(out_ / "latest"), "step-00000004\n");
+}
+
+TEST_F(CheckpointFiles, OfAnotherModelIsRefused) {
+  auto training = make(small("f32"), 1);
+  save(*training, 3);
+  ModelConfig wider = small("f32");
+  wider.layers[0].ffn.hidden = 64;
+  auto other = make(wider, 1);
+  EXPECT_THROW(restore_checkpoint(*newest(), *other), Error);
+}
+
+TEST(Diagnosis, NamesWhereItBegan) {
+  auto training = make(small("f32"), 1);
+  const at::NoGradGuard guard;
+  const Tensor tokens = some_tokens();
+  const auto where = [&] {
+    return first_not_finite(*training, tokens,
+                            touch_rows(training->config, training->ids, training->tables, tokens), {});
+  };
+  training->parameters.at("blk.0.ffn_up.weight").detach()[0][0] = 3e38f;
+  EXPECT_EQ(where(), "the output of layer 0");
+  training->parameters.at("blk.1.attn_q.weight").detach()[0][0] = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(where(), "parameter blk.1.attn_q.weight");
+  training->parameters.at("blk.0.ffn_up.weight").detach()[0][0] = 0;
+  training->parameters.at("blk.1.attn_q.weight").detach()[0][0] = 0;
+  training->tables.at("facts").values().fill_(std::numeric_limits<float>::quiet_NaN());
+  EXPECT_EQ(where(), "rows of the table facts");
+}
+
+TEST(Flops, CountWhatMultiplies) {
+  ModelConfig config = small("f32");
+  config.layers.resize(1);  // the full layer alone
+  config.layers[0].memory.reset();
+  config.tables.clear();
+  const double projections = 32 * 32 + 2 * 16 * 32 + 32 * 32, ffn = 3 * 32 * 48, head = 96 * 32;
+  const double attention = 3 * 4 * 32 * (16 + 1) / 2.0;
+  EXPECT_DOUBLE_EQ(flops_per_token(config, 16), 6 * (projections + ffn + head) + attention);
+  config.layers[0].mixer.type = MixerType::window;
+  config.layers[0].mixer.window = 4;  // 1, 2, 3 and thirteen times 4 keys
+  EXPECT_DOUBLE_EQ(flops_per_token(config, 16), 6 * (projections + ffn + head) + 3 * 4 * 32 * (58 / 16.0));
+}
+
+TEST(Report, TheLineTellsTheTimeLeft) {
+  StepReport report;
+  report.step = 120;
+  report.steps = 2000;
+  report.loss = 3.41204;
+  report.tokens = 120 * 1000;
+  report.mfu = 0.434;
+  EXPECT_EQ(progress_text(report, 12345), "step 120/2000  loss 3.4120  12,345 tokens/s  MFU 43 %  2:33 left");
+}
+
+}  // namespace
+}  // namespace mneme::train
