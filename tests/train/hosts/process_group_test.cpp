@@ -156,6 +156,7 @@ TEST(ProcessGroupOfMany, AnErrorOfOneProcessIsToldToAll) {
 
 const AddScenario kLeaves("leaves", [](ProcessGroup& group) {
   group.set_step(3);
+  group.barrier();  // all are connected
   if (group.rank() != 1) group.all_reduce_sum(at::ones({10}));
 });
 TEST(ProcessGroupOfMany, AProcessThatEndsEarlyIsNamed) {
