@@ -307,8 +307,13 @@ def stage_tidy(files, counts):
         return
     if not build("release", counts):
         return
-    compiled = {e["file"] for e in json.loads((BUILD / "release/compile_commands.json").read_text())}
+    compiled = {e["file"]: e["command"] for e in json.loads((BUILD / "release/compile_commands.json").read_text())}
     changed = [f for f in changed if str(TOP / f) in compiled]
+    # clang 16 takes libtorch 1.13's IValue for an incomplete type under C++20, and stops there.
+    torch = [f for f in changed if "/torch/" in compiled[str(TOP / f)]]
+    if torch:
+        counts.skip("clang-tidy", f"clang 16 cannot read the headers of libtorch 1.13, which {len(torch)} of the changed files include")
+    changed = [f for f in changed if f not in torch]
     headers = input_hash([f for f in files if f.endswith(".h")] + [".clang-tidy"], "")
     memory = STAMPS / "tidy-passed.json"
     passed = set(json.loads(memory.read_text())) if memory.exists() else set()
