@@ -1,7 +1,8 @@
 // An Engram table whose rows are spread over the processes of a run: row `id` lies with process id % size, at
-// place id / size. A table that no single machine could hold can then be trained, and a step costs what it
-// touches: the distinct rows of a batch travel from their owners, their gradients back, and each owner moves
-// its own rows. Engram (arXiv 2601.07372), section 2.5, shards its tables over accelerators in the same way.
+// place id / size. Memory and optimiser state are shared out, and a step costs what it touches: the distinct
+// rows of a batch travel from their owners, their gradients back, and each owner moves its own rows. Engram
+// (arXiv 2601.07372), section 2.5, shards its tables over accelerators in the same way. At the start every
+// process still makes the whole table before it keeps its part, so a table must fit into one machine.
 //
 // With one process everything stays local and the numbers are those of RowTable; with several they are the
 // same within the order of sums: an owner adds up what the processes send in the order of their ranks.
