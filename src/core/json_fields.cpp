@@ -77,7 +77,15 @@ bool JsonFields::has(std::string_view name) {
 
 const Json& JsonFields::need(std::string_view name) {
   const Json* value = find(name);
-  require(value != nullptr, code_, "{} is missing", where(name));
+  if (value == nullptr) {
+    std::vector<std::string> unknown;
+    for (const auto& item : object_->items())
+      if (!known_.contains(item.key())) unknown.push_back(item.key());
+    // Of short names almost any other is near.
+    const std::string meant = name.size() < 4 ? "" : nearest_name(name, unknown);
+    fail(code_, "{} is missing{}", where(name),
+         meant.empty() ? "" : fmt::format(" (is it meant by \"{}\"?)", meant));
+  }
   return *value;
 }
 

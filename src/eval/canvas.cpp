@@ -6,28 +6,12 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "core/markup.h"
 
 namespace mneme {
 namespace {
 
 constexpr int kMostPixels = 16384;
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else if (static_cast<unsigned char>(c) >= 0x20)  // XML has no control characters
-      out += c;
-  }
-  return out;
-}
 
 class SvgCanvas final : public Canvas {
  public:
@@ -46,7 +30,7 @@ class SvgCanvas final : public Canvas {
     text_ += fmt::format(
         "<text x=\"{}\" y=\"{}\" font-size=\"{}\" text-anchor=\"{}\" dominant-baseline=\"central\" "
         "fill=\"#{:02x}{:02x}{:02x}\">{}</text>\n",
-        x, y, size == 1 ? 11 : 17, where, c.r, c.g, c.b, escaped(text));
+        x, y, size == 1 ? 11 : 17, where, c.r, c.g, c.b, escape_markup(text));
   }
   std::string finish() override { return text_ + "</svg>\n"; }
 

@@ -6,6 +6,7 @@
 
 #include "core/fail.h"
 #include "core/json.h"
+#include "core/markup.h"
 
 namespace mneme::train {
 namespace {
@@ -15,29 +16,6 @@ using Point = Curves::Point;
 constexpr double kWidth = 880, kLeft = 64, kRight = 16;
 constexpr size_t kMostPoints = 1200;  // of a line: more than the picture has columns
 constexpr const char *kInk = "#33415c", *kFaint = "#b8c4d6", *kMain = "#1f6feb", *kDots = "#d1495b";
-
-std::string escaped(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 0x20 && c != '\n' ? ' ' : c;
-    }
-  }
-  return out;
-}
 
 /// At most kMostPoints: the mean of equal runs of points.
 std::vector<Point> thinned(const std::vector<Point>& points) {
@@ -96,7 +74,7 @@ class Panel {
   std::string frame() const {
     std::string out = fmt::format(
         "<text x=\"{}\" y=\"{:.1f}\" font-size=\"13\" font-weight=\"600\" fill=\"{}\">{}</text>\n", kLeft,
-        top_ - 8, kInk, escaped(title_));
+        top_ - 8, kInk, escape_markup(title_));
     const auto [low, high] = range();
     const double step = tick_size(high - low, 5);
     for (double tick = std::ceil(low / step) * step; tick <= high + step * 1e-9; tick += step)
@@ -196,7 +174,7 @@ std::string curves_svg(const Curves& curves, const std::string& title) {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} 740\" font-family=\"system-ui, "
       "sans-serif\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{}\" y=\"26\" "
       "font-size=\"16\" font-weight=\"700\" fill=\"{}\">{}</text>\n",
-      kWidth, kLeft, kInk, escaped(title));
+      kWidth, kLeft, kInk, escape_markup(title));
   out += loss.frame() + loss.line(curves.loss, kFaint, 1) + loss.line(smoothed(curves.loss), kMain, 2) +
          loss.dots(curves.validation, kDots);
   out += norm.frame() + norm.line(curves.gradient_norm, kFaint, 1) +
@@ -211,7 +189,7 @@ std::string curves_html(const Curves& curves, const std::string& title) {
       "family:system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:{}}}svg{{width:100%;"
       "height:auto}}td,th{{padding:.2rem 1rem .2rem 0;text-align:left;vertical-align:top}}pre{{white-space:"
       "pre-wrap;background:#f5f7fa;padding:.6rem;border-radius:.4rem}}</style></head><body>\n",
-      escaped(title), kInk);
+      escape_markup(title), kInk);
   out += curves_svg(curves, title);
   out += "<table>";
   const auto row = [&](const char* name, const std::string& value) {
@@ -226,8 +204,8 @@ std::string curves_html(const Curves& curves, const std::string& title) {
   const size_t first = curves.samples.size() > 12 ? curves.samples.size() - 12 : 0;
   for (size_t i = curves.samples.size(); i-- > first;) {
     const auto& sample = curves.samples[i];
-    out += fmt::format("<h3>Step {:.0f}</h3><pre><b>{}</b>{}</pre>\n", sample.step, escaped(sample.prompt),
-                       escaped(sample.text));
+    out += fmt::format("<h3>Step {:.0f}</h3><pre><b>{}</b>{}</pre>\n", sample.step,
+                       escape_markup(sample.prompt), escape_markup(sample.text));
   }
   return out + "</body></html>\n";
 }
