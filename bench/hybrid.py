@@ -31,6 +31,7 @@ import sys
 import time
 
 import gguf_config
+from medians import median_interval
 from plotting import with_matplotlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -82,24 +83,29 @@ class Bench:
         return statistics.median(json.loads(out)["tokens_per_second"])
 
 
+def labels(args):
+    """What keys of decode results begin with, and the shape and type of weights that it stands for."""
+    return {kind if shape == "1b" else f"{shape} {kind}": (shape, kind) for shape in args.shapes for kind in args.types}
+
+
 def decode(bench):
-    for kind in bench.args.types:
-        full, hybrid = bench.model("1b", kind, False), bench.model("1b", kind, True)
+    for label, (shape, kind) in labels(bench.args).items():
+        full, hybrid = bench.model(shape, kind, False), bench.model(shape, kind, True)
         for number in range(bench.args.rounds):
             for depth in bench.args.depths:
-                tokens = 32 if depth < 65536 else 8
+                tokens = (32 if depth < 65536 else 8) * (4 if shape == "135m" and depth < 16384 else 1)
                 for name, rate in (
-                        ("hybrid", lambda: bench.mneme(hybrid, depth, 32, "--bandwidth")),
+                        ("hybrid", lambda: bench.mneme(hybrid, depth, 128 if shape == "135m" else 32, "--bandwidth")),
                         ("full-f16", lambda: bench.mneme(full, depth, tokens)["tokens_per_second"]),
                         ("full-int8", lambda: bench.mneme(full, depth, tokens, "--kv", "int8")["tokens_per_second"]),
                         ("peer-f16", lambda: bench.peer_rate(full, f"tg{tokens}@{depth}")),
                         ("peer-q8_0", lambda: bench.peer_rate(full, f"tg{tokens}@{depth}", "q8_0"))):
-                    key = f"{kind} {depth} {name} {number}"
+                    key = f"{label} {depth} {name} {number}"
                     if bench.has("decode", key):
                         continue
                     value = rate()
                     if name == "hybrid":
-                        bench.keep("share", f"{kind} {depth} {number}", value["bandwidth_fraction"])
+                        bench.keep("share", f"{label} {depth} {number}", value["bandwidth_fraction"])
                         value = value["tokens_per_second"]
                     bench.keep("decode", key, value)
 
@@ -230,32 +236,35 @@ def length_text(tokens):
     return f"{tokens >> 20}M" if tokens >= MILLION else f"{tokens >> 10}k"
 
 
-def decode_lines(done, types):
+def decode_lines(done, which):
     lines = []
-    for kind in types:
-        lines += [f"**Decode, 1B shape, {kind.upper()}, tokens/s** (contexts are synthetic)", "",
-                  "| depth | hybrid | of bandwidth | full, f16 KV | full, int8 KV | llama.cpp, f16 KV | llama.cpp, q8_0 KV | hybrid / llama.cpp f16 | / q8_0 | / our full f16 |",
-                  "|---|---|---|---|---|---|---|---|---|---|"]
+    for label, (shape, kind) in which.items():
+        rows = []
         for depth in DEPTHS:
-            got = {name: medians(done["decode"], f"{kind} {depth} {name} ") for name in ("hybrid", "full-f16", "full-int8", "peer-f16", "peer-q8_0")}
+            got = {name: medians(done["decode"], f"{label} {depth} {name} ") for name in ("hybrid", "full-f16", "full-int8", "peer-f16", "peer-q8_0")}
             if None in got.values():
                 continue
-            share = medians(done.get("share", {}), f"{kind} {depth} ")
-            lines.append(f"| {length_text(depth)} | {got['hybrid']:.1f} | {100 * share:.0f} % | {got['full-f16']:.2f} | {got['full-int8']:.2f} | {got['peer-f16']:.2f} | "
-                         f"{got['peer-q8_0']:.2f} | **{got['hybrid'] / got['peer-f16']:.1f}×** | {got['hybrid'] / got['peer-q8_0']:.1f}× | "
-                         f"{got['hybrid'] / got['full-f16']:.1f}× |")
-        lines.append("")
+            share = medians(done.get("share", {}), f"{label} {depth} ")
+            rows.append(f"| {length_text(depth)} | {got['hybrid']:.1f} | {100 * share:.0f} % | {got['full-f16']:.2f} | {got['full-int8']:.2f} | {got['peer-f16']:.2f} | "
+                        f"{got['peer-q8_0']:.2f} | **{got['hybrid'] / got['peer-f16']:.1f}×** | {got['hybrid'] / got['peer-q8_0']:.1f}× | "
+                        f"{got['hybrid'] / got['full-f16']:.1f}× |")
+        if rows:
+            lines += [f"**Decode, {shape.upper()} shape, {kind.upper()}, tokens/s** (contexts are synthetic)", "",
+                      "| depth | hybrid | of bandwidth | full, f16 KV | full, int8 KV | llama.cpp, f16 KV | llama.cpp, q8_0 KV | hybrid / llama.cpp f16 | / q8_0 | / our full f16 |",
+                      "|---|---|---|---|---|---|---|---|---|---|", *rows, ""]
     return lines
 
 
-def summary(done, types):
-    lines = decode_lines(done, types) if "decode" in done else []
+def summary(done, which):
+    lines = decode_lines(done, which) if "decode" in done else []
     if "flat" in done:
         for shape in ("1b", "135m"):
             rows = [row for key, row in done["flat"].items() if key.startswith(shape + " ")]
             ratios = [row["1M"] / row["1k"] for row in rows]
             if rows:
-                lines.append(f"Hybrid decode at 1M tokens over 1k, {shape}: {statistics.median(ratios):.3f} [{min(ratios):.3f}–{max(ratios):.3f}], {len(rows)} pairs; "
+                median, low, high = median_interval(ratios)
+                lines.append(f"Hybrid decode at 1M tokens over 1k, {shape}: {median:.3f}, 95 % interval of the median {low:.3f} to {high:.3f}, "
+                             f"{len(rows)} pairs from {min(ratios):.3f} to {max(ratios):.3f}; "
                              f"resident {rows[0]['rss_1k'] / 1e6:.0f} and {rows[0]['rss_1M'] / 1e6:.0f} MB")
     if "prefill" in done:
         points = [(row["tokens"], row["seconds"]) for row in done["prefill"]["rows"]]
@@ -332,6 +341,7 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, required=True)
     parser.add_argument("--svg", type=pathlib.Path)
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--shapes", type=lambda text: text.split(","), default=["1b", "135m"], help="of the decode part")
     parser.add_argument("--types", type=lambda text: text.split(","), default=["q4_0", "q8_0"])
     parser.add_argument("--depths", type=lambda text: [int(word) for word in text.split(",")], default=DEPTHS)
     parser.add_argument("--rounds", type=int, default=2)
@@ -354,7 +364,7 @@ def main():
             except RuntimeError as error:
                 failed = True
                 print(f"hybrid.py: {part}: {error}", file=sys.stderr)
-    print(summary(bench.done, args.types))
+    print(summary(bench.done, labels(args)))
     if args.svg:
         with_matplotlib(args.work, args.only_plot)
         plot(bench.done, args.svg, args.types[0])

@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 
+from medians import median_interval
 import memory_scaling as packs
 
 
@@ -49,7 +50,7 @@ def build(args, name, rows_per_head, width):
 
 
 def row(name, result, none):
-    ratio, low, high = packs.median_interval([t / c for t, c in zip(result["text_ms"], result["constant_ms"])])
+    ratio, low, high = median_interval([t / c for t, c in zip(result["text_ms"], result["constant_ms"])])
     hits = "" if result["hit_rate"] is None else f"{100 * result['hit_rate']:.1f} %"
     return (f"| {name} | {statistics.median(none['text_ms']):.3f} | {statistics.median(result['constant_ms']):.3f} | "
             f"{statistics.median(result['text_ms']):.3f} | "

@@ -22,6 +22,7 @@ import struct
 import subprocess
 import sys
 
+from medians import median_interval
 from plotting import with_matplotlib
 
 LAYERS, ORDERS, HEADS = (1, 14), 3, 8
@@ -146,13 +147,6 @@ def joined(before, now):
             old[key] += new[key]
     before["without_memory_ms"] += now["without_memory_ms"]
     return before
-
-
-def median_interval(values):
-    """Median and its 95 % interval from order statistics (any distribution; normal approximation of ranks)."""
-    values, n = sorted(values), len(values)
-    reach = int(0.98 * n ** 0.5) + 1
-    return statistics.median(values), values[max(0, n // 2 - reach)], values[min(n - 1, n // 2 + reach)]
 
 
 def cost(size):
