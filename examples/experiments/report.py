@@ -1,4 +1,5 @@
 """docs/experiments.md and its pictures, from the results that run.py has written; nothing in them is written by hand."""
+import inspect
 import json
 
 import picture
@@ -69,7 +70,7 @@ def measure_line(measure):
 
 def section(result, svg):
     speeds = ", ".join(f"{variant['name']} {variant['tokens_per_second']:,.0f}" for variant in result["variants"])
-    out = [f"### {result['size']} size, {len(result['seeds'])} seeds", ""] + variant_table(result["variants"]) + ["", f"![{result['experiment']}]({svg})", ""]
+    out = [f"### {result['size']} size, seeds {', '.join(map(str, result['seeds']))}", ""] + variant_table(result["variants"]) + ["", f"![{result['experiment']}]({svg})", ""]
     out += ["| paired difference of losses | mean [95 % interval] | n | reading |", "|---|---|---|---|"]
     out += [f"| {pair['a']} − {pair['b']} | {interval(pair)} | {pair['n']} | **{pair['reading']}** |" for pair in result["pairs"]]
     out += [""] + [measure_line(measure) for measure in result.get("measures", [])]
@@ -103,8 +104,7 @@ def write(docs):
             fields = {field: getattr(size, field) for field in ("name", "about", "layers", "d_model", "vocab", "tokens", "length", "rows", "row_dim")}
             lines += [SETTING.format(**fields, rates=", ".join(f"{rate:g}" for rate in size.rates)), ""]
     for name, experiment in EXPERIMENTS.items():
-        question = experiment.__doc__.strip()
-        lines += [f"## {name}", "", question, ""]
+        lines += [f"## {name}", "", inspect.cleandoc(experiment.__doc__), ""]
         if not found.get(name):
             lines += [f"Not run yet: `examples/experiments/run.py {name} --size small`.", ""]
         for size in SIZES:

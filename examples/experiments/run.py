@@ -83,7 +83,7 @@ def main():
     args = parse()
     if args.list:
         for letter, (name, function) in zip(LETTERS, EXPERIMENTS.items()):
-            print(f"{name:14} {function.__doc__.strip()}")
+            print(f"{name:14} {function.__doc__.strip().splitlines()[0]}")
         return 0
     if args.report:
         report.write(args.out)

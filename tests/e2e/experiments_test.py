@@ -127,7 +127,7 @@ class Experiments(unittest.TestCase):
         for pair in found["pairs"]:
             self.assertEqual((pair["n"], pair["reading"]), (1, "one pair: no interval"))
         text = (self.folder / "docs/experiments.md").read_text()
-        for words in ("### smoke size, 1 seeds", "capacity 1", "Not run yet: `examples/experiments/run.py rows --size small`"):
+        for words in ("### smoke size, seeds 1", "capacity 1", "Not run yet: `examples/experiments/run.py rows --size small`"):
             self.assertIn(words, text)
         circles = xml.etree.ElementTree.parse(self.folder / "docs/experiments/equal-smoke.svg").findall(".//{*}circle")
         self.assertEqual(len(circles), 5)
