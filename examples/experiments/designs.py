@@ -12,7 +12,7 @@ import statistics
 
 import texts
 from paired import crossing, paired, slope, spread
-from runs import Failed, classes_of, write_json
+from runs import STILL, Failed, classes_of, write_json
 from sizes import CONV, dense_like, mixer_of, model, pattern, run_config, table
 
 
@@ -67,7 +67,7 @@ class Lab:
         config = self.reference(memory={"sign0": "zero"})
 
         def make(seed, rate):
-            start = run_config(self.size, config, seed, 0) | {"steps": 1, "optimiser": {"lr": 0}, "validate": {"every": 1, "tokens": self.size.length}}
+            start = run_config(self.size, config, seed, STILL) | {"steps": 1, "validate": {"every": 1, "tokens": self.size.length}}
             folder = self.runner.edited("additive", self.runner.train("start", start)["checkpoint"], {"engram.k_norm.weight": 0.0, "engram.v_proj.weight": 2.0})
             return self.runner.train("additive", run_config(self.size, self.runner.relative(folder), seed, rate))
         return self.tuned("additive", "the reference without its gate: values are added as they are (a gate held constant)", make)[0]
@@ -262,7 +262,7 @@ def conversion(lab):
             teacher = teachers[lab.seeds.index(seed)]
             recipe = recipe_of(size, mixers, seed, rate, share * total)
             folder = runner.converted(f"convert-{share}", teacher["checkpoint"], recipe)
-            config = run_config(size, "", seed, 0)
+            config = run_config(size, "", seed, STILL)
             loss = runner.validation_loss("converted", config, folder)
             return teacher | {"loss": loss, "tokens": json.loads((folder / "conversion.json").read_text())["tokens"]}
         variant, results = lab.tuned(f"converted with {share:.3g} N", "the Transformer made the same hybrid: layer by layer, then by distillation", make, rates=size.convert_rates)

@@ -24,6 +24,8 @@ import time
 
 UP = pathlib.PurePosixPath("../..")  # from a run's folder to WORK: configs name files by relative paths
 
+STILL = 1e-30  # a learning rate (it must be above 0) at which weights stay what they are in f32
+
 
 class OutOfTime(Exception):
     """The minutes of this call are over. What was running has saved itself."""
@@ -96,9 +98,9 @@ class Runner:
         return result | {"folder": folder, "checkpoint": folder / "out" / result["checkpoint"]}
 
     def validation_loss(self, label, config, model):
-        """The loss of a finished model folder on the run's validation text, measured as in training: by a step at learning rate 0."""
+        """The loss of a finished model folder on the run's validation text, measured as in training: by a step that moves nothing."""
         config = {k: v for k, v in config.items() if k not in ("tokens", "steps", "schedule", "save")}
-        config |= {"model": self.relative(model), "steps": 1, "optimiser": {"lr": 0}, "validate": config["validate"] | {"every": 1}}
+        config |= {"model": self.relative(model), "steps": 1, "optimiser": {"lr": STILL}, "validate": config["validate"] | {"every": 1}}
         return self.train(label, config)["loss"]
 
     def relative(self, path):
