@@ -92,7 +92,8 @@ def main():
     if not args.mneme.exists():
         sys.exit(f"run.py: error: {args.mneme} is not there; build it by ./run.sh --build-train, or name it with --mneme")
     size = SIZES[args.size]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # also where the shell that started this in the background ignores Ctrl-C
+        signal.signal(stop, signal.default_int_handler)
     runner = Runner(args.mneme.resolve(), (args.work / size.name).resolve(), args.threads, args.minutes)
     again = "the same command goes on from here"
     try:
