@@ -21,6 +21,7 @@ struct Options {
   CommonOptions common;
   std::string in, out;
   std::string format = "auto";
+  std::vector<std::string> notes;
   QuantizeOptions quantize;
 };
 
@@ -31,12 +32,21 @@ ModelFormat parse_format(const std::string& name) {
   throw UsageError(fmt::format("--format is \"{}\"; it must be auto, gguf or hf", name));
 }
 
+/// KEY=TEXT
+std::pair<std::string, std::string> parse_note(const std::string& note) {
+  const size_t equals = note.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw UsageError(fmt::format("--note is \"{}\"; it must be KEY=TEXT, such as general.license=mit", note));
+  return {note.substr(0, equals), note.substr(equals + 1)};
+}
+
 int run(Options& options) {
   const auto type = dtype_from_name(options.quantize.type);
   if (!type || !can_quantize(*type))
     throw UsageError(fmt::format("--type is \"{}\"; it must be q8_0, q4_0, q4_1, f16, bf16 or f32",
                                  options.quantize.type));
   options.quantize.format = parse_format(options.format);
+  for (const std::string& note : options.notes) options.quantize.notes.push_back(parse_note(note));
   const InterruptScope interrupt;
   Progress progress("Quantizing", Progress::Unit::bytes, !options.common.quiet);
   options.quantize.threads = options.common.threads;
@@ -66,7 +76,8 @@ const VerbRegistration registration(
      .group = Group::models,
      .examples = {{"mneme quantize model.gguf small.gguf --type q4_0", "4 bits a weight"},
                   {"mneme quantize hf-folder/ model.gguf --type q8_0", "from a Hugging Face folder"},
-                  {"mneme quantize model.gguf folder/ --type bf16", "to a Hugging Face folder"}},
+                  {"mneme quantize model.gguf folder/ --type bf16", "to a Hugging Face folder"},
+                  {"mneme quantize run/step-00002000 out/m.gguf --with-tables", "its memory tables too"}},
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
        app.add_option("in", options->in, "GGUF file, Hugging Face folder or name of a stored model")
@@ -78,6 +89,11 @@ const VerbRegistration registration(
        app.add_option("--type", options->quantize.type, "q8_0, q4_0, q4_1, f16, bf16 or f32")
            ->capture_default_str();
        app.add_flag("--pure", options->quantize.pure, "4-bit types: the embedding too, instead of q8_0");
+       app.add_flag("--with-tables", options->quantize.copy_tables,
+                    "Copy the model's memory tables beside OUT, which otherwise names them where they are");
+       app.add_option("--note", options->notes, "Text for a GGUF file's metadata: general.license=mit, ...")
+           ->type_name("KEY=TEXT")
+           ->allow_extra_args(false);
        app.add_option("--format", options->format, "auto (by OUT), gguf or hf")->capture_default_str();
        add_common_options(app, options->common);
        return [options] { return run(*options); };

@@ -79,7 +79,9 @@ void check_space(const fs::path& out, uint64_t bytes) {
 }
 
 uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options) {
-  HfDescription description = describe_hf(config_seen_from(in, out), torch_name(type));
+  AtomicFolder folder(out);
+  HfDescription description = describe_hf(
+      options.copy_tables ? copy_tables(in, folder.path()) : config_seen_from(in, out), torch_name(type));
   const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::hugging_face});
   std::vector<SafetensorToWrite> tensors;
   uint64_t bytes = 0;
@@ -96,7 +98,6 @@ uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const 
     generation[key] = value;
   }
   check_space(out, bytes);
-  AtomicFolder folder(out);
   folder.save("config.json", pretty(description.json));
   folder.save("generation_config.json",
               tokenizer.generation_config.empty() ? pretty(generation) : tokenizer.generation_config);

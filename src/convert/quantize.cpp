@@ -40,6 +40,20 @@ void check_not_same(const Checkpoint& in, const fs::path& out) {
   }
 }
 
+/// Notes say where a model comes from; what it is stands in keys that are written from its config.
+void check_notes(const QuantizeOptions& options, bool folder) {
+  require(options.notes.empty() || !folder, ErrorCode::invalid_argument,
+          "a Hugging Face folder has no place for the note {}; name a .gguf file to write",
+          options.notes.empty() ? "" : options.notes.front().first);
+  for (const auto& [key, text] : options.notes) {
+    const bool ours = key == "general.architecture" || key == "general.alignment" ||
+                      key == "general.file_type" || key == "general.quantization_version";
+    require(key.starts_with("general.") && !ours, ErrorCode::invalid_argument,
+            "\"{}\" cannot be set; keys such as general.name, general.license and general.description can",
+            key);
+  }
+}
+
 /// What llama.cpp's tools call the dominant type of a file.
 uint64_t file_type(DType type) {
   switch (type) {
@@ -61,7 +75,9 @@ uint64_t file_type(DType type) {
 uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
                        const QuantizeOptions& options) {
   GgufDescription description;
-  const ModelConfig config = config_seen_from(in, out.parent_path());
+  const fs::path beside = fs::absolute(out).parent_path();
+  const ModelConfig config =
+      options.copy_tables ? copy_tables(in, beside) : config_seen_from(in, out.parent_path());
   if (in.metadata() != nullptr) {  // GGUF to GGUF: same tensors, same keys
     description.metadata = *in.metadata();
     for (const char* key : {"split.no", "split.count", "split.tensors.count"})
@@ -74,6 +90,7 @@ uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
   }
   description.metadata.set("general.file_type", file_type(type));
   if (dtype_info(type).quantized) description.metadata.set("general.quantization_version", uint64_t{2});
+  for (const auto& [key, text] : options.notes) description.metadata.set(key, text);
   const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::gguf});
   std::vector<GgufTensorToWrite> tensors;
   uint64_t bytes = 0;
@@ -97,6 +114,7 @@ uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
 QuantizeResult quantize_model(const fs::path& in, const fs::path& out, const QuantizeOptions& options) {
   const bool folder = wants_folder(out, options.format);
   const DType type = parse_type(options.type, folder);
+  check_notes(options, folder);
   const Checkpoint checkpoint = open_checkpoint(in);
   check_not_same(checkpoint, out);
   QuantizeResult result;

@@ -4,6 +4,8 @@
 #pragma once
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/file.h"
 
@@ -17,6 +19,9 @@ struct QuantizeOptions {
   bool pure = false;  // q4_0, q4_1: the embedding and the output head too, which otherwise become Q8_0
   ModelFormat format = ModelFormat::automatic;  // a folder if `out` is one or ends with '/', else GGUF
   int threads = 0;                              // 0: one per core
+  bool copy_tables = false;  // memory tables are copied beside the output, which then names the copies
+  /// Texts for a GGUF file's metadata, by key ("general.license"); they replace what `in` says.
+  std::vector<std::pair<std::string, std::string>> notes;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of the output; may throw to stop
 };
 
@@ -27,8 +32,9 @@ struct QuantizeResult {
 /// Reads a GGUF file or a Hugging Face folder and writes the other or the same. RoPE row order, norm offsets,
 /// names, config and tokenizer are translated, so that other programs read the result rightly; what a
 /// standard architecture cannot say stands in "mneme.config" (GGUF) or "mneme_config" (config.json). Throws
-/// Error: invalid_argument (unknown type, IN is OUT, a folder with a quantized type), io (no space, cannot
-/// write), corrupt (a weight that is not finite, by tensor), and what opening `in` throws.
+/// Error: invalid_argument (unknown type, IN is OUT, a folder with a quantized type or notes, a note whose
+/// key does not begin with "general." or that Mneme writes itself), io (no space, cannot write), corrupt (a
+/// weight that is not finite, by tensor), and what opening `in` throws.
 QuantizeResult quantize_model(const fs::path& in, const fs::path& out, const QuantizeOptions& options);
 
 }  // namespace mneme
