@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "train/ops/fused_kernels.h"
 #include "train/ops/products.h"
 
 namespace mneme::train {
@@ -97,9 +98,31 @@ struct Problem {
     return seen;
   }
 
+  /// Whether what a query of the chunk sees are two ranges of keys, which kernels take without a mask.
+  bool in_ranges(const Chunk& chunk) const {
+    return q.device().is_cpu() && q.scalar_type() == at::kFloat && !visible.blocks.defined() &&
+           !sink.defined() && options.softcap <= 0 && options.scale > 0 && chunk.begin >= visible.sink_tokens;
+  }
+  SeenKeys seen_by(const Chunk& chunk, int64_t i) const {
+    const int64_t sinks = std::max<int64_t>(0, std::min(visible.sinks, i + 1) - chunk.tail);
+    const int64_t first = visible.window > 0 ? std::max<int64_t>(0, i + 1 - visible.window - chunk.tail) : 0;
+    const int64_t head = chunk.head + (visible.window > 0 ? sinks : 0);
+    return {head, std::max(head, chunk.head + first), chunk.head + i + 1 - chunk.tail};
+  }
+  /// f(row of `scores`, number of that row, what its query sees) for all rows of [n, group * rows, keys].
+  template <class F>
+  void for_rows(const Chunk& chunk, const Tensor& scores, const F& f) const {
+    const int64_t keys = chunk.keys(), rows = chunk.rows();
+    float* const data = scores.data_ptr<float>();
+    at::parallel_for(0, n * group * rows, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) f(data + r * keys, r, seen_by(chunk, chunk.begin + r % rows));
+    });
+  }
+
   /// Scores before the mask [n, group * rows, keys]; softcapped ones as tanh(s / cap), which their derivative
   /// needs.
   Tensor raw_scores(const Chunk& chunk, const Tensor& keys) const {
+    if (in_ranges(chunk)) return multiply(queries_of(q, chunk), keys.transpose(1, 2));  // the kernels scale
     const double factor = options.softcap > 0 ? options.scale / options.softcap : options.scale;
     Tensor scores = multiply(queries_of(q, chunk) * factor, keys.transpose(1, 2));
     return options.softcap > 0 ? scores.tanh_() : scores;
@@ -108,6 +131,12 @@ struct Problem {
   /// Softmax [n, group * rows, keys, and one more with sink logits]. Overwrites `raw` unless there is a
   /// softcap.
   Tensor probabilities(const Chunk& chunk, const Tensor& raw) const {
+    if (in_ranges(chunk)) {
+      for_rows(chunk, raw, [&](float* row, int64_t, const SeenKeys& seen) {
+        softmax_row(row, chunk.keys(), seen, static_cast<float>(options.scale));
+      });
+      return raw;
+    }
     Tensor scores = options.softcap > 0 ? raw * options.softcap : raw;
     // Of full attention only the keys of the chunk's own positions can be hidden.
     const bool plain = visible.window == 0 && !visible.blocks.defined() && chunk.begin >= visible.sink_tokens;
@@ -154,6 +183,17 @@ struct Problem {
       const Tensor of_keys = sink.defined() ? weights.narrow(2, 0, chunk.keys()) : weights;
       add_to_keys(out.v, chunk, multiply(of_keys.transpose(1, 2), upper));
       Tensor slope = multiply(upper, values.transpose(1, 2));
+      if (in_ranges(chunk)) {
+        const float* const of_row = weights.data_ptr<float>();
+        for_rows(chunk, slope, [&](float* row, int64_t r, const SeenKeys& seen) {
+          softmax_row_back(of_row + r * chunk.keys(), chunk.keys(), seen, static_cast<float>(options.scale),
+                           row);
+        });
+        out.q.narrow(2, chunk.begin, chunk.rows())
+            .copy_(multiply(slope, keys).view({n, group, chunk.rows(), dim}));
+        add_to_keys(out.k, chunk, multiply(slope.transpose(1, 2), queries_of(q, chunk)));
+        continue;
+      }
       if (sink.defined()) slope = at::cat({slope, at::zeros({n, slope.size(1), 1}, slope.options())}, 2);
       slope = at::_softmax_backward_data(slope, weights, -1, weights.scalar_type());
       if (sink.defined()) {

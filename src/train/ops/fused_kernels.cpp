@@ -133,6 +133,70 @@ void rotate_n(const float* x, const float* cos, const float* sin, float sign, in
   std::copy(x + 2 * pairs, x + dim, out + 2 * pairs);
 }
 
+HWY_INLINE V most_of(const float* x, int64_t n, V most) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) most = hn::Max(most, hn::LoadU(d, x + i));
+  for (; i < n; ++i) most = hn::Max(most, hn::Set(d, x[i]));
+  return most;
+}
+
+/// x = exp(scale * (x - highest)) for scale > 0; their sum.
+HWY_INLINE float exponentials(float* x, int64_t n, V highest, V scale) {
+  V sums = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const V e = hn::Exp(d, hn::Mul(hn::Sub(hn::LoadU(d, x + i), highest), scale));
+    sums = hn::Add(sums, e);
+    hn::StoreU(e, d, x + i);
+  }
+  float sum = sum_of(sums);
+  if (i == n) return sum;
+  HWY_ALIGN float last[kLanes];
+  hn::Store(hn::Exp(d, hn::Mul(hn::Sub(load_some(x + i, n - i), highest), scale)), d, last);
+  std::copy_n(last, n - i, x + i);
+  for (int64_t j = 0; j < n - i; ++j) sum += last[j];
+  return sum;
+}
+
+HWY_INLINE void multiply_by(float* x, int64_t n, V factor) {
+  for_vectors(n, [&](auto load, auto store) { store(hn::Mul(load(x), factor), x); });
+}
+
+void softmax_n(float* scores, int64_t n, const SeenKeys& seen, float scale) {
+  float *const band = scores + seen.begin, first = seen.head > 0 ? scores[0] : *band;
+  const int64_t width = seen.end - seen.begin;
+  const V most = most_of(band, width, most_of(scores, seen.head, hn::Set(d, first)));
+  const V highest = hn::Set(d, hn::GetLane(hn::MaxOfLanes(d, most))), factor = hn::Set(d, scale);
+  const float sum =
+      exponentials(scores, seen.head, highest, factor) + exponentials(band, width, highest, factor);
+  const V share = hn::Set(d, 1.0f / sum);
+  multiply_by(scores, seen.head, share);
+  multiply_by(band, width, share);
+  std::fill(scores + seen.head, band, 0.0f);
+  std::fill(scores + seen.end, scores + n, 0.0f);
+}
+
+HWY_INLINE float dot(const float* x, const float* y, int64_t n) {
+  V sum = hn::Zero(d);
+  for_vectors(n, [&](auto load, auto) { sum = hn::MulAdd(load(x), load(y), sum); });
+  return sum_of(sum);
+}
+
+void softmax_back_n(const float* weights, int64_t n, const SeenKeys& seen, float scale, float* slope) {
+  const int64_t width = seen.end - seen.begin;
+  const float mean = dot(weights, slope, seen.head) + dot(weights + seen.begin, slope + seen.begin, width);
+  const V middle = hn::Set(d, mean), factor = hn::Set(d, scale);
+  const auto apply = [&](const float* w, float* s, int64_t count) HWY_ATTR {
+    for_vectors(count, [&](auto load, auto store) {
+      store(hn::Mul(hn::Mul(load(w), factor), hn::Sub(load(s), middle)), s);
+    });
+  };
+  apply(weights, slope, seen.head);
+  apply(weights + seen.begin, slope + seen.begin, width);
+  std::fill(slope + seen.head, slope + seen.begin, 0.0f);
+  std::fill(slope + seen.end, slope + n, 0.0f);
+}
+
 float cross_entropy_n(float* logits, int64_t vocab, int64_t target, float cap, float factor) {
   const V c = hn::Set(d, cap), inverse = hn::Set(d, cap > 0 ? 1.0f / cap : 0.0f);
   if (cap > 0)
@@ -188,6 +252,8 @@ HWY_EXPORT(rms_norm_back_n);
 HWY_EXPORT(silu_n);
 HWY_EXPORT(silu_back_n);
 HWY_EXPORT(rotate_n);
+HWY_EXPORT(softmax_n);
+HWY_EXPORT(softmax_back_n);
 HWY_EXPORT(cross_entropy_n);
 
 }  // namespace
@@ -215,6 +281,14 @@ void rotate_row(const float* x, const float* cos, const float* sin, float sign, 
                 bool half, float* out) {
   sync_highway_isa();
   HWY_DYNAMIC_DISPATCH(rotate_n)(x, cos, sin, sign, pairs, dim, half, out);
+}
+void softmax_row(float* scores, int64_t n, const SeenKeys& seen, float scale) {
+  sync_highway_isa();
+  HWY_DYNAMIC_DISPATCH(softmax_n)(scores, n, seen, scale);
+}
+void softmax_row_back(const float* weights, int64_t n, const SeenKeys& seen, float scale, float* slope) {
+  sync_highway_isa();
+  HWY_DYNAMIC_DISPATCH(softmax_back_n)(weights, n, seen, scale, slope);
 }
 float cross_entropy_row(float* logits, int64_t vocab, int64_t target, float cap, float factor) {
   sync_highway_isa();

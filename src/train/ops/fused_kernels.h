@@ -24,6 +24,17 @@ void silu_times_back_n(const float* gate, const float* up, const float* upper, i
 void rotate_row(const float* x, const float* cos, const float* sin, float sign, int64_t pairs, int64_t dim,
                 bool half, float* out);
 
+/// The keys that one query sees of n: [0, head) and [begin, end), head <= begin <= end <= n, at least one.
+struct SeenKeys {
+  int64_t head, begin, end;
+};
+
+/// scores [n] become softmax(scale * scores) over the seen keys, 0 elsewhere.
+void softmax_row(float* scores, int64_t n, const SeenKeys& seen, float scale);
+
+/// Of softmax_row's `weights`: slope [n], the gradient of the weights, becomes that of the scores.
+void softmax_row_back(const float* weights, int64_t n, const SeenKeys& seen, float scale, float* slope);
+
 /// One place: logits l [vocab], of which cap * tanh(l / cap) counts if cap > 0. Returns the loss. `factor`
 /// not 0: overwrites l with factor * d loss / d l.
 float cross_entropy_row(float* logits, int64_t vocab, int64_t target, float cap, float factor);
