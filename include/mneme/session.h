@@ -62,8 +62,9 @@ class Snapshot {
   /// Throws Error(corrupt) for a damaged file. Whether it belongs to a model is checked by Session::restore.
   static Snapshot load(const std::filesystem::path& path);
   /// Reads only the beginning of a file, whatever the size of its state; its checksum is left to load().
+  /// Without tokens it takes the same time for a text of any length, and info.tokens is empty.
   /// Throws Error: not_found, io, corrupt.
-  static SnapshotInfo peek(const std::filesystem::path& path);
+  static SnapshotInfo peek(const std::filesystem::path& path, bool with_tokens = true);
 
   /// A text of the application's that is saved with the state, such as the messages of a chat; "" at first.
   const std::string& note() const;

@@ -23,9 +23,24 @@ uint64_t common(std::span<const TokenId> a, std::span<const TokenId> b) {
   return static_cast<uint64_t>(std::mismatch(a.begin(), a.begin() + n, b.begin()).first - a.begin());
 }
 
-/// How much of `prompt` a stored state gives: what both share, if the rest can be rolled back.
-uint64_t worth(const SnapshotInfo& info, std::span<const TokenId> prompt) {
-  const uint64_t shared = std::min<uint64_t>(common(info.tokens, prompt), prompt.size() - 1);
+/// The tokens of a stored state; none if it cannot be read, or another process has just removed it.
+std::vector<TokenId> tokens_in(const fs::path& path) {
+  try {
+    return Snapshot::peek(path).tokens;
+  } catch (const Error&) {
+    return {};
+  }
+}
+
+/// The most that a stored state can give of a prompt of so many tokens.
+uint64_t most_worth(const SnapshotInfo& info, size_t prompt) {
+  return std::min<uint64_t>(info.position, prompt - 1);
+}
+
+/// How much of `prompt` a stored state with these tokens gives: what both share, if the rest can be rolled
+/// back.
+uint64_t worth(const SnapshotInfo& info, std::span<const TokenId> tokens, std::span<const TokenId> prompt) {
+  const uint64_t shared = std::min<uint64_t>(common(tokens, prompt), prompt.size() - 1);
   return shared == info.position || shared >= info.low_water ? shared : 0;
 }
 
@@ -48,7 +63,7 @@ void SessionStore::visit(const std::function<void(const StoredSession&)>& look) 
     if (at->path().extension() != kExtension) continue;
     StoredSession entry{at->path(), {}, {}};
     try {
-      entry.info = Snapshot::peek(entry.path);
+      entry.info = Snapshot::peek(entry.path, false);
     } catch (const Error&) {
       continue;  // not a session, or another process has just removed it
     }
@@ -60,10 +75,7 @@ void SessionStore::visit(const std::function<void(const StoredSession&)>& look) 
 
 std::vector<StoredSession> SessionStore::list() const {
   std::vector<StoredSession> found;
-  visit([&](const StoredSession& entry) {
-    found.push_back(entry);
-    found.back().info.tokens = {};
-  });
+  visit([&](const StoredSession& entry) { found.push_back(entry); });
   std::sort(found.begin(), found.end(),
             [](const StoredSession& a, const StoredSession& b) { return a.used > b.used; });
   return found;
@@ -75,14 +87,31 @@ uint64_t SessionStore::restore(Session& session, std::span<const TokenId> prompt
     uint64_t worth;
     fs::path path;
   };
-  std::vector<Candidate> candidates;
+  std::vector<StoredSession> stored;
   visit([&](const StoredSession& entry) {
-    const uint64_t tokens = fits(entry.info, session) ? worth(entry.info, prompt) : 0;
-    if (tokens > more_than) candidates.push_back({tokens, entry.path});
+    if (fits(entry.info, session) && most_worth(entry.info, prompt.size()) > more_than)
+      stored.push_back(entry);
   });
-  std::sort(candidates.begin(), candidates.end(),
-            [](const Candidate& a, const Candidate& b) { return a.worth > b.worth; });
-  for (const Candidate& candidate : candidates) {
+  std::sort(stored.begin(), stored.end(),
+            [](const StoredSession& a, const StoredSession& b) { return a.info.position > b.info.position; });
+  const auto less = [](const Candidate& a, const Candidate& b) { return a.worth < b.worth; };
+  std::vector<Candidate> candidates;  // a heap
+  auto next = stored.begin();
+  while (true) {
+    // Tokens are read of few files: the longest first, until none that is left can be worth more than the
+    // best found.
+    for (; next != stored.end() &&
+           (candidates.empty() || most_worth(next->info, prompt.size()) > candidates.front().worth);
+         ++next) {
+      const uint64_t tokens = worth(next->info, tokens_in(next->path), prompt);
+      if (tokens <= more_than) continue;
+      candidates.push_back({tokens, next->path});
+      std::push_heap(candidates.begin(), candidates.end(), less);
+    }
+    if (candidates.empty()) return 0;
+    std::pop_heap(candidates.begin(), candidates.end(), less);
+    const Candidate candidate = std::move(candidates.back());
+    candidates.pop_back();
     std::error_code ignored;
     try {
       const Snapshot snapshot = Snapshot::load(candidate.path);
@@ -96,7 +125,6 @@ uint64_t SessionStore::restore(Session& session, std::span<const TokenId> prompt
     if (session.position() > candidate.worth) session.rollback(session.position() - candidate.worth);
     return candidate.worth;
   }
-  return 0;
 }
 
 void SessionStore::make_room(uint64_t bytes, const fs::path& keep) {
@@ -127,10 +155,12 @@ bool SessionStore::add(const Session& session) {
   snapshot.save(path);
   const auto low_water = static_cast<uint64_t>(snapshot.data().low_water);
   visit([&](const StoredSession& entry) {
-    const bool beginning = entry.path != path && fits(entry.info, session) &&
-                           entry.info.position <= session.position() &&
-                           common(entry.info.tokens, session.tokens()) == entry.info.position;
-    if (beginning && entry.info.position >= low_water) remove(entry);
+    const SnapshotInfo& info = entry.info;
+    if (entry.path == path || !fits(info, session) || info.position > session.position() ||
+        info.position < low_water)
+      return;
+    const std::vector<TokenId> tokens = tokens_in(entry.path);
+    if (tokens.size() == info.position && common(tokens, session.tokens()) == info.position) remove(entry);
   });
   const auto bytes = fs::file_size(path, ignored);
   make_room(ignored ? 0 : bytes, path);  // gone: another process needed the room

@@ -52,8 +52,8 @@ class SessionStore {
 
  private:
   void make_room(uint64_t bytes, const std::filesystem::path& keep);
-  /// Shows every usable file, with its tokens, in no order. One at a time: those of a long text take
-  /// megabytes.
+  /// Shows every usable file in no order, without its tokens: those of all states of a long text take
+  /// gigabytes.
   void visit(const std::function<void(const StoredSession&)>& look) const;
 
   std::filesystem::path folder_;

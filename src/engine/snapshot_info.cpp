@@ -22,7 +22,7 @@ T field(const Json& header, const char* key, const std::string& name) {
 
 }  // namespace
 
-SnapshotInfo Snapshot::peek(const std::filesystem::path& path) {
+SnapshotInfo Snapshot::peek(const std::filesystem::path& path, bool with_tokens) {
   const MappedFile file(path, LoadMode::mmap);
   const std::string name = path.string();
   const Bytes bytes = file.bytes();
@@ -48,6 +48,7 @@ SnapshotInfo Snapshot::peek(const std::filesystem::path& path) {
   const uint64_t ids = checked_mul(info.position, sizeof(TokenId), "tokens of a snapshot");
   require(ids <= bytes.size() - kPrefix - header_bytes, ErrorCode::corrupt,
           "snapshot {} ends inside its tokens", name);
+  if (!with_tokens) return info;
   info.tokens.resize(info.position);
   if (ids > 0) std::memcpy(info.tokens.data(), bytes.data() + kPrefix + header_bytes, ids);
   return info;
