@@ -23,7 +23,7 @@ std::string time_text(double seconds) {
 std::string grouped(double number) {
   std::string digits = fmt::format("{:.0f}", number);
   for (auto at = static_cast<int>(digits.size()) - 3; at > 0; at -= 3)
-    digits.insert(static_cast<size_t>(at), ",");
+    digits.insert(static_cast<size_t>(at), 1, ',');
   return digits;
 }
 

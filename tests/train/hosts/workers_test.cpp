@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <map>
+#include <string_view>
 #include <thread>
 
 #include "mneme/error.h"
@@ -48,7 +49,9 @@ Running start(const std::string& scenario, uint32_t rank, uint32_t size, const S
   const Socket in(ends[1]);
   const std::string assignment = std::string(kVariable) + "=" + told;
   std::vector<char*> variables;
-  for (char** variable = environ; *variable != nullptr; ++variable) variables.push_back(*variable);
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (!std::string_view(*variable).starts_with("GTEST_")) variables.push_back(*variable);  // shards are this process's
+  }
   variables.push_back(const_cast<char*>(assignment.c_str()));
   variables.push_back(nullptr);
   const char* argv[] = {"worker", "--gtest_filter=DISABLED_Worker.Runs", "--gtest_also_run_disabled_tests",
