@@ -121,6 +121,9 @@ model_path() {
   [[ -f $path && $(stat -c %s "$path") == "$bytes" ]]
 }
 
+# model_name DESCRIPTION: what the model is called.
+model_name() { sed -n 's/^name[[:space:]]*//p' "$1"; }
+
 # ensure_model DESCRIPTION: fetches the model unless it is in the store. Prints its path.
 ensure_model() {
   model_path "$1" && return 0

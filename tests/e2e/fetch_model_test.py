@@ -120,10 +120,28 @@ class RunScriptTest(Base):
         return subprocess.run([str(link / "run.sh"), *arguments], env=self.env, cwd=self.work, capture_output=True, text=True,
                               stdin=subprocess.DEVNULL, timeout=600)
 
-    def test_without_network_one_line_says_what_to_do(self):
+    def test_without_network_the_pocket_model_answers_and_is_named(self):
+        ran = self.run_sh("-p", "In the beginning", "-n", "8", "--temp", "0")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertGreater(len(ran.stdout.split()), 2, ran.stdout)
+        self.assertIn("the default model could not be fetched", ran.stderr)
+        self.assertIn("models/pocket.gguf", ran.stderr)
+        self.assertIn("./run.sh --model FILE.gguf", ran.stderr)
+        self.assertFalse(list(self.store.rglob("*.gguf")))
+        asked = self.run_sh("--pocket", "-p", "In the beginning", "-n", "8", "--temp", "0")  # looks for nothing else
+        self.assertEqual((asked.returncode, asked.stdout), (0, ran.stdout), asked.stderr)
+        self.assertNotIn("fetch", asked.stderr)
+
+    def test_the_default_model_is_named_where_it_is_there(self):
+        description = dict(line.split(None, 1) for line in (e2e.TOP / "models/default.model").read_text().splitlines() if line[:1].islower())
+        file = self.store / "models" / description["file"].strip()
+        file.parent.mkdir(parents=True)
+        with open(file, "wb") as out:
+            out.truncate(int(description["bytes"]))  # of the right size, but no model
         ran = self.run_sh("-p", "hi")
         self.assertEqual((ran.returncode, ran.stdout), (1, ""), ran.stderr)
-        self.assertIn("./run.sh --model FILE.gguf", ran.stderr.splitlines()[-1])
+        self.assertIn("the model is " + description["name"].strip(), ran.stderr)
+        self.assertNotIn("pocket", ran.stderr)
 
     def test_named_model_is_not_downloaded(self):
         for arguments in (("--model", "absent.gguf", "-p", "hi"), ("--model=absent.gguf", "-p", "hi"), ("absent.gguf", "-p", "hi")):
