@@ -53,8 +53,20 @@ std::string one_line(std::string text) {
   return text;
 }
 
+constexpr std::string_view kOutOfMemory =
+    "out of memory; use a smaller batch.sequences, or \"checkpoint_layers\": true, or a smaller model";
+
+/// libtorch has no type for it, and says it in one way or the other.
+bool is_out_of_memory(const std::exception& error) {
+  const std::string_view what = error.what();
+  return dynamic_cast<const std::bad_alloc*>(&error) != nullptr ||
+         what.find("can't allocate memory") != std::string_view::npos ||
+         what.find("not enough memory") != std::string_view::npos ||
+         what.find("CUDA out of memory") != std::string_view::npos;
+}
+
 int complain(const std::string& message, int code) {
-  fmt::print(stderr, "mneme-train: error: {}\n", one_line(message));
+  std::fputs(("mneme-train: error: " + one_line(message) + "\n").c_str(), stderr);  // nothing that throws
   return code;
 }
 
@@ -114,7 +126,7 @@ Ending train_together(RunConfig config, const Options& options, const std::vecto
   try {
     return train(config, options.train, *group);
   } catch (const std::exception& error) {
-    group->give_up(one_line(error.what()));
+    group->give_up(is_out_of_memory(error) ? "out of memory" : one_line(error.what()));
     throw;
   }
 }
@@ -134,6 +146,9 @@ int run(int argc, char** argv) {
     return complain(std::string(error.what()) + "; see mneme-train --help", kUsage);
   }
   options.train.interrupted = [] { return g_interrupts.load() > 0; };
+  // Ctrl-C ends a `tee` that reads the progress, too; this process must live to save.
+  std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // `ulimit -f` is a full disk: the write fails, and says so
   const Ending ending = train_together(read_config(options), options, {argv, argv + argc});
   return ending == Ending::interrupted ? kInterrupted : kDone;
 }
@@ -145,14 +160,11 @@ int guarded(int argc, char** argv) {
     if (error.code() == ErrorCode::cancelled)
       return complain("interrupted before the first step", kInterrupted);
     return complain(error.what(), kFailed);
-  } catch (const std::bad_alloc&) {
-    return complain("out of memory; use a smaller batch.sequences, or \"checkpoint_layers\": true", kFailed);
+  } catch (const fs::filesystem_error& error) {
+    return complain(error.what(), kFailed);
   } catch (const std::exception& error) {  // libtorch's own, among others
-    const std::string what = error.what();
-    if (what.find("not enough memory") != std::string::npos)
-      return complain("out of memory; use a smaller batch.sequences, or \"checkpoint_layers\": true",
-                      kFailed);
-    return complain(one_line(what) + " (this is a bug in Mneme)", kFailed);
+    if (is_out_of_memory(error)) return complain(std::string(kOutOfMemory), kFailed);
+    return complain(one_line(error.what()) + " (this is a bug in Mneme)", kFailed);
   }
 }
 

@@ -164,6 +164,40 @@ class Processes(Runs):
         self.assertTrue((out / "latest").exists())
 
 
+    def test_no_process_holds_a_whole_table(self):
+        # 38 MB of rows and 88 MB of their optimiser's state: at the start, in training, for samples and while a checkpoint is written.
+        model = train_fixture.MODEL | {"tables": {"facts": train_fixture.MODEL["tables"]["facts"] | {"head_dim": 64, "base_rows": [37501, 37511]}}}
+        train_fixture.write_run(self.top, **(RUN | {"model": model, "steps": 2, "validate": None, "save": {"every": 0}, "samples": {"every": 2, "prompts": ["the"], "tokens": 3}}))
+        peaks = []
+        for n in (1, 2):
+            process = self.start("--out", self.top / f"{n}", "--processes", n)
+            said = process.stderr.read()
+            _, status, used = os.wait4(process.pid, 0)  # the most of this process or of one that it has waited for
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.assertEqual(process.returncode, 0, said)
+            peaks.append(used.ru_maxrss >> 10)
+        self.assertLess(peaks[1], peaks[0] - 40, "MiB")
+        self.assert_close(train_fixture.losses(self.top / "2"), train_fixture.losses(self.top / "1"))
+        samples = [[l["sample"] for l in train_fixture.log(self.top / name) if "sample" in l] for name in ("1", "2")]
+        self.assertEqual(len(samples[0]), 1)
+        self.assertEqual(samples[0], samples[1])
+        for name in ("facts.engram", "optimiser.safetensors"):  # the order of sums moves the values, not the files' sizes
+            self.assertEqual(*((self.top / n / "step-00000002" / name).stat().st_size for n in ("1", "2")))
+
+    def test_a_table_of_a_checkpoint_reaches_all_parts(self):
+        self.train("start", "--steps", 5)
+        (self.top / "start/step-00000005").rename(self.top / "begin")
+        self.config = train_fixture.write_run(self.top, **(RUN | {"model": "begin", "tokenizer": None, "steps": 4}))
+        self.assert_close(self.train("two", "--processes", 2), self.train("one"))
+
+    def test_where_it_stopped_being_a_number_is_said_by_the_first(self):
+        config = {"optimiser": {"lr": 1e25, "clip": 0}, "schedule": {"type": "constant", "warmup": 0}}
+        self.config = train_fixture.write_run(self.top, **(RUN | config))
+        code, said = finish(self.start("--out", self.top / "out", "--processes", 2))
+        self.assertEqual(code, 1)
+        self.assertRegex(said, r"step \d+: the (loss|norm of the gradients) is not a finite number; it began in the (output of layer|logits|gradient)")
+
+
 class Environments(Runs):
     def test_variables_of_launchers(self):
         port = free_port()
@@ -202,6 +236,22 @@ class Environments(Runs):
         for process in (first, second):
             code, said = finish(process)
             self.assertEqual(code, 0, said)
+
+    def test_another_model_is_refused(self):
+        other = self.top / "elsewhere"
+        other.mkdir()
+        configs = [train_fixture.write_run(folder, **(RUN | {"model": "model.json"})) for folder in (self.top, other)]
+        for folder, eps in ((self.top, 1e-6), (other, 1e-3)):
+            (folder / "model.json").write_text(json.dumps(train_fixture.MODEL | {"norm": {"eps": eps}}))
+        arguments = ["--hosts", "127.0.0.1,127.0.0.1", "--port", free_port()]
+        processes = []
+        for rank, config in enumerate(configs):
+            self.config = config
+            processes.append(self.start("--out", self.top / f"rank{rank}", "--rank", rank, *arguments))
+        for process in processes:
+            code, said = finish(process)
+            self.assertEqual(code, 1)
+            self.assertIn("the model of process 1 is not that of process 0", said)
 
     def test_other_data_is_refused(self):
         other = self.top / "elsewhere"

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import struct
@@ -170,6 +171,43 @@ class Resuming(Train):
         ran = self.train(config, "--resume", "--steps", last["step"])
         self.assertRefused(ran, '"steps" differs')  # the cosine would have been another
 
+    def test_what_reads_the_progress_may_go_first(self):
+        # Ctrl-C in `mneme train ... 2>&1 | tee log` ends tee before the step is over; a closed terminal likewise.
+        config = fixture.write_run(self.folder, steps=100000, save={"every": 0}, validate=None)
+        process = fixture.start(config)
+        self.assertTrue(process.stderr.readline())
+        process.stderr.close()
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(process.wait(60), 130)
+        self.assertEqual(len(list((self.folder / "out").glob("step-*"))), 1)
+        process = fixture.start(config, "--json", "--out", self.folder / "second")  # nothing but the pipe ends
+        self.assertTrue(process.stdout.readline())
+        process.stdout.close()
+        process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
+        last = fixture.log(self.folder / "second")[-1]
+        self.assertTrue((self.folder / "second" / last["checkpoint"]).is_dir())
+
+    def test_a_run_that_stopped_early_has_ended(self):
+        config = fixture.write_run(self.folder, steps=40, validate={"every": 2, "tokens": 256}, early_stop={"patience": 2, "min_delta": 50})
+        self.finished(config)
+        want = fixture.losses(self.folder / "out")
+        ran = self.finished(config, "--resume")  # as after a kill between the last checkpoint and the end
+        self.assertIn("stopped early after step 6", ran.stderr)
+        self.assertEqual(fixture.losses(self.folder / "out"), want)
+        more = fixture.write_run(self.folder, steps=40, validate={"every": 2, "tokens": 256}, early_stop={"patience": 3, "min_delta": 50})
+        self.assertIn("stopped early after step 8", self.finished(more, "--resume").stderr)
+
+    def test_a_model_that_is_a_file_may_move_but_not_change(self):
+        (self.folder / "model.json").write_text(json.dumps(fixture.MODEL))
+        config = fixture.write_run(self.folder, steps=5, model="model.json")
+        self.finished(config)
+        (self.folder / "model.json").write_text(json.dumps(fixture.MODEL | {"norm": {"eps": 0.1}}))  # every tensor keeps its shape
+        self.assertRefused(self.train(config, "--resume"), "is of another model", '"model.norm.eps" differs')
+        (self.folder / "moved.json").write_text(json.dumps(fixture.MODEL))
+        self.finished(fixture.write_run(self.folder, steps=5, model="moved.json"), "--resume")
+
     def test_an_interrupted_run_is_the_same_run(self):
         config = fixture.write_run(self.folder, steps=12, schedule={"type": "constant"})
         want = self.expected(config)
@@ -208,6 +246,8 @@ class Resuming(Train):
         config = fixture.write_run(self.folder, steps=2)
         self.finished(config)
         self.assertRefused(self.train(config), "holds a run already", "--resume")
+        (self.folder / "out/latest").unlink()  # as if killed before it was written
+        self.assertRefused(self.train(config), "holds a run already", "--resume")
         slow = fixture.write_run(self.folder, steps=100000, out="slow", save={"every": 0})
         process = fixture.start(slow, "--json")
         self.assertTrue(process.stdout.readline())
@@ -231,6 +271,26 @@ class BadInput(Train):
         (self.folder / "broken.json").write_text("{")
         self.assertRefused(self.train(self.folder / "broken.json"), "broken.json")
         self.assertRefused(self.train(self.folder / "absent.json"), "absent.json")
+
+    def test_sizes_that_no_machine_has(self):
+        self.refused("which is too large", batch={"sequences": 1 << 20, "accumulate": 1 << 20}, steps=None, tokens=1,
+                     data={"train": ["train.txt"], "length": 1 << 24}, validate=None)
+        plain = {k: v for k, v in fixture.MODEL.items() if k != "tables"} | {"layers": [{"mixer": {"type": "full"}}]}
+        config = fixture.write_run(self.folder, model=plain, batch={"sequences": 1 << 19}, data={"train": ["train.txt"], "length": 32}, validate=None)
+
+        def limit():  # the embeddings of a pass are 2 GiB
+            resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+        ran = subprocess.run([e2e.MNEME, "train", config], capture_output=True, text=True, timeout=300, preexec_fn=limit)
+        self.assertRefused(ran, "out of memory; use a smaller batch.sequences")
+        self.assertNotIn("bug", ran.stderr)
+
+    def test_a_checkpoint_without_its_table(self):
+        self.finished(fixture.write_run(self.folder, steps=2))
+        start = self.folder / "start"
+        shutil.copytree(self.folder / "out/step-00000002", start)
+        os.rename(start / "facts.engram", start / "other.engram")
+        self.assertRefused(self.train(fixture.write_run(self.folder, steps=2, model="start"), "--out", self.folder / "second"),
+                           'reads the memory table "facts"', "facts.engram is not there")
 
     def test_texts(self):
         data = {"validation": ["validation.txt"], "length": 32}
@@ -299,6 +359,16 @@ class BadInput(Train):
         self.assertIn("step-00000005", kept)
         self.assertEqual(e2e.mneme_json("generate", small / "out" / kept[-1], "-p", "the", "-n", 2)["generated_tokens"], 2)
         self.assertEqual([p.name for p in (small / "out").glob(".u*")], [])
+
+    def test_a_file_that_may_not_grow_is_a_full_disk(self):
+        config = fixture.write_run(self.folder, steps=30, save={"every": 5}, validate=None)
+        self.finished(config, "--steps", 1, "--out", self.folder / "one")
+        size = (self.folder / "one/step-00000001/model.safetensors").stat().st_size - 1
+        ran = subprocess.run([e2e.MNEME, "train", config], capture_output=True, text=True, timeout=300,
+                             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+        self.assertRefused(ran, "model.safetensors", "File too large")
+        self.assertEqual([p.name for p in (self.folder / "out").iterdir() if "step" in p.name or p.name == "latest"], [])
+        self.finished(config, "--resume")  # nothing was saved, so it begins again
 
     def test_without_the_trainer_one_line_says_how_to_get_it(self):
         config = fixture.write_run(self.folder)

@@ -1,5 +1,6 @@
 #include "train/blocks/engram_ids.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "core/fail.h"
@@ -61,22 +62,44 @@ TableIds make_table_ids(const ModelConfig& config, std::shared_ptr<const TokenMa
   return out;
 }
 
-BatchRows touch_rows(const ModelConfig& config, const TableIds& ids, const RowTables& tables,
+BatchRows touch_rows(const ModelConfig& config, const TableIds& ids, const TouchTable& touch,
                      const Tensor& tokens) {
   BatchRows out;
+  std::map<std::pair<std::string, uint32_t>, TouchedRows> seen;
   for (size_t i = 0; i < config.layers.size(); ++i) {
     const auto& memory = config.layers[i].memory;
     if (!memory) continue;
     const auto id = ids.find(memory->table);
-    const auto table = tables.find(memory->table);
-    require(id != ids.end() && table != tables.end(), ErrorCode::not_found,
-            "layer {} reads table \"{}\", which is not loaded", i, memory->table);
-    const EngramIds::Rows rows = id->second.rows(tokens, memory->layer_id);
-    TouchedRows touched = table->second.touch(rows.ids);
-    touched.silent = rows.silent;
-    out[memory->table].emplace(static_cast<uint32_t>(i), std::move(touched));
+    require(id != ids.end(), ErrorCode::not_found, "layer {} reads table \"{}\", which is not loaded", i,
+            memory->table);
+    const auto [at, fresh] = seen.try_emplace({memory->table, memory->layer_id});
+    if (fresh) {
+      const EngramIds::Rows rows = id->second.rows(tokens, memory->layer_id);
+      at->second = touch(memory->table, rows.ids);
+      if (rows.silent.defined()) at->second.silent = rows.silent.to(at->second.rows.device());
+    }
+    out[memory->table].emplace(static_cast<uint32_t>(i), at->second);
   }
   return out;
+}
+
+BatchRows touch_rows(const ModelConfig& config, const TableIds& ids, const RowTables& tables,
+                     const Tensor& tokens) {
+  const auto touch = [&](const std::string& name, const Tensor& rows) {
+    const auto table = tables.find(name);
+    require(table != tables.end(), ErrorCode::not_found, "the table \"{}\" is not loaded", name);
+    return table->second.touch(rows);
+  };
+  return touch_rows(config, ids, touch, tokens);
+}
+
+void for_leaves(const BatchRows& rows,
+                const std::function<void(const std::string& table, const TouchedRows& rows)>& body) {
+  for (const auto& [table, layers] : rows)
+    for (auto at = layers.begin(); at != layers.end(); ++at) {
+      const auto same = [&](const auto& other) { return other.second.rows.is_same(at->second.rows); };
+      if (std::none_of(layers.begin(), at, same)) body(table, at->second);
+    }
 }
 
 }  // namespace mneme::train

@@ -2,6 +2,7 @@
 // (src/memory); this file only walks a batch. Every sequence of a batch starts a context of its own, so its
 // first tokens look back on the pad, and a table's `boundary` holds inside it.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -46,9 +47,17 @@ using TableIds = std::map<std::string, EngramIds>;
 /// raw ids.
 TableIds make_table_ids(const ModelConfig& config, std::shared_ptr<const TokenMap> map);
 
-/// The rows that the modules of all layers read for this batch, out of `tables`. Throws Error(not_found) for
-/// a table that is not there.
+/// The rows that the modules of all layers read for this batch, out of `tables`. Layers that read the same
+/// rows (equal table and layer_id) share one leaf, in which their gradients add up. Throws Error(not_found)
+/// for a table that is not there.
 BatchRows touch_rows(const ModelConfig& config, const TableIds& ids, const RowTables& tables,
                      const Tensor& tokens);
+/// The same, with touch(table, ids) for the rows of ids.
+using TouchTable = std::function<TouchedRows(const std::string& table, const Tensor& ids)>;
+BatchRows touch_rows(const ModelConfig& config, const TableIds& ids, const TouchTable& touch,
+                     const Tensor& tokens);
+/// body(table, rows) for every leaf, once where layers share it.
+void for_leaves(const BatchRows& rows,
+                const std::function<void(const std::string& table, const TouchedRows& rows)>& body);
 
 }  // namespace mneme::train

@@ -70,7 +70,7 @@ TrainedModel load_model(const fs::path& path, at::Device device) {
   return out;
 }
 
-void save_table(const ModelConfig& config, const std::string& name, const RowTable& table,
+void save_table(const ModelConfig& config, const std::string& name, const RowReader& rows,
                 const TokenMap* map, const fs::path& folder) {
   const auto found = config.tables.find(name);
   require(found != config.tables.end(), ErrorCode::not_found, "the config has no table \"{}\"", name);
@@ -81,35 +81,44 @@ void save_table(const ModelConfig& config, const std::string& name, const RowTab
   PackToWrite pack;
   pack.description.table = found->second;
   pack.description.table.file.clear();
-  const EngramHash hash(found->second);
-  require(hash.rows() == table.rows() && found->second.head_dim == table.head_dim(), ErrorCode::mismatch,
-          "table \"{}\" has {} rows of {} values, but its config asks for {} of {}", name, table.rows(),
-          table.head_dim(), hash.rows(), found->second.head_dim);
   require(found->second.raw_ids == (map == nullptr), ErrorCode::invalid_argument,
           "table \"{}\" {} a token map", name, map ? "has raw ids and must not be given" : "needs");
   if (map) pack.token_map = map->serialize();
-  const Tensor values = on_cpu(table.values());
   const RowFormat format = found->second.format;
-  const uint32_t width = table.head_dim(), record = row_bytes(format, width);
+  const uint32_t width = found->second.head_dim, record = row_bytes(format, width);
   pack.rows = [&](uint64_t first, uint64_t count, std::byte* out) {
+    const Tensor values = rows(first, count);
     for (uint64_t i = 0; i < count; ++i)
-      encode_row(format, values.data_ptr<float>() + (first + i) * width, width, out + i * record);
+      encode_row(format, values.data_ptr<float>() + i * width, width, out + i * record);
   };
   write_pack(folder / file, pack);
 }
 
-LoadedRows load_table(const fs::path& path) {
-  const auto pack = Pack::open(path);
-  const EngramTableConfig& config = pack->description().table;
-  std::shared_ptr<const TokenMap> map;
-  if (!config.raw_ids)
-    map = std::make_shared<const TokenMap>(TokenMap::parse(pack->token_map(), path.string()));
+void save_table(const ModelConfig& config, const std::string& name, const RowTable& table,
+                const TokenMap* map, const fs::path& folder) {
+  if (const auto found = config.tables.find(name); found != config.tables.end()) {
+    const EngramHash hash(found->second);
+    require(hash.rows() == table.rows() && found->second.head_dim == table.head_dim(), ErrorCode::mismatch,
+            "table \"{}\" has {} rows of {} values, but its config asks for {} of {}", name, table.rows(),
+            table.head_dim(), hash.rows(), found->second.head_dim);
+  }
+  const auto part = [&](uint64_t first, uint64_t count) {
+    return on_cpu(table.values().narrow(0, static_cast<int64_t>(first), static_cast<int64_t>(count)));
+  };
+  save_table(config, name, part, map, folder);
+}
+
+namespace {
+
+/// All rows of a pack that is open, in order.
+void for_rows(const Pack& pack, const fs::path& path,
+              const std::function<void(uint64_t first, const Tensor& rows)>& sink) {
+  const EngramTableConfig& config = pack.description().table;
   MemoryOptions options;
   options.placement = Placement::mmap;
-  pack->verify();
+  pack.verify();
   const auto source = MemoryTable::open_pack(path, options);
   const uint64_t rows = source->rows();
-  Tensor values = at::empty({static_cast<int64_t>(rows), static_cast<int64_t>(config.head_dim)}, at::kFloat);
   std::vector<uint64_t> ids;
   RowBatch batch;
   for (uint64_t first = 0; first < rows; first += kRowsAtATime) {
@@ -117,10 +126,37 @@ LoadedRows load_table(const fs::path& path) {
     for (size_t i = 0; i < ids.size(); ++i) ids[i] = first + i;
     source->start(ids, batch);
     source->wait(batch);
-    gather_rows(config.format, batch.rows(), config.head_dim,
-                values.data_ptr<float>() + first * config.head_dim);
+    const Tensor values =
+        at::empty({static_cast<int64_t>(ids.size()), static_cast<int64_t>(config.head_dim)}, at::kFloat);
+    gather_rows(config.format, batch.rows(), config.head_dim, values.data_ptr<float>());
+    sink(first, values);
   }
+}
+
+}  // namespace
+
+LoadedRows load_table(const fs::path& path) {
+  const auto pack = Pack::open(path);
+  const EngramTableConfig& config = pack->description().table;
+  std::shared_ptr<const TokenMap> map;
+  if (!config.raw_ids)
+    map = std::make_shared<const TokenMap>(TokenMap::parse(pack->token_map(), path.string()));
+  Tensor values =
+      at::empty({static_cast<int64_t>(pack->row_count()), static_cast<int64_t>(config.head_dim)}, at::kFloat);
+  for_rows(*pack, path, [&](uint64_t first, const Tensor& rows) {
+    values.narrow(0, static_cast<int64_t>(first), rows.size(0)).copy_(rows);
+  });
   return {config, RowTable(std::move(values)), std::move(map)};
+}
+
+void read_table(const fs::path& path, const EngramTableConfig& expected,
+                const std::function<void(uint64_t first, const Tensor& rows)>& sink) {
+  const auto pack = Pack::open(path);
+  EngramTableConfig found = pack->description().table;
+  found.file = expected.file;
+  require(found == expected, ErrorCode::mismatch,
+          "{} holds another table than the one that the model's config describes", path.string());
+  for_rows(*pack, path, sink);
 }
 
 }  // namespace mneme::train

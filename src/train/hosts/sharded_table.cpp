@@ -2,6 +2,7 @@
 
 #include "core/checked.h"
 #include "core/fail.h"
+#include "train/optimise/huge_tensor.h"
 
 namespace mneme::train {
 namespace {
@@ -12,7 +13,7 @@ Tensor initial_part(uint64_t rows, uint32_t head_dim, uint64_t seed, double devi
           head_dim);
   const uint64_t count = own_rows(rows, group);
   checked_mul(checked_mul(count, head_dim, "table"), sizeof(float), "table");
-  Tensor own = at::empty({static_cast<int64_t>(count), static_cast<int64_t>(head_dim)}, at::kFloat);
+  Tensor own = huge_zeros({static_cast<int64_t>(count), static_cast<int64_t>(head_dim)});
   auto* values = own.data_ptr<float>();
   at::parallel_for(0, static_cast<int64_t>(count), 1024, [&](int64_t begin, int64_t end) {
     for (int64_t place = begin; place < end; ++place)
@@ -42,21 +43,6 @@ uint64_t own_rows(uint64_t rows, const ProcessGroup& group) {
 
 Tensor take_own(const Tensor& whole, const ProcessGroup& group) {
   return whole.slice(0, group.rank(), c10::nullopt, group.size()).contiguous();
-}
-
-Tensor gather_parts(const Tensor& own, uint64_t rows, ProcessGroup& group) {
-  if (group.size() == 1) return own;
-  at::NoGradGuard no_grad;
-  std::vector<Tensor> parts(group.size(), own.narrow(0, 0, 0));
-  parts[0] = own;
-  parts = group.all_to_all(parts);
-  if (!group.is_first()) return {};
-  std::vector<int64_t> shape = own.sizes().vec();
-  shape[0] = static_cast<int64_t>(rows);
-  Tensor whole = at::empty(shape, own.options());
-  for (uint32_t rank = 0; rank < group.size(); ++rank)
-    whole.slice(0, rank, c10::nullopt, group.size()).copy_(parts[rank]);
-  return whole;
 }
 
 ShardedTable::ShardedTable(uint64_t rows, uint32_t head_dim, uint64_t seed, double deviation,

@@ -1,8 +1,8 @@
 // An Engram table whose rows are spread over the processes of a run: row `id` lies with process id % size, at
 // place id / size. Memory and optimiser state are shared out, and a step costs what it touches: the distinct
 // rows of a batch travel from their owners, their gradients back, and each owner moves its own rows. Engram
-// (arXiv 2601.07372), section 2.5, shards its tables over accelerators in the same way. At the start every
-// process still makes the whole table before it keeps its part, so a table must fit into one machine.
+// (arXiv 2601.07372), section 2.5, shards its tables over accelerators in the same way. No
+// process ever has the whole table: a row's first values are a function of its id.
 //
 // With one process everything stays local and the numbers are those of RowTable; with several they are the
 // same within the order of sums: an owner adds up what the processes send in the order of their ranks.
@@ -55,8 +55,5 @@ class ShardedTable {
 uint64_t own_rows(uint64_t rows, const ProcessGroup& group);
 /// The part of a whole tensor [rows, ...] that lies with this process.
 Tensor take_own(const Tensor& whole, const ProcessGroup& group);
-/// Collective. Parts [own_rows, ...] of all processes as one tensor [rows, ...] on process 0, for a
-/// checkpoint; undefined on the others. Process 0 needs memory for all of it.
-Tensor gather_parts(const Tensor& own, uint64_t rows, ProcessGroup& group);
 
 }  // namespace mneme::train

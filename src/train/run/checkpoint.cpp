@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 
+#include "core/checked.h"
 #include "core/checksum.h"
 #include "core/fail.h"
 #include "core/json_fields.h"
@@ -41,6 +43,13 @@ void remove_folder(const fs::path& folder) {
   fs::remove_all(hidden, ignored);
 }
 
+/// Of a document without its own "xxh3".
+std::string checksum_of(Json document) {
+  document.erase("xxh3");
+  const std::string text = document.dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Xxh3().update(std::as_bytes(std::span(text))).hex();
+}
+
 std::string checksum_of(const fs::path& file) {
   const MappedFile mapped(file, LoadMode::mmap);
   return Xxh3().update(mapped.bytes()).hex();
@@ -60,31 +69,55 @@ void write_text(const fs::path& path, std::string_view text) {
   file.commit();
 }
 
-/// State of all optimisers, and f32 rows that their pack does not hold exactly.
-NamedTensors optimiser_tensors(const Training& training) {
-  NamedTensors out = training.optimiser->state();
-  for (const auto& [table, optimiser] : training.row_optimisers)
-    for (const auto& [name, tensor] : optimiser.state()) out["table." + table + "." + name] = tensor;
-  for (const auto& [table, rows] : training.tables)
-    if (training.config.tables.at(table).format != RowFormat::f32)
-      out["table." + table + ".rows"] = rows.values();
-  return out;
+void require_finite(const Tensor& values, const std::string& what, uint64_t step) {
+  // A sum is not finite if a value is not; where it is not, it may have overflowed.
+  require(std::isfinite(values.sum().item<float>()) || at::isfinite(values).all().item<bool>(),
+          ErrorCode::corrupt,
+          "step {}: {} is not finite after this step, so it is not saved. The checkpoints before it stay; a "
+          "lower optimiser.lr or optimiser.clip may help",
+          step, what);
 }
 
-void save_tensors(const fs::path& path, const NamedTensors& tensors) {
-  std::vector<SafetensorToWrite> all;
-  for (const auto& [name, tensor] : tensors) {
-    const Tensor plain = tensor.detach().cpu().contiguous();
-    const bool whole = plain.scalar_type() == at::kInt;
-    require(whole || plain.scalar_type() == at::kFloat, ErrorCode::internal,
-            "optimiser state \"{}\" is neither f32 nor int32", name);
-    TensorInfo info{name, whole ? DType::i32 : DType::f32, {}, static_cast<uint64_t>(plain.nbytes())};
-    for (const int64_t extent : plain.sizes()) info.shape.push_back(static_cast<uint64_t>(extent));
-    all.push_back({std::move(info), [plain](AtomicFile& file) {
-                     file.write(Bytes(static_cast<const std::byte*>(plain.data_ptr()),
-                                      static_cast<size_t>(plain.nbytes())));
-                   }});
+uint64_t rows_of(const Training& training, const std::string& table) {
+  return training.ids.at(table).hash().rows();
+}
+
+/// What optimiser.safetensors holds of a table: the state of its rows, and the rows that a pack would round.
+bool is_saved(const Training& training, const std::string& table, const std::string& kind) {
+  return kind != "rows" || training.config.tables.at(table).format != RowFormat::f32;
+}
+
+SafetensorToWrite to_write(std::string name, at::IntArrayRef shape, std::function<void(AtomicFile&)> write) {
+  TensorInfo info{std::move(name), DType::f32, {}, sizeof(float)};
+  for (const int64_t extent : shape) {
+    info.shape.push_back(static_cast<uint64_t>(extent));
+    info.bytes = checked_mul(info.bytes, static_cast<uint64_t>(extent), "a tensor");
   }
+  return {std::move(info), std::move(write)};
+}
+
+void write_values(AtomicFile& file, const Tensor& values) {
+  file.write(std::as_bytes(std::span(values.data_ptr<float>(), static_cast<size_t>(values.numel()))));
+}
+
+/// State of all optimisers, and f32 rows that their pack does not hold exactly.
+void save_optimisers(const fs::path& path, const Training& training, const TableRows& rows) {
+  std::vector<SafetensorToWrite> all;
+  for (const auto& [name, tensor] : training.optimiser->state())
+    all.push_back(to_write(name, tensor.sizes(), [tensor = tensor](AtomicFile& file) {
+      write_values(file, tensor.detach().cpu().contiguous());
+    }));
+  for (const auto& [name, config] : training.config.tables)
+    for (const auto& [kind, part] : rows.here(name)) {
+      if (!is_saved(training, name, kind)) continue;
+      std::vector<int64_t> shape = part.sizes().vec();
+      shape[0] = static_cast<int64_t>(rows_of(training, name));
+      all.push_back(to_write("table." + name + "." + kind, shape, [&, name, kind](AtomicFile& file) {
+        for_stretches(rows_of(training, name), [&](uint64_t first, uint64_t count) {
+          write_values(file, rows.read(name, kind, first, count));
+        });
+      }));
+    }
   write_safetensors(path, all);
 }
 
@@ -92,11 +125,11 @@ void save_tensors(const fs::path& path, const NamedTensors& tensors) {
 NamedTensors view_tensors(const TensorSource& source) {
   NamedTensors out;
   for (const TensorInfo& info : source.tensors()) {
-    require(info.type == DType::f32 || info.type == DType::i32, ErrorCode::corrupt,
-            "optimiser.safetensors: \"{}\" is neither f32 nor int32", info.name);
+    require(info.type == DType::f32, ErrorCode::corrupt, "optimiser.safetensors: \"{}\" is not f32",
+            info.name);
     const std::vector<int64_t> shape(info.shape.begin(), info.shape.end());
     auto* const bytes = const_cast<std::byte*>(source.data(info).data());  // libtorch has no constant view
-    out[info.name] = at::from_blob(bytes, shape, info.type == DType::f32 ? at::kFloat : at::kInt);
+    out[info.name] = at::from_blob(bytes, shape, at::kFloat);
   }
   return out;
 }
@@ -113,6 +146,7 @@ Json to_json(const RunState& state, Json files) {
            {"files", std::move(files)}};
   if (state.best_validation < std::numeric_limits<double>::infinity())
     out["best_validation"] = state.best_validation;
+  out["xxh3"] = checksum_of(out);
   return out;
 }
 
@@ -120,6 +154,10 @@ RunState read_state(const Json& json, const std::string& name) {
   JsonFields fields(json, name, ErrorCode::corrupt);
   require(fields.u32("mneme_checkpoint", 0, 1000) == 1, ErrorCode::unsupported,
           "{}: mneme_checkpoint must be 1, the only version of this file", name);
+  // A run that began before state.json had a checksum goes on without.
+  const std::string sum = fields.string("xxh3", "");
+  require(sum.empty() || sum == checksum_of(json), ErrorCode::corrupt,
+          "{} is damaged: it is not what was saved", name);
   RunState out;
   out.step = fields.u64("step", 0, UINT64_MAX);
   out.sequence = fields.u64("sequence", 0, UINT64_MAX);
@@ -167,15 +205,25 @@ std::vector<std::pair<uint64_t, fs::path>> checkpoints(const fs::path& out) {
   return found;
 }
 
-void write_folder(const fs::path& folder, const Training& training, const RunTokenizer& tokenizer,
-                  const RunState& state) {
+void write_folder(const fs::path& folder, const Training& training, const TableRows& rows,
+                  const RunTokenizer& tokenizer, const RunState& state) {
+  for (const std::string& name : training.parameters.names())
+    require_finite(training.parameters.at(name).detach(), "the parameter " + name, state.step);
   save_model(training.config, training.parameters, folder);
-  for (const auto& [name, table] : training.tables)
-    save_table(training.config, name, table,
-               training.config.tables.at(name).raw_ids ? nullptr : training.map.get(), folder);
+  for (const auto& entry : training.config.tables) {
+    const std::string& name = entry.first;
+    const auto read = [&](uint64_t first, uint64_t count) {
+      const Tensor values = rows.read(name, "rows", first, count);
+      require_finite(values, "the table " + name, state.step);
+      return values;
+    };
+    save_table(training.config, name, read, entry.second.raw_ids ? nullptr : training.map.get(), folder);
+  }
   for (const auto& [name, text] : tokenizer.files) write_text(folder / name, text);
-  save_tensors(folder / "optimiser.safetensors", optimiser_tensors(training));
-  write_text(folder / "state.json", to_json(state, describe_files(folder)).dump(1) + "\n");
+  save_optimisers(folder / "optimiser.safetensors", training, rows);
+  write_text(
+      folder / "state.json",
+      to_json(state, describe_files(folder)).dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
   sync(folder);
 }
 
@@ -185,8 +233,12 @@ std::string checkpoint_name(uint64_t step) {
   return fmt::format("{}{:08}", kPrefix, step);
 }
 
-fs::path save_checkpoint(const fs::path& out, const Training& training, const RunTokenizer& tokenizer,
-                         const RunState& state, uint32_t keep) {
+bool has_checkpoint(const fs::path& out) {
+  return !checkpoints(out).empty();
+}
+
+fs::path save_checkpoint(const fs::path& out, const Training& training, const TableRows& rows,
+                         const RunTokenizer& tokenizer, const RunState& state, uint32_t keep) {
   const std::string name = checkpoint_name(state.step);
   const fs::path target = out / name, unfinished = out / (std::string(kUnfinished) + name);
   std::error_code ignored;
@@ -195,7 +247,7 @@ fs::path save_checkpoint(const fs::path& out, const Training& training, const Ru
     std::error_code error;
     fs::create_directory(unfinished, error);
     require(!error, ErrorCode::io, "cannot create {}: {}", unfinished.string(), error.message());
-    write_folder(unfinished, training, tokenizer, state);
+    write_folder(unfinished, training, rows, tokenizer, state);
     if (fs::exists(target)) remove_folder(target);  // of a part of the run that did not live to use it
     move(unfinished, target);
     sync(out);
@@ -204,8 +256,9 @@ fs::path save_checkpoint(const fs::path& out, const Training& training, const Ru
     fs::remove_all(unfinished, ignored);
     throw;
   }
-  const auto all = checkpoints(out);
-  for (size_t i = keep; keep > 0 && i < all.size(); ++i) remove_folder(all[i].second);
+  uint32_t kept = 0;
+  for (const auto& [step, folder] : checkpoints(out))
+    if (step <= state.step && keep > 0 && ++kept > keep) remove_folder(folder);
   return target;
 }
 
@@ -219,16 +272,19 @@ std::optional<CheckpointFolder> newest_checkpoint(const fs::path& out,
       require(found.state.step == step, ErrorCode::corrupt, "{} is of step {}", name, found.state.step);
       verify_files(folder, json.at("files"));
       return found;
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {  // Error, or that of a folder that cannot be read
       warn(error.what());
     }
   }
   return std::nullopt;
 }
 
-void restore_checkpoint(const CheckpointFolder& checkpoint, Training& training) {
+void restore_checkpoint(const CheckpointFolder& checkpoint, Training& training, TableRows& rows) {
   const at::NoGradGuard no_graph;
   const TrainedModel saved = load_model(checkpoint.path);
+  const std::string field = first_difference_of_models(saved.config, training.config);
+  require(field.empty(), ErrorCode::mismatch, "{} is of another model: \"{}\" differs",
+          checkpoint.path.string(), field);
   for (const std::string& name : training.parameters.names()) {
     Tensor value = training.parameters.at(name).detach();
     const Tensor& other = saved.parameters.at(name);
@@ -239,20 +295,24 @@ void restore_checkpoint(const CheckpointFolder& checkpoint, Training& training) 
   const auto source = open_safetensors(checkpoint.path / "optimiser.safetensors");
   const NamedTensors tensors = view_tensors(*source);
   training.optimiser->restore(tensors, checkpoint.state.step);
-  for (auto& [table, optimiser] : training.row_optimisers) {
-    const std::string prefix = "table." + table + ".";
-    NamedTensors own;
-    for (const auto& [name, tensor] : tensors)
-      if (name.starts_with(prefix)) own[name.substr(prefix.size())] = tensor;
-    optimiser.restore(own);
-    Tensor& values = training.tables.at(table).values();
-    if (const auto exact = own.find("rows"); exact != own.end()) {
-      require(exact->second.sizes() == values.sizes(), ErrorCode::mismatch,
-              "{}: the table \"{}\" has another shape", checkpoint.path.string(), table);
-      values.copy_(exact->second);
-    } else {
-      values.copy_(load_table(checkpoint.path / training.config.tables.at(table).file).rows.values());
+  for (const auto& entry : training.config.tables) {
+    const std::string& table = entry.first;
+    for (const auto& [kind, part] : rows.here(table)) {
+      if (!is_saved(training, table, kind)) continue;
+      std::vector<int64_t> shape = part.sizes().vec();
+      shape[0] = static_cast<int64_t>(rows_of(training, table));
+      const auto found = tensors.find("table." + table + "." + kind);
+      require(found != tensors.end() && found->second.sizes() == shape, ErrorCode::mismatch,
+              "{} has no \"{}\" of the {} rows of the table \"{}\"; is its row optimiser another one?",
+              checkpoint.path.string(), kind, shape[0], table);
+      for_stretches(rows_of(training, table), [&, &kind = kind](uint64_t first, uint64_t count) {
+        rows.write(table, kind, first,
+                   found->second.narrow(0, static_cast<int64_t>(first), static_cast<int64_t>(count)));
+      });
     }
+    if (is_saved(training, table, "rows")) continue;
+    read_table(checkpoint.path / entry.second.file, entry.second,
+               [&](uint64_t first, const Tensor& values) { rows.write(table, "rows", first, values); });
   }
 }
 

@@ -14,8 +14,7 @@ bool finite(const Tensor& tensor) {
 std::string first_not_finite(const Training& training, const Tensor& tokens, const BatchRows& rows,
                              const PassOptions& options) {
   const at::NoGradGuard no_graph;
-  const auto& names = training.parameters.names();
-  for (const std::string& name : names)
+  for (const std::string& name : training.parameters.names())
     if (!finite(training.parameters.at(name))) return "parameter " + name;
   for (const auto& [table, layers] : rows)
     for (const auto& [layer, touched] : layers)
@@ -28,12 +27,17 @@ std::string first_not_finite(const Training& training, const Tensor& tokens, con
     if (!finite(decoder.hidden(tokens, rows, options)))
       return "the output of layer " + std::to_string(layers - 1);
   }
+  return "the logits";
+}
+
+std::string first_gradient_not_finite(const Training& training, const BatchRows& rows) {
+  const auto& names = training.parameters.names();
   for (auto name = names.rbegin(); name != names.rend(); ++name)
     if (!finite(training.parameters.at(*name).grad())) return "the gradient of " + *name;
   for (const auto& [table, layers] : rows)
     for (const auto& [layer, touched] : layers)
       if (!finite(touched.rows.grad())) return "the gradient of rows of the table " + table;
-  return "the logits";
+  return {};
 }
 
 }  // namespace mneme::train

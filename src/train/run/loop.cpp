@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "core/fail.h"
 #include "core/thread_pool.h"
@@ -37,6 +38,14 @@ BatchRows part_of(const BatchRows& rows, int64_t first, int64_t count) {
   return out;
 }
 
+Tensor bytes_of(const std::string& text) {
+  return at::tensor(std::vector<uint8_t>(text.begin(), text.end()), at::kByte);
+}
+
+std::string text_of(const Tensor& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data_ptr<uint8_t>()), static_cast<size_t>(bytes.numel())};
+}
+
 class Loop {
  public:
   Loop(const RunConfig& run, const TrainOptions& options, ProcessGroup& group)
@@ -44,17 +53,16 @@ class Loop {
 
   Ending go() {
     prepare();
-    Ending ending = Ending::finished;
-    bool saved = true;  // the last step is in a checkpoint
+    // Killed between its last checkpoint and its end, a run that stopped early would go on.
+    Ending ending = enough() ? Ending::stopped_early : Ending::finished;
     while (state_.step < run_.steps && ending == Ending::finished) {
       take_step();
       const bool last = state_.step == run_.steps;
-      if (due(run_.validate.every) || (last && run_.validate.every > 0))
-        if (validate()) ending = Ending::stopped_early;
+      if (due(run_.validate.every) || (last && run_.validate.every > 0)) validate();
+      if (enough()) ending = Ending::stopped_early;
       if (due(run_.samples.every)) write_samples();
-      if (group_.any(options_.interrupted())) ending = Ending::interrupted;
-      saved = last || ending != Ending::finished || due(run_.save.every);
-      if (saved) save();
+      if (group_.any(options_.interrupted() || report_.reader_is_gone())) ending = Ending::interrupted;
+      if (last || ending != Ending::finished || due(run_.save.every)) save();
     }
     finish(ending);
     return ending;
@@ -68,10 +76,12 @@ class Loop {
   std::unique_ptr<OutLock> lock_;
   RunTokenizer tokenizer_;
   std::unique_ptr<Training> training_;
-  std::unique_ptr<TableShards> shards_;  // null in a run of one process: its tables are in training_
+  std::unique_ptr<WholeTables> whole_;   // the tables of training_, or null:
+  std::unique_ptr<TableShards> shards_;  // in a run of several processes
   RunData data_;
   RunState state_;
   double flops_per_token_ = 0, machine_flops_ = 0;
+  std::optional<int64_t> bad_pass_;  // the first of its sequences, where a loss is not finite
 
   bool due(uint64_t every) const { return every > 0 && state_.step % every == 0; }
   at::Device device() const { return training_->parameters.at("token_embd.weight").device(); }
@@ -90,8 +100,14 @@ class Loop {
   BatchRows touch(const Tensor& inputs) const;
   double gradients(const Tensor& tokens, BatchRows& rows);
   std::vector<Tensor> all_gradients(const BatchRows& rows) const;
+  [[noreturn]] void fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows);
   void update(double norm, BatchRows& rows);
-  bool validate();
+  void validate();
+  bool enough() const {
+    return run_.early_stop.patience > 0 && state_.validations_without_gain >= run_.early_stop.patience;
+  }
+  void at_first(const std::function<void()>& work);
+  TableRows& table_rows() { return shards_ ? static_cast<TableRows&>(*shards_) : *whole_; }
   void write_samples();
   void save();
   void finish(Ending ending);
@@ -120,26 +136,37 @@ void Loop::prepare() {
       report_.say(fmt::format("mneme-train: {} holds no checkpoint yet; starting at the first step",
                               run_.out.string()));
   } else if (group_.is_first()) {
-    require(!fs::exists(run_.out / "latest"), ErrorCode::invalid_argument,
+    require(!fs::exists(run_.out / "latest") && !has_checkpoint(run_.out), ErrorCode::invalid_argument,
             "{} holds a run already; go on with it by --resume, or choose another --out", run_.out.string());
   }
   tokenizer_ = RunTokenizer::load(tokenizer_path(run_));
-  training_ = make_training(run_, tokenizer_);
-  data_ = open_data(run_, tokenizer_, training_->config.vocab, run_.out, group_.any(checkpoint.has_value()),
-                    group_, [&](uint64_t, uint64_t) { return !options_.interrupted(); });
+  const bool resumed = group_.any(checkpoint.has_value());
+  training_ = make_training(run_, tokenizer_, group_.size() == 1);
+  if (group_.size() > 1)
+    shards_ = make_table_shards(run_, *training_, group_);
+  else
+    whole_ = std::make_unique<WholeTables>(*training_);
+  data_ = open_data(run_, tokenizer_, training_->config.vocab, run_.out, resumed, group_,
+                    [&](uint64_t, uint64_t) { return !options_.interrupted(); });
   state_.run = run_.to_json();
   state_.data = data_.hashes;
-  require_same(state_.data.dump(), "the data or tokenizer", group_);
-  if (checkpoint) resume_from(*checkpoint);
+  require_same(state_.data.dump(-1, ' ', false, Json::error_handler_t::replace), "the data or tokenizer",
+               group_);
+  require_same(model_fields(training_->config).dump(), "the model", group_);
+  at_first([&] {
+    if (checkpoint)
+      resume_from(*checkpoint);
+    else
+      load_tables(run_, *training_, table_rows());
+  });
   copy_from_first(*training_, state_, group_);
-  if (group_.size() > 1) shards_ = std::make_unique<TableShards>(run_.optimiser.rows, *training_, group_);
   report_.open_log(run_.out / "log.jsonl", state_.log_bytes);
   if (checkpoint)
     report_.event({{"step", state_.step}, {"checkpoint", checkpoint->path.filename().string()}},
                   fmt::format("mneme-train: going on after step {} of {}", state_.step, run_.steps));
   if (group_.is_first()) {
     AtomicFile file(run_.out / "run.json");
-    file.write(state_.run.dump(1) + "\n");
+    file.write(state_.run.dump(1, ' ', false, Json::error_handler_t::replace) + "\n");
     file.commit();
   }
   flops_per_token_ = flops_per_token(training_->config, run_.data.length);
@@ -161,7 +188,7 @@ void Loop::resume_from(const CheckpointFolder& checkpoint) {
     require(saved.data.value(part, "") == state_.data.value(part, ""), ErrorCode::mismatch,
             "{} was trained on other data: the {} is not the one it began with", checkpoint.path.string(),
             std::string_view(part) == "train" ? "text of data.train" : part);
-  restore_checkpoint(checkpoint, *training_);
+  restore_checkpoint(checkpoint, *training_, table_rows());
   const Json run = state_.run, data = state_.data;
   state_ = saved;
   state_.run = run;
@@ -179,7 +206,7 @@ Tensor Loop::sequences(const DataOrder& order, uint64_t first, uint64_t count) c
 
 /// The rows that `inputs` read. All processes call it together.
 BatchRows Loop::touch(const Tensor& inputs) const {
-  return shards_ ? shards_->touch(*training_, inputs)
+  return shards_ ? shards_->touch(inputs)
                  : touch_rows(training_->config, training_->ids, training_->tables, inputs);
 }
 
@@ -194,7 +221,10 @@ double Loop::gradients(const Tensor& tokens, BatchRows& rows) {
     const Tensor part = training_->decoder->loss(
         inputs.narrow(0, first, count), targets.narrow(0, first, count), part_of(rows, first, count), pass());
     loss += part.item<double>() * weight;
-    if (!std::isfinite(loss)) break;
+    if (!std::isfinite(loss)) {
+      bad_pass_ = first;
+      break;
+    }
     (part * weight).backward();
   }
   return loss;
@@ -207,8 +237,8 @@ std::vector<Tensor> Loop::all_gradients(const BatchRows& rows) const {
     if (!value.grad().defined()) value.mutable_grad() = at::zeros_like(value.detach());
     out.push_back(value.grad());
   }
-  for (const auto& [table, layers] : rows)
-    for (const auto& [layer, touched] : layers) out.push_back(touched.rows.grad());
+  for_leaves(rows,
+             [&](const std::string&, const TouchedRows& touched) { out.push_back(touched.rows.grad()); });
   return out;
 }
 
@@ -219,20 +249,14 @@ void Loop::take_step() {
   const Tensor tokens = sequences(*data_.train, state_.sequence, share());
   const Tensor inputs = tokens.narrow(1, 0, tokens.size(1) - 1);
   BatchRows rows = touch(inputs);
-  Tensor loss = at::full({1}, gradients(tokens, rows), at::kDouble);
+  const Tensor loss = at::full({1}, gradients(tokens, rows), at::kDouble);
   group_.all_reduce_mean(loss);
   std::vector<Tensor> dense = all_gradients({});
   if (std::isfinite(loss.item<double>())) group_.all_reduce_mean(dense);
   const double norm = shards_ ? std::sqrt(std::pow(gradient_norm(dense), 2) + shards_->collect(rows))
                               : gradient_norm(all_gradients(rows));
-  if (!std::isfinite(loss.item<double>()) || !std::isfinite(norm)) {
-    report_.finish_line();
-    fail(ErrorCode::corrupt,
-         "step {}: the {} is not a finite number; it began in {}. The checkpoints before it stay; a lower "
-         "optimiser.lr or optimiser.clip may help",
-         step, std::isfinite(loss.item<double>()) ? "norm of the gradients" : "loss",
-         first_not_finite(*training_, inputs.to(device()), rows, pass()));
-  }
+  if (!std::isfinite(loss.item<double>()) || !std::isfinite(norm))
+    fail_at(step, loss.item<double>(), inputs, rows);
   update(norm, rows);
   state_.step = step;
   state_.sequence += run_.batch.global();
@@ -251,23 +275,42 @@ void Loop::take_step() {
   report_.step(report);
 }
 
+/// Ends a run whose loss or gradient is not finite, in all processes at once.
+void Loop::fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows) {
+  report_.finish_line();
+  std::string where;
+  if (bad_pass_) {
+    const int64_t count = std::min<int64_t>(run_.batch.sequences, inputs.size(0) - *bad_pass_);
+    where = first_not_finite(*training_, inputs.narrow(0, *bad_pass_, count).to(device()),
+                             part_of(rows, *bad_pass_, count), pass());
+  } else if (std::isfinite(loss)) {
+    where = first_gradient_not_finite(*training_, rows);
+  }
+  // Only the sequences of another process may show it.
+  for (const Tensor& found : group_.all_to_all(std::vector<Tensor>(group_.size(), bytes_of(where))))
+    if (where.empty()) where = text_of(found);
+  fail(ErrorCode::corrupt,
+       "step {}: the {} is not a finite number; it began in {}. The checkpoints before it stay; a new run "
+       "from one of them (\"model\": its folder) with a lower optimiser.lr or optimiser.clip may help",
+       step, std::isfinite(loss) ? "norm of the gradients" : "loss", where.empty() ? "their sum" : where);
+}
+
 void Loop::update(double norm, BatchRows& rows) {
   const double clip = run_.optimiser.clip;
   const double scale = clip > 0 && norm > clip ? clip / norm : 1.0;
   const double lr = run_.optimiser.lr * schedule_factor(run_.schedule, state_.step + 1, run_.steps);
   training_->optimiser->step(lr, scale);
   if (shards_) shards_->update(lr, scale);
-  for (auto& [table, layers] : shards_ ? BatchRows() : rows)
-    for (auto& [layer, touched] : layers)
-      if (touched.rows.grad().defined())
-        training_->row_optimisers.at(table).update(training_->tables.at(table).values(), touched.ids,
-                                                   touched.rows.grad(), lr, scale);
+  for_leaves(shards_ ? BatchRows() : rows, [&](const std::string& table, const TouchedRows& touched) {
+    if (touched.rows.grad().defined())
+      training_->row_optimisers.at(table).update(training_->tables.at(table).values(), touched.ids,
+                                                 touched.rows.grad(), lr, scale);
+  });
   for (const std::string& name : training_->parameters.names())
     training_->parameters.at(name).mutable_grad().reset();
 }
 
-/// True if the run should stop early.
-bool Loop::validate() {
+void Loop::validate() {
   const at::NoGradGuard no_graph;
   const auto start = Clock::now();
   const DataOrder& order = *data_.validation;
@@ -303,32 +346,39 @@ bool Loop::validate() {
                   state_.step, nats, std::exp(nats), bits, since(start)));
   require(std::isfinite(nats), ErrorCode::corrupt,
           "step {}: the validation loss is not a finite number; the checkpoints before it stay", state_.step);
-  return run_.early_stop.patience > 0 && state_.validations_without_gain >= run_.early_stop.patience;
+}
+
+/// Process 0 does `work`; the others hand it the rows of tables that it asks for.
+void Loop::at_first(const std::function<void()>& work) {
+  if (shards_)
+    shards_->serve(work);
+  else
+    work();
 }
 
 void Loop::write_samples() {
-  if (shards_) shards_->gather(*training_);
-  if (!group_.is_first()) return;
-  for (size_t i = 0; i < run_.samples.prompts.size(); ++i) {
-    const std::string& prompt = run_.samples.prompts[i];
-    const std::string text = sample_text(*training_, *tokenizer_.tokenizer, run_.samples, prompt,
-                                         run_.seed + state_.step * 1000003 + i);
-    report_.event({{"step", state_.step}, {"prompt", prompt}, {"sample", text}}, "  > " + prompt + text);
-  }
-  if (shards_) shards_->release(*training_);
+  const auto touch = [&](const Tensor& tokens) {
+    return shards_ ? shards_->touch_alone(tokens) : this->touch(tokens);
+  };
+  at_first([&] {
+    for (size_t i = 0; i < run_.samples.prompts.size(); ++i) {
+      const std::string& prompt = run_.samples.prompts[i];
+      const std::string text = sample_text(*training_, *tokenizer_.tokenizer, run_.samples, prompt,
+                                           run_.seed + state_.step * 1000003 + i, touch);
+      report_.event({{"step", state_.step}, {"prompt", prompt}, {"sample", text}}, "  > " + prompt + text);
+    }
+  });
 }
 
 void Loop::save() {
-  if (shards_) shards_->gather(*training_);
-  if (group_.is_first()) {
+  at_first([&] {
     state_.log_bytes = report_.sync_log();
-    const fs::path folder = save_checkpoint(run_.out, *training_, tokenizer_, state_, run_.save.keep);
+    const fs::path folder =
+        save_checkpoint(run_.out, *training_, table_rows(), tokenizer_, state_, run_.save.keep);
     report_.event({{"step", state_.step}, {"checkpoint", folder.filename().string()}}, "");
     write_curves(run_.out,
                  training_->config.name.empty() ? run_.out.filename().string() : training_->config.name);
-  }
-  if (shards_) shards_->release(*training_);
-  group_.barrier();
+  });
 }
 
 void Loop::finish(Ending ending) {

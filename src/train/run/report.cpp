@@ -27,13 +27,21 @@ std::string grouped(double number) {
   return digits;
 }
 
-void write_all(int fd, std::string_view text, const fs::path& path) {
+/// 0, or why it failed.
+int write_all(int fd, std::string_view text) {
   while (!text.empty()) {
     const ssize_t done = ::write(fd, text.data(), text.size());
     if (done < 0 && errno == EINTR) continue;
-    require(done > 0, ErrorCode::io, "cannot write {}: {}", path.string(), std::strerror(errno));
+    if (done <= 0) return errno;
     text.remove_prefix(static_cast<size_t>(done));
   }
+  return 0;
+}
+
+/// For people: unlike fmt::print, it does not throw where nobody reads.
+void put(const std::string& text) {
+  std::fputs(text.c_str(), stderr);
+  std::fflush(stderr);
 }
 
 }  // namespace
@@ -78,8 +86,14 @@ uint64_t Report::sync_log() {
 void Report::line(const OrderedJson& json) {
   if (!active_) return;
   const std::string text = json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
-  if (log_ >= 0) write_all(log_, text, log_path_);
-  if (json_) write_all(STDOUT_FILENO, text, "standard output");
+  const auto check = [](int problem, const std::string& name) {
+    require(problem == 0, ErrorCode::io, "cannot write {}: {}", name, std::strerror(problem));
+  };
+  if (log_ >= 0) check(write_all(log_, text), log_path_.string());
+  if (!json_ || reader_is_gone_) return;
+  const int problem = write_all(STDOUT_FILENO, text);
+  reader_is_gone_ = problem == EPIPE || problem == EIO;
+  if (!reader_is_gone_) check(problem, "standard output");
 }
 
 void Report::step(const StepReport& r) {
@@ -98,8 +112,7 @@ void Report::step(const StepReport& r) {
   said_ = true;
   last_ = now;
   const std::string text = progress_text(r, rate_);
-  fmt::print(stderr, "{}{}{}", terminal_ ? "\r\033[K" : "", text, terminal_ ? "" : "\n");
-  std::fflush(stderr);
+  put((terminal_ ? "\r\033[K" : "") + text + (terminal_ ? "" : "\n"));
   drawn_ = terminal_;
 }
 
@@ -111,7 +124,7 @@ void Report::event(const OrderedJson& json, const std::string& text) {
 void Report::say(const std::string& text) {
   if (quiet_) return;
   finish_line();
-  fmt::print(stderr, "{}\n", text);
+  put(text + "\n");
 }
 
 void Report::finish_line() {

@@ -24,7 +24,8 @@ struct StepReport {
   double mfu = 0;                // share of the measured rate of matrix products; 0: unknown
 };
 
-/// Not thread-safe.
+/// Nothing that is said to people fails: a terminal or a pipe that is gone must not cost a run what it has
+/// not saved. SIGPIPE must be ignored. Not thread-safe.
 class Report {
  public:
   /// `json`: lines on stdout; `quiet`: nothing for people. `active` false (all processes but the first) says
@@ -47,11 +48,13 @@ class Report {
   void say(const std::string& text);
   /// Ends the redrawn line.
   void finish_line();
+  /// Whether what reads standard output (with --json) has gone away; the log has all lines all the same.
+  bool reader_is_gone() const noexcept { return reader_is_gone_; }
 
  private:
   using Clock = std::chrono::steady_clock;
   bool json_, quiet_, active_, terminal_;
-  bool drawn_ = false, said_ = false;
+  bool drawn_ = false, said_ = false, reader_is_gone_ = false;
   int log_ = -1;
   fs::path log_path_;
   double rate_ = 0;  // tokens a second, smoothed

@@ -12,6 +12,8 @@ namespace {
 
 constexpr uint64_t kMostSteps = uint64_t{1} << 40;
 constexpr double kMostRate = 1e30;
+constexpr double kLeastEps = 1e-30;  // below, f32 may round it to 0, and a gradient of 0 moves by 0 / 0
+constexpr uint64_t kMostTokens = uint64_t{1} << 48;  // of a step
 constexpr size_t kMostPaths = 100000;
 
 template <class E>
@@ -101,7 +103,7 @@ RowOptimiserConfig read_rows(JsonFields fields) {
   out.type = read_word(fields, "type", kRowTypes, out.type);
   out.lr_scale = fields.number("lr_scale", 0.0, 1e6, out.lr_scale);
   out.betas = read_betas(fields, out.betas);
-  out.eps = fields.number("eps", 0.0, 1.0, out.eps);
+  out.eps = fields.number("eps", kLeastEps, 1.0, out.eps);
   fields.finish();
   return out;
 }
@@ -114,7 +116,7 @@ OptimiserConfig read_optimiser(JsonFields fields) {
   only_for(fields, "iterations", muon, "muon");
   out.lr = fields.number("lr", 0.0, kMostRate, out.lr);
   out.betas = read_betas(fields, out.betas);
-  out.eps = fields.number("eps", 0.0, 1.0, out.eps);
+  out.eps = fields.number("eps", kLeastEps, 1.0, out.eps);
   out.weight_decay = fields.number("weight_decay", 0.0, 1e3, out.weight_decay);
   out.clip = fields.number("clip", 0.0, kMostRate, out.clip);
   out.momentum = fields.number("momentum", 0.0, 0.9999, out.momentum);
@@ -201,6 +203,9 @@ RunConfig read_run(const Json& document, const fs::path& folder) {
   out.tokenizer = resolved(fields.string("tokenizer", ""), folder);
   out.data = read_data(fields.object("data"), folder);
   if (fields.has("batch")) out.batch = read_batch(fields.object("batch"));
+  require(out.batch.global() <= kMostTokens / out.data.length, ErrorCode::invalid_argument,
+          "batch.sequences x batch.accumulate x data.length is {} x {} x {}, which is too large",
+          out.batch.sequences, out.batch.accumulate, out.data.length);
   require(!(fields.has("steps") && fields.has("tokens")), ErrorCode::invalid_argument,
           "steps and tokens are both given, but say the same thing: keep one");
   require(fields.has("steps") || fields.has("tokens"), ErrorCode::invalid_argument,
@@ -208,6 +213,8 @@ RunConfig read_run(const Json& document, const fs::path& folder) {
   if (fields.has("tokens")) {
     const uint64_t tokens = fields.u64("tokens", 1, uint64_t{1} << 62), step = out.tokens_per_step();
     out.steps = (tokens + step - 1) / step;
+    require(out.steps <= kMostSteps, ErrorCode::invalid_argument,
+            "tokens is {}: {} steps of {} tokens, at most {} can be", tokens, out.steps, step, kMostSteps);
   } else {
     out.steps = fields.u64("steps", 1, kMostSteps);
   }
@@ -257,8 +264,6 @@ void RunConfig::check() const {
                     "trained",
                     data.length, model ? model->context : 0));
   wrong(optimiser.lr <= 0, "optimiser.lr must be above 0");
-  if (batch.global() > (uint64_t{1} << 62) / data.length)
-    fail(ErrorCode::invalid_argument, "batch.sequences x batch.accumulate x data.length is too large");
   wrong(device.empty(), "device is empty; \"cpu\" is the usual one");
 }
 

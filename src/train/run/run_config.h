@@ -153,7 +153,12 @@ double schedule_factor(const ScheduleConfig& schedule, uint64_t step, uint64_t s
 /// The first field (its path) in which `resumed` would compute other numbers than `saved`, or "". Fields that
 /// only watch (validate, samples, save, early_stop, threads, out, device) may differ; so may the number of
 /// steps and the schedule, as long as no step up to `done` had another learning rate. Data is compared by its
-/// checksums elsewhere, not by path. Both arguments are documents of to_json().
+/// checksums elsewhere, not by path; so is a model that is a path (first_difference_of_models). Both
+/// arguments are documents of to_json().
 std::string first_difference(const Json& saved, const Json& resumed, uint64_t done);
+/// What a model computes: to_json() without its name, which may be that of its folder.
+Json model_fields(const ModelConfig& model);
+/// The first of them ("model.norm.eps") in which two models differ, or "".
+std::string first_difference_of_models(const ModelConfig& saved, const ModelConfig& resumed);
 
 }  // namespace mneme::train

@@ -17,6 +17,7 @@ const std::set<std::string, std::less<>>& watching() {
 
 std::string differing(const Json& a, const Json& b, const std::string& path) {
   if (watching().contains(path) || a == b) return {};
+  if (path == "model" && (a.is_string() || b.is_string())) return {};
   const auto below = [&](const std::string& name) { return path.empty() ? name : path + "." + name; };
   if (a.is_object() && b.is_object()) {
     for (const auto& [key, value] : a.items()) {
@@ -63,6 +64,16 @@ std::string first_difference(const Json& saved, const Json& resumed, uint64_t do
     if (schedule_factor(before, step, steps_before) != schedule_factor(after, step, steps_after))
       return steps_before != steps_after ? "steps" : "schedule";
   return {};
+}
+
+Json model_fields(const ModelConfig& model) {
+  Json json = Json::parse(model.to_json());
+  json.erase("name");
+  return json;
+}
+
+std::string first_difference_of_models(const ModelConfig& saved, const ModelConfig& resumed) {
+  return differing(model_fields(saved), model_fields(resumed), "model");
 }
 
 }  // namespace mneme::train

@@ -6,9 +6,11 @@
 #include "core/fail.h"
 #include "core/thread_pool.h"
 #include "memory/engram_hash.h"
+#include "memory/pack.h"
 #include "train/blocks/model_files.h"
 #include "train/data/shard_build.h"
 #include "train/data/shards.h"
+#include "train/optimise/huge_tensor.h"
 
 namespace mneme::train {
 namespace {
@@ -47,8 +49,22 @@ at::Device device_of(const std::string& name) {
   }
 }
 
-/// Rows at their start, or those of the checkpoint that the model comes from.
-void make_tables(const RunConfig& run, const RunTokenizer& tokenizer, at::Device device, Training& out) {
+/// The file whose rows a table starts with, or "" for a model that is only described.
+fs::path start_of_table(const RunConfig& run, const std::string& name, const EngramTableConfig& table) {
+  if (run.model || is_description(run.model_path)) return {};
+  const fs::path folder =
+      fs::is_directory(run.model_path) ? run.model_path : fs::absolute(run.model_path).parent_path();
+  const fs::path pack = folder / table.file;
+  require(
+      fs::is_regular_file(pack), ErrorCode::not_found,
+      "{} reads the memory table \"{}\", but {} is not there; put its pack in that place, or describe the "
+      "model instead to begin with a new table",
+      run.model_path.string(), name, pack.string());
+  return pack;
+}
+
+/// How tokens become rows of the model's tables.
+void make_ids(const RunTokenizer& tokenizer, Training& out) {
   const auto& tables = out.config.tables;
   const bool classes =
       std::any_of(tables.begin(), tables.end(), [](const auto& entry) { return !entry.second.raw_ids; });
@@ -59,13 +75,15 @@ void make_tables(const RunConfig& run, const RunTokenizer& tokenizer, at::Device
               "model.tables.{}.compressed_vocab is {}, but the tokenizer has {} classes", name,
               table.compressed_vocab, out.map->classes());
   out.ids = make_table_ids(out.config, out.map);
-  for (const auto& [name, table] : tables) {
-    const fs::path pack = run.model_path / table.file;
-    const bool stored =
-        !run.model_path.empty() && !is_description(run.model_path) && fs::is_regular_file(pack);
-    RowTable rows = stored ? load_table(pack).rows
-                           : RowTable(out.ids.at(name).hash().rows(), table.head_dim,
-                                      table_seed(run.seed, name), kRowDeviation);
+}
+
+/// The tables of a run of one process, new ones at their first values.
+void make_tables(const RunConfig& run, at::Device device, Training& out) {
+  for (const auto& [name, table] : out.config.tables) {
+    const uint64_t count = out.ids.at(name).hash().rows();
+    RowTable rows = start_of_table(run, name, table).empty()
+                        ? RowTable(count, table.head_dim, table_seed(run.seed, name), kRowDeviation)
+                        : RowTable(huge_zeros({static_cast<int64_t>(count), int64_t{table.head_dim}}));
     if (!device.is_cpu()) rows = RowTable(rows.values().to(device));
     out.row_optimisers.emplace(std::piecewise_construct, std::forward_as_tuple(name),
                                std::forward_as_tuple(run.optimiser.rows, rows.rows(), rows.head_dim()));
@@ -116,7 +134,7 @@ fs::path tokenizer_path(const RunConfig& run) {
   return run.model_path;
 }
 
-std::unique_ptr<Training> make_training(const RunConfig& run, const RunTokenizer& tokenizer) {
+std::unique_ptr<Training> make_training(const RunConfig& run, const RunTokenizer& tokenizer, bool tables) {
   const at::Device device = device_of(run.device);
   auto out = std::make_unique<Training>();
   if (run.model || is_description(run.model_path)) {
@@ -132,10 +150,45 @@ std::unique_ptr<Training> make_training(const RunConfig& run, const RunTokenizer
   require(out->config.context == 0 || run.data.length <= out->config.context, ErrorCode::invalid_argument,
           "data.length is {}, but the model's context is {}", run.data.length, out->config.context);
   tokenizer.require_fits(out->config.vocab, tokenizer_path(run));
-  make_tables(run, tokenizer, device, *out);
+  make_ids(tokenizer, *out);
+  if (tables) make_tables(run, device, *out);
   out->optimiser = std::make_unique<Optimiser>(run.optimiser, out->parameters, out->config.tied);
   out->decoder = std::make_unique<Decoder>(out->config, out->parameters);
   return out;
+}
+
+std::unique_ptr<TableShards> make_table_shards(const RunConfig& run, const Training& training,
+                                               ProcessGroup& group) {
+  const at::Device device = device_of(run.device);
+  auto out = std::make_unique<TableShards>(run.optimiser.rows, training, group);
+  for (const auto& [name, table] : training.config.tables) {
+    const uint64_t rows = training.ids.at(name).hash().rows();
+    ShardedTable part =
+        start_of_table(run, name, table).empty()
+            ? ShardedTable(rows, table.head_dim, table_seed(run.seed, name), kRowDeviation, group)
+            : ShardedTable(huge_zeros({static_cast<int64_t>(own_rows(rows, group)), int64_t{table.head_dim}}),
+                           rows, group);
+    if (!device.is_cpu()) part = ShardedTable(part.own().to(device), rows, group);
+    out->add(name, std::move(part));
+  }
+  return out;
+}
+
+void load_tables(const RunConfig& run, const Training& training, TableRows& rows) {
+  for (const auto& [name, table] : training.config.tables) {
+    const fs::path pack = start_of_table(run, name, table);
+    if (pack.empty()) continue;
+    if (training.map && !table.raw_ids) {
+      const std::vector<std::byte> map = training.map->serialize();
+      const auto opened = Pack::open(pack);
+      require(std::ranges::equal(opened->token_map(), map), ErrorCode::mismatch,
+              "{} was made with another tokenizer than {}: the same text reads other rows", pack.string(),
+              tokenizer_path(run).string());
+    }
+    read_table(pack, table, [&, &name = name](uint64_t first, const Tensor& values) {
+      rows.write(name, "rows", first, values);
+    });
+  }
 }
 
 RunData open_data(const RunConfig& run, const RunTokenizer& tokenizer, uint32_t vocab, const fs::path& out,

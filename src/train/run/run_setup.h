@@ -8,8 +8,10 @@
 
 #include "train/data/data_order.h"
 #include "train/hosts/process_group.h"
+#include "train/hosts/table_shards.h"
 #include "train/run/run_config.h"
 #include "train/run/run_tokenizer.h"
+#include "train/run/table_rows.h"
 #include "train/run/training.h"
 
 namespace mneme::train {
@@ -18,10 +20,20 @@ namespace mneme::train {
 /// Error(invalid_argument) if neither is there.
 fs::path tokenizer_path(const RunConfig& run);
 
-/// Everything at its start. Tables hold N(0, 0.02); a table without a file name is saved as NAME.engram.
-/// Equal seeds give equal values. Throws Error: mismatch (tokenizer and model or table do not fit),
-/// invalid_argument (a device that there is not), and what loading a checkpoint throws.
-std::unique_ptr<Training> make_training(const RunConfig& run, const RunTokenizer& tokenizer);
+/// Everything at its start, but for tables that come from a checkpoint (load_tables). New tables hold
+/// N(0, 0.02); one without a file name is saved as NAME.engram. Equal seeds give equal values. `tables`
+/// false: none are made (make_table_shards does). Throws Error: mismatch (tokenizer and model or table do not
+/// fit), invalid_argument (a device that there is not), not_found (a checkpoint without the pack of its
+/// table), and what loading a checkpoint throws.
+std::unique_ptr<Training> make_training(const RunConfig& run, const RunTokenizer& tokenizer, bool tables);
+
+/// The tables of a run of several processes: each makes its own rows and no others.
+std::unique_ptr<TableShards> make_table_shards(const RunConfig& run, const Training& training,
+                                               ProcessGroup& group);
+
+/// Reads the rows of tables that come from a checkpoint into `rows`; process 0 does it. Throws
+/// Error(mismatch) for the pack of another table or tokenizer, and what Pack::open() throws.
+void load_tables(const RunConfig& run, const Training& training, TableRows& rows);
 
 struct RunData {
   std::unique_ptr<DataOrder> train, validation;  // validation may be null

@@ -7,7 +7,8 @@
 namespace mneme::train {
 
 std::string sample_text(const Training& training, const Tokenizer& tokenizer, const SamplesConfig& config,
-                        const std::string& prompt, uint64_t seed) {
+                        const std::string& prompt, uint64_t seed,
+                        const std::function<BatchRows(const Tensor& tokens)>& touch) {
   const at::NoGradGuard no_graph;
   std::vector<TokenId> ids = tokenizer.encode(prompt, {.add_special = true, .parse_special = false});
   if (ids.empty()) ids.push_back(std::max(0, tokenizer.eos()));  // a text begins after the end of another
@@ -22,9 +23,9 @@ std::string sample_text(const Training& training, const Tokenizer& tokenizer, co
   for (uint32_t i = 0; i < config.tokens && ids.size() < context; ++i) {
     const std::vector<int64_t> wide(ids.begin(), ids.end());
     const Tensor tokens = at::tensor(wide, at::kLong).unsqueeze(0);
-    const BatchRows rows = touch_rows(training.config, training.ids, training.tables, tokens);
-    const Tensor logits =
-        training.decoder->logits(tokens.to(device), rows)[0][-1].to(at::kCPU, at::kFloat).contiguous();
+    const Tensor logits = training.decoder->logits(tokens.to(device), touch(tokens))[0][-1]
+                              .to(at::kCPU, at::kFloat)
+                              .contiguous();
     const TokenId next = sampler.sample({logits.data_ptr<float>(), static_cast<size_t>(logits.numel())}, ids);
     if (std::binary_search(stops.begin(), stops.end(), next) || next == tokenizer.eos()) break;
     ids.push_back(next);

@@ -12,7 +12,7 @@ std::string run_identity(const RunConfig& run) {
   for (const char* const field : {"tokenizer", "threads", "device", "out"}) fields.erase(field);
   for (const char* const field : {"train", "validation"}) fields["data"].erase(field);
   if (!run.model) fields.erase("model");
-  const std::string text = fields.dump();
+  const std::string text = fields.dump(-1, ' ', false, Json::error_handler_t::replace);
   return fmt::format("config {:016x}", xxh3(std::as_bytes(std::span(text))));
 }
 

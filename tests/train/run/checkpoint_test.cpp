@@ -27,16 +27,18 @@ ModelConfig small(const std::string& format) {
                "memory": {"table": "facts", "layer_id": 1}}]})");
 }
 
-std::unique_ptr<Training> make(const ModelConfig& config, uint64_t seed) {
+std::unique_ptr<Training> make(const ModelConfig& config, uint64_t seed,
+                               const OptimiserConfig& optimiser = {}) {
   auto out = std::make_unique<Training>();
   out->config = config;
   out->parameters = Parameters::create(config, seed);
   out->ids = make_table_ids(config, nullptr);
   for (const auto& [name, table] : config.tables) {
     out->tables.emplace(name, RowTable(out->ids.at(name).hash().rows(), table.head_dim, seed, 0.02));
-    out->row_optimisers.emplace(name, RowOptimiser({}, out->ids.at(name).hash().rows(), table.head_dim));
+    out->row_optimisers.emplace(
+        name, RowOptimiser(optimiser.rows, out->ids.at(name).hash().rows(), table.head_dim));
   }
-  out->optimiser = std::make_unique<Optimiser>(OptimiserConfig{}, out->parameters, config.tied);
+  out->optimiser = std::make_unique<Optimiser>(optimiser, out->parameters, config.tied);
   out->decoder = std::make_unique<Decoder>(config, out->parameters);
   return out;
 }
@@ -52,10 +54,10 @@ double step(Training& training) {
   const Tensor loss = training.decoder->loss(tokens, tokens.roll(1, 1), rows);
   loss.backward();
   training.optimiser->step(1e-2);
-  for (auto& [table, layers] : rows)
-    for (auto& [layer, touched] : layers)
-      training.row_optimisers.at(table).update(training.tables.at(table).values(), touched.ids,
-                                               touched.rows.grad(), 1e-2);
+  for_leaves(rows, [&](const std::string& table, const TouchedRows& touched) {
+    training.row_optimisers.at(table).update(training.tables.at(table).values(), touched.ids,
+                                             touched.rows.grad(), 1e-2);
+  });
   for (const std::string& name : training.parameters.names())
     training.parameters.at(name).mutable_grad().reset();
   return loss.item<double>();
@@ -77,7 +79,11 @@ class CheckpointFiles : public ::testing::Test {
     state.sequence = at * 3;
     state.run = {{"seed", 1}};
     state.data = {{"train", "x"}};
-    return save_checkpoint(out_, training, tokenizer_, state, keep);
+    return save_checkpoint(out_, training, WholeTables(training), tokenizer_, state, keep);
+  }
+  static void restore(const CheckpointFolder& checkpoint, Training& training) {
+    WholeTables rows(training);
+    restore_checkpoint(checkpoint, training, rows);
   }
   std::optional<CheckpointFolder> newest() {
     return newest_checkpoint(out_, [this](const std::string& text) { warnings_.push_back(text); });
@@ -89,18 +95,24 @@ class CheckpointFiles : public ::testing::Test {
 };
 
 TEST_F(CheckpointFiles, EverythingComesBackToTheBit) {
-  for (const std::string format : {"f32", "bf16"}) {
+  OptimiserConfig plain, muon;
+  muon.type = OptimiserConfig::Type::muon;
+  muon.rows.type = RowOptimiserConfig::Type::scalar;
+  for (const auto& [format, optimiser] : {std::pair<std::string, OptimiserConfig>{"f32", plain},
+                                          {"bf16", plain},
+                                          {"f32", muon},
+                                          {"bf16", muon}}) {
     SCOPED_TRACE(format);
-    auto training = make(small(format), 1);
+    auto training = make(small(format), 1, optimiser);
     for (int i = 0; i < 3; ++i) step(*training);
     save(*training, 3);
-    auto other = make(small(format), 2);
+    auto other = make(small(format), 2, optimiser);
     const auto found = newest();
     ASSERT_TRUE(found);
     EXPECT_EQ(found->state.step, 3u);
     EXPECT_EQ(found->state.sequence, 9u);
     EXPECT_EQ(found->state.run.at("seed"), 1);
-    restore_checkpoint(*found, *other);
+    restore(*found, *other);
     EXPECT_TRUE(at::equal(other->tables.at("facts").values(), training->tables.at("facts").values()));
     for (int i = 0; i < 3; ++i) EXPECT_EQ(step(*training), step(*other)) << i;
     fs::remove_all(out_ / "step-00000003");
@@ -123,6 +135,18 @@ TEST_F(CheckpointFiles, DamageIsFoundAndTheOneBeforeIsTaken) {
     EXPECT_THAT(warnings_.back(), HasSubstr(name));
     std::ofstream(newer / name, std::ios::binary) << before;
   }
+  for (const char* const number : {"\"sequence\": 1", "\"seed\": 1", "\"log_bytes\": 0"}) {
+    const std::string before = read_text_file(newer / "state.json");
+    std::string after = before;
+    const size_t at = after.find(number);
+    ASSERT_NE(at, std::string::npos) << number;
+    after[at + std::strlen(number) - 1] ^= 2;  // another digit
+    std::ofstream(newer / "state.json", std::ios::binary) << after;
+    EXPECT_EQ(newest()->state.step, 3u) << number;
+    EXPECT_THAT(warnings_.back(), HasSubstr("state.json is damaged"));
+    std::ofstream(newer / "state.json", std::ios::binary) << before;
+  }
+  EXPECT_EQ(newest()->state.step, 4u);
   fs::remove(newer / "tokenizer.json");
   EXPECT_EQ(newest()->state.step, 3u);
   EXPECT_THAT(warnings_.back(), HasSubstr("tokenizer.json is missing"));
@@ -151,13 +175,80 @@ TEST_F(CheckpointFiles, TheNewestStayAndAStepIsReplaced) {
   EXPECT_EQ(read_text_file(out_ / "latest"), "step-00000004\n");
 }
 
+TEST_F(CheckpointFiles, ANewerOneThatWasLeftAsideTakesNobodysPlace) {
+  auto training = make(small("f32"), 1);
+  save(*training, 9);
+  fs::remove(out_ / "step-00000009/model.safetensors");
+  save(*training, 5, 1);
+  EXPECT_EQ(newest()->state.step, 5u);
+  save(*training, 6, 1);
+  EXPECT_EQ(newest()->state.step, 6u);
+  EXPECT_FALSE(fs::exists(out_ / "step-00000005"));
+  EXPECT_TRUE(fs::exists(out_ / "step-00000009"));
+}
+
+TEST_F(CheckpointFiles, ValuesThatNoRunCouldGoOnFromAreNotSaved) {
+  auto training = make(small("f32"), 1);
+  save(*training, 3, 1);
+  const at::NoGradGuard guard;
+  const auto refused = [&] {
+    try {
+      save(*training, 4, 1);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("saved");
+  };
+  Tensor values = training->tables.at("facts").values();
+  values[7][2] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(refused(), HasSubstr("step 4: the table facts is not finite"));
+  values[7][2] = 0;
+  Tensor weight = training->parameters.at("blk.1.ffn_up.weight").detach();
+  weight[3][3] = -std::numeric_limits<float>::infinity();
+  EXPECT_THAT(refused(), HasSubstr("step 4: the parameter blk.1.ffn_up.weight is not finite"));
+  weight[3][3] = 3e38f;
+  weight[3][4] = 3e38f;  // finite, though their sum is not
+  EXPECT_EQ(newest()->state.step, 3u);
+  EXPECT_FALSE(fs::exists(out_ / ".unfinished-step-00000004"));
+  EXPECT_EQ(refused(), "saved");
+}
+
+TEST(SharedRows, AreMovedOnceAStep) {
+  ModelConfig config = small("f32");
+  config.layers[0].memory = config.layers[1].memory;
+  auto training = make(config, 1);
+  const Tensor tokens = some_tokens();
+  const BatchRows rows = touch_rows(config, training->ids, training->tables, tokens);
+  EXPECT_TRUE(rows.at("facts").at(0).rows.is_same(rows.at("facts").at(1).rows));
+  int leaves = 0;
+  for_leaves(rows, [&](const std::string&, const TouchedRows&) { ++leaves; });
+  EXPECT_EQ(leaves, 1);
+  for (int i = 0; i < 3; ++i) step(*training);
+  EXPECT_EQ(training->row_optimisers.at("facts").state().at("touched").max().item<float>(), 3);
+}
+
 TEST_F(CheckpointFiles, OfAnotherModelIsRefused) {
   auto training = make(small("f32"), 1);
   save(*training, 3);
-  ModelConfig wider = small("f32");
-  wider.layers[0].ffn.hidden = 64;
-  auto other = make(wider, 1);
-  EXPECT_THROW(restore_checkpoint(*newest(), *other), Error);
+  const auto refused = [&](const ModelConfig& config, const OptimiserConfig& optimiser = {}) {
+    auto other = make(config, 1, optimiser);
+    try {
+      restore(*newest(), *other);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("restored");
+  };
+  ModelConfig changed = small("f32");
+  EXPECT_EQ(refused(changed), "restored");
+  changed.layers[0].ffn.hidden = 64;
+  EXPECT_THAT(refused(changed), HasSubstr("hidden\" differs"));
+  changed = small("f32");
+  changed.norm.eps *= 2;  // no tensor has another shape
+  EXPECT_THAT(refused(changed), HasSubstr("\"model.norm.eps\" differs"));
+  OptimiserConfig scalar;
+  scalar.rows.type = RowOptimiserConfig::Type::scalar;
+  EXPECT_THAT(refused(small("f32"), scalar), HasSubstr("is its row optimiser another one?"));
 }
 
 TEST(Diagnosis, NamesWhereItBegan) {
@@ -176,6 +267,22 @@ TEST(Diagnosis, NamesWhereItBegan) {
   training->parameters.at("blk.1.attn_q.weight").detach()[0][0] = 0;
   training->tables.at("facts").values().fill_(std::numeric_limits<float>::quiet_NaN());
   EXPECT_EQ(where(), "rows of the table facts");
+}
+
+TEST(Diagnosis, NamesTheGradientNearestToTheLoss) {
+  auto training = make(small("f32"), 1);
+  const Tensor tokens = some_tokens();
+  BatchRows rows = touch_rows(training->config, training->ids, training->tables, tokens);
+  training->decoder->loss(tokens, tokens.roll(1, 1), rows).backward();
+  EXPECT_EQ(first_gradient_not_finite(*training, rows), "");
+  const at::NoGradGuard guard;
+  rows.at("facts").at(1).rows.mutable_grad().fill_(std::numeric_limits<float>::infinity());
+  EXPECT_EQ(first_gradient_not_finite(*training, rows), "the gradient of rows of the table facts");
+  training->parameters.at("blk.0.attn_q.weight").mutable_grad()[0][0] =
+      std::numeric_limits<float>::quiet_NaN();
+  training->parameters.at("blk.0.attn_norm.weight").mutable_grad()[0] =
+      std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(first_gradient_not_finite(*training, rows), "the gradient of blk.0.attn_q.weight");
 }
 
 TEST(Flops, CountWhatMultiplies) {

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "mneme/error.h"
+#include "train/run/together.h"
 
 namespace mneme::train {
 namespace {
@@ -76,6 +77,27 @@ TEST(RunConfig, RefusesByPathWithTheNearestName) {
   EXPECT_THAT(with("/samples", Json{{"every", 3}}), HasSubstr("samples.prompts is empty"));
   EXPECT_THAT(with("/steps", -1), HasSubstr("steps is -1"));
   EXPECT_THAT(with("/mneme_train", 2), HasSubstr("mneme_train must be 1"));
+  EXPECT_THAT(with("/optimiser", Json{{"eps", 0}}),
+              HasSubstr("optimiser.eps is 0"));  // 0 / 0 without gradient
+  EXPECT_THAT(with("/optimiser", Json{{"rows", {{"eps", 1e-46}}}}), HasSubstr("optimiser.rows.eps is 1e-46"));
+}
+
+TEST(RunConfig, SizesThatMultiplyBeyondAllNumbersAreRefused) {
+  Json json = small();
+  json.erase("steps");
+  json["tokens"] = 1;
+  json["batch"] = {{"sequences", 1 << 20}, {"accumulate", 1 << 20}};
+  json["data"]["length"] = 1 << 24;  // 2^64 tokens a step
+  EXPECT_THAT(refused(json), HasSubstr("1048576 x 1048576 x 16777216, which is too large"));
+  json = small();
+  json.erase("steps");
+  json["tokens"] = uint64_t{1} << 62;
+  EXPECT_THAT(refused(json), HasSubstr("tokens is 4611686018427387904"));
+}
+
+TEST(RunConfig, NamesThatAreNoTextDoNotHurt) {
+  const RunConfig run = RunConfig::from_json(small().dump(), "/folder\xff", "run.json");
+  EXPECT_EQ(run_identity(run), run_identity(run));
 }
 
 TEST(Schedule, RisesAndFallsAsDescribed) {
@@ -108,6 +130,19 @@ TEST(RunConfig, AResumedRunMayWatchOtherwiseButNotLearnOtherwise) {
   EXPECT_EQ(changed("/steps", 200), "steps");  // the cosine would have been another
   EXPECT_EQ(changed("/steps", 200, 0), "");    // nothing was learned yet
   EXPECT_EQ(changed("/batch", Json{{"accumulate", 2}}), "batch.accumulate");
+}
+
+TEST(RunConfig, AModelThatIsAPathIsComparedByWhatItIs) {
+  const Json saved = parsed(small()).to_json();
+  Json json = small();
+  json["model"] = "other.json";
+  EXPECT_EQ(first_difference(saved, parsed(json).to_json(), 5), "");
+  const ModelConfig model = *parsed(small()).model;
+  ModelConfig changed = model;
+  changed.name = "renamed";
+  EXPECT_EQ(first_difference_of_models(model, changed), "");
+  changed.embedding_scale = 2;
+  EXPECT_EQ(first_difference_of_models(model, changed), "model.embedding_scale");
 }
 
 }  // namespace
