@@ -50,7 +50,8 @@ Running start(const std::string& scenario, uint32_t rank, uint32_t size, const S
   const std::string assignment = std::string(kVariable) + "=" + told;
   std::vector<char*> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
-    if (!std::string_view(*variable).starts_with("GTEST_")) variables.push_back(*variable);  // shards are this process's
+    if (!std::string_view(*variable).starts_with("GTEST_"))
+      variables.push_back(*variable);  // shards are this process's
   }
   variables.push_back(const_cast<char*>(assignment.c_str()));
   variables.push_back(nullptr);
