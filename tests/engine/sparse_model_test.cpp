@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <random>
 
 #include "core/file.h"
@@ -17,7 +18,7 @@ std::shared_ptr<const Model> sparse_model(int threads = 2, const std::string& na
   LoadOptions load;
   load.threads = threads;
   load.activation = Activation::float_;
-  return Model::load(std::string(MNEME_TEST_DATA) + "/mixers/" + name, load);
+  return Model::load(std::filesystem::path(MNEME_TEST_DATA) / "mixers" / name, load);
 }
 
 std::vector<TokenId> random_ids(size_t n, uint32_t seed) {
