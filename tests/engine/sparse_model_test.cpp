@@ -41,10 +41,10 @@ std::vector<float> copy(std::span<const float> x) {
 }
 
 void expect_reference(const std::string& name) {
-  const std::string folder = std::string(MNEME_TEST_DATA) + "/mixers/" + name + "/";
-  const Json json = parse_json(read_text_file(folder + "golden.json"), "golden.json");
+  const std::filesystem::path folder = std::filesystem::path(MNEME_TEST_DATA) / "mixers" / name;
+  const Json json = parse_json(read_text_file(folder / "golden.json"), "golden.json");
   const auto ids = json.at("ids").get<std::vector<TokenId>>();
-  const MappedFile file(folder + json.at("logits").get<std::string>(), LoadMode::read);
+  const MappedFile file(folder / json.at("logits").get<std::string>(), LoadMode::read);
   const auto* golden = reinterpret_cast<const float*>(file.bytes().data());
   const auto model = sparse_model(2, name);
   ASSERT_EQ(file.size(), ids.size() * model->config().vocab * sizeof(float));
