@@ -88,13 +88,16 @@ class Runs(unittest.TestCase):
         self.assertEqual(code, 0, said)
         return train_fixture.losses(self.top / name)
 
-    def assert_close(self, many, one, tolerance=1e-5):
+    def assert_close(self, many, one):
+        """Only the order of sums may differ. Up to step 10 that is a matter of the last bits; later the memory's signed root, whose slope
+        has no bound at zero, makes them grow."""
         self.assertEqual(many[0].keys(), one[0].keys())
         for step, (loss, norm) in one[0].items():
+            tolerance = 1e-6 if step <= 10 else 2e-3
             self.assertLess(abs(many[0][step][0] / loss - 1), tolerance, f"loss of step {step}")
-            self.assertLess(abs(many[0][step][1] / norm - 1), 100 * tolerance, f"gradient norm of step {step}")
+            self.assertLess(abs(many[0][step][1] / norm - 1), 20 * tolerance, f"gradient norm of step {step}")
         for step, loss in one[1].items():
-            self.assertLess(abs(many[1][step] / loss - 1), tolerance, f"validation at step {step}")
+            self.assertLess(abs(many[1][step] / loss - 1), 2e-3, f"validation at step {step}")
 
 
 class Processes(Runs):
@@ -167,7 +170,7 @@ class Processes(Runs):
     def test_no_process_holds_a_whole_table(self):
         # 38 MB of rows and 88 MB of their optimiser's state: at the start, in training, for samples and while a checkpoint is written.
         model = train_fixture.MODEL | {"tables": {"facts": train_fixture.MODEL["tables"]["facts"] | {"head_dim": 64, "base_rows": [37501, 37511]}}}
-        train_fixture.write_run(self.top, **(RUN | {"model": model, "steps": 2, "validate": None, "save": {"every": 0}, "samples": {"every": 2, "prompts": ["the"], "tokens": 3}}))
+        train_fixture.write_run(self.top, **(RUN | {"model": model, "steps": 2, "schedule": {"type": "constant", "warmup": 0}, "validate": None, "save": {"every": 0}, "samples": {"every": 2, "prompts": ["the"], "tokens": 3}}))
         peaks = []
         for n in (1, 2):
             process = self.start("--out", self.top / f"{n}", "--processes", n)
