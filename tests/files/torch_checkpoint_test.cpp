@@ -84,9 +84,9 @@ void expect_as_torch_reads(const std::string& name) {
   for (size_t i = 0; i < source->tensors().size(); ++i) {
     const auto& expected = golden["tensors"][i];
     const TensorInfo& tensor = source->tensors()[i];
-    EXPECT_EQ(tensor.name, expected["name"]);
+    EXPECT_EQ(tensor.name, expected["name"].get<std::string>());
     EXPECT_EQ(tensor.shape, expected["shape"].get<std::vector<uint64_t>>()) << tensor.name;
-    ASSERT_EQ(tensor.type, types.at(expected["dtype"])) << tensor.name;
+    ASSERT_EQ(tensor.type, types.at(expected["dtype"].get<std::string>())) << tensor.name;
     const auto values = expected["values"].get<std::vector<double>>();
     const Bytes data = source->data(tensor);
     const size_t size = dtype_info(tensor.type).block_bytes;
