@@ -34,6 +34,7 @@ inline void size_activations(const InputForms& forms, int64_t rows, int64_t cols
 inline void prepare_row(const InputForms& forms, const float* x, int64_t row, int64_t cols,
                         Activations& out) {
   if (forms.int8 || forms.rounded) quantize_blocks(x, row, cols, 0, cols / kBlock, out.q);
+  if (!forms.floats && !forms.rounded) return;  // out.f has no room
   float* f = out.f.data() + row * cols;
   if (forms.floats) std::copy_n(x, cols, f);
   if (forms.rounded) {
