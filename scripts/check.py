@@ -256,7 +256,7 @@ def stage_tsan(files, counts):
     folder = build("tsan", counts, [f"{name}_tests" for name in THREADED_FOLDERS])
     if folder:
         run_gtests([folder / "bin" / f"{name}_tests" for name in THREADED_FOLDERS], "tsan.", counts, THREADED,
-                   {"TSAN_OPTIONS": "halt_on_error=0"}, shards=1)
+                   {"TSAN_OPTIONS": f"halt_on_error=0:suppressions={TOP}/tests/tsan.supp"}, shards=1)
 
 
 def stage_fuzz(files, counts):
