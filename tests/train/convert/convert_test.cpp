@@ -85,7 +85,7 @@ TEST(Convert, WindowIsTheOriginalUpToItsLength) {
   EXPECT_EQ(windowed.config.layers[1].mixer.sinks, 2u);
   const Tensor tokens = some_tokens(2, 60);
   const Tensor want = logits(original, tokens), got = logits(windowed, tokens);
-  EXPECT_LT((got - want).narrow(1, 0, 24).abs().max().item<double>(), 1e-6);
+  EXPECT_LT((got - want).narrow(1, 0, 24).abs().max().item<double>(), 2e-5);
   EXPECT_GT((got - want).narrow(1, 30, 30).abs().max().item<double>(), 1e-4);
 }
 
