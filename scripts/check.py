@@ -31,7 +31,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 BUILD = TOP / "build"
 STAMPS = BUILD / "check"
 JOBS = os.cpu_count() or 1
-FUZZ_SECONDS = 10
+FUZZ_SECONDS = 8
 # Tests that use more than one thread, by the words their names carry.
 THREADED = "*Thread*:*Concurren*:*Parallel*:*Barrier*:*Engine*:*Batch*:*Cancel*"
 THREADED_FOLDERS = ("core", "memory", "engine")
@@ -111,13 +111,34 @@ def input_hash(files, extra):
 # ---- building and running --------------------------------------------------------------------------------------
 
 
+def build_command(preset, targets):
+    script = 'source "$1/scripts/lib.sh"; MNEME_PRESET=$2; shift 2; build_targets "$MNEME_PRESET" "$@"'
+    return ["bash", "-c", script, "bash", str(TOP), preset, *targets]
+
+
+due = set()  # stages that this run will not skip
+ASAN_TARGETS = ["unit_tests", "fuzz_targets"]
+background = None  # a build that goes on beside tests that mostly wait
+
+
+def build_beside(preset, targets):
+    """Starts a build with what the running tests leave of the processors. Nobody looks at its end:
+    the stage that needs it builds again, finds it done or sees what went wrong."""
+    global background
+    with open(STAMPS / f"{preset}-beside.log", "w") as out:
+        background = subprocess.Popen(["nice", "-n", "10", *build_command(preset, targets)], stdin=subprocess.DEVNULL, stdout=out,
+                                      stderr=subprocess.STDOUT)
+
+
 def build(preset, counts, targets=()):
-    """Builds a preset; a failure is one failed case and returns False."""
-    (BUILD / "check").mkdir(parents=True, exist_ok=True)
+    """Builds a preset; a failure is one failed case and returns None."""
+    global background
+    if background:
+        background.wait()
+        background = None
     log = STAMPS / f"{preset}-build.log"
     folder = BUILD / preset
-    script = 'source "$1/scripts/lib.sh"; MNEME_PRESET=$2; shift 2; build_targets "$MNEME_PRESET" "$@"'
-    built = run(["bash", "-c", script, "bash", str(TOP), preset, *targets], log=log)
+    built = run(build_command(preset, targets), log=log)
     if built.returncode:
         counts.fail(f"{preset} build", tail(log))
         return None
@@ -227,6 +248,8 @@ def stage_release(files, counts):
     folder = build("release", counts)
     if not folder:
         return
+    if "asan" in due:
+        build_beside("asan", ASAN_TARGETS)
     report = STAMPS / "release.xml"
     report.unlink(missing_ok=True)
     run(["ctest", "-j", str(JOBS), "-LE", "one_process", "--output-junit", str(report), "--test-output-size-passed", "10000000",
@@ -246,7 +269,7 @@ def stage_package(files, counts):
 
 
 def stage_asan(files, counts):
-    folder = build("asan", counts, ["unit_tests"])
+    folder = build("asan", counts, ASAN_TARGETS)
     if folder:
         run_gtests(sorted(folder.glob("bin/*_tests")), "asan.", counts,
                    environment={"ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1", "UBSAN_OPTIONS": "print_stacktrace=1"})
@@ -260,7 +283,7 @@ def stage_tsan(files, counts):
 
 
 def stage_fuzz(files, counts):
-    folder = build("asan", counts, ["fuzz_targets"])
+    folder = build("asan", counts, ASAN_TARGETS)
     if not folder:
         return
     targets = sorted(folder.glob("fuzz/*_fuzz"))
@@ -386,11 +409,13 @@ def main():
 
     STAMPS.mkdir(parents=True, exist_ok=True)
     files, environment = repository_files(), environment_text()
+    keys = {stage: stage_inputs(stage, files, environment) for stage in chosen}
+    due.update(s for s in chosen if args.all or not remembered(s, keys[s]))
     passed = failed = skipped = 0
     began = time.monotonic()
     for stage in chosen:
-        key = stage_inputs(stage, files, environment)
-        saved = None if args.all else remembered(stage, key)
+        key = keys[stage]
+        saved = None if stage in due else remembered(stage, key)
         counts = Counts()
         if saved:
             counts.passed, counts.skipped = saved["passed"], [tuple(s) for s in saved["skipped"]]
