@@ -21,10 +21,10 @@ std::vector<Verb>& sub_registry() {
 }
 
 // Options that say what to do now, not how the user likes it: a forgotten variable must not change them.
-constexpr std::array<std::string_view, 21> kInputs = {
-    "help",    "version", "prompt", "ids",    "text",  "all",    "model",
-    "stop",    "output",  "gen",    "depth",  "force", "config", "plot",
-    "answers", "session", "steps",  "resume", "out",   "recipe", "restart"};
+constexpr std::array<std::string_view, 27> kInputs = {
+    "help", "version", "prompt",  "ids",    "text",   "all",       "model",   "stop",       "output",
+    "gen",  "depth",   "force",   "config", "plot",   "answers",   "session", "steps",      "resume",
+    "out",  "recipe",  "restart", "file",   "raster", "histogram", "layer",   "projection", "nir"};
 
 }  // namespace
 

@@ -50,7 +50,8 @@ class SessionImpl {
   std::vector<float> logits;  // of the last append
   size_t last_logits = 0;     // index in `logits` of the row after the last token
   bool has_logits = false;
-  BlockHook* block_hook = nullptr;  // of tests; must outlive the calls that it sees
+  BlockHook* block_hook = nullptr;         // of tests; must outlive the calls that it sees
+  ProjectionObserver* observer = nullptr;  // likewise, of whoever looks inside; forks do not inherit it
 
   void check_ids(std::span<const TokenId> ids) const;
   void check_room(uint64_t n) const;

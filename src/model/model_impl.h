@@ -100,9 +100,12 @@ struct ModelImpl {
   ModelBytes bytes;
   uint64_t bytes_per_token = 0;
   Plan plan;
-  std::string load_choices;  // that change results: another --type or --activation makes another model
+  const Plan& probed_plan() const;  // the same with probes, compiled when somebody first looks; thread-safe
+  std::string load_choices;         // that change results: another --type or --activation makes another model
   mutable std::mutex hash_mutex;
   mutable std::string hash;
+  mutable std::once_flag probed_once;
+  mutable Plan probed;
 
   const MixerConfig& mixer_config(size_t mixer) const {
     return config.layers[mixers[mixer].layer].mixer.branches()[mixers[mixer].branch];

@@ -6,14 +6,36 @@
 
 #include "model/config_names.h"
 #include "model/model_impl.h"
+#include "model/projection_probe.h"
 #include "model/stage_parts.h"
 #include "model/stages.h"
 
 namespace mneme {
 namespace {
 
-void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
+// Puts a probe before the projections of each input, in the order of probe_sites(); without observers,
+// nothing.
+class Probes {
+ public:
+  Probes(const ModelImpl& model, bool wanted) : model_(model), wanted_(wanted) {
+    if (wanted) sites_ = probe_sites(model);
+  }
+  void add(std::vector<StagePtr>& list, const AttentionParts* parts = nullptr) {
+    if (!wanted_) return;
+    list.push_back(make_probe_stage(model_, next_, sites_[next_], parts));
+    ++next_;
+  }
+
+ private:
+  const ModelImpl& model_;
+  const bool wanted_;
+  std::vector<ProbeSite> sites_;
+  size_t next_ = 0;
+};
+
+void add_decode_mixer(const ModelImpl& model, size_t mixer, Probes& probes, std::vector<StagePtr>& list) {
   list.push_back(make_decode_qkv_stage(model, mixer));
+  probes.add(list);  // after the projections, which memory reads may accompany; their input is still there
   const MixerConfig& config = model.mixer_config(mixer);
   const bool sparse = config.type == MixerType::sparse;
   if (sparse) list.push_back(make_decode_choose_stage(model, mixer));
@@ -21,10 +43,12 @@ void add_decode_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr
                                    : sparse           ? make_decode_sparse_stage(model, mixer)
                                                       : make_decode_attention_stage(model, mixer);
   list.push_back(std::move(attention.stage));
+  probes.add(list, &attention.parts);
   list.push_back(make_decode_output_stage(model, mixer, attention.parts));
 }
 
-void add_prefill_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePtr>& list) {
+void add_prefill_mixer(const ModelImpl& model, size_t mixer, Probes& probes, std::vector<StagePtr>& list) {
+  probes.add(list);
   list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::mixer));
   list.push_back(make_prefill_qkv_stage(model, mixer));
   const MixerConfig& config = model.mixer_config(mixer);
@@ -39,27 +63,32 @@ void add_prefill_mixer(const ModelImpl& model, size_t mixer, std::vector<StagePt
     list.push_back(make_prefill_store_stage(model, mixer));
     list.push_back(make_prefill_attention_stage(model, mixer));
   }
+  probes.add(list);
   list.push_back(make_prefill_prepare_stage(model, mixer, PrefillInput::attention));
   list.push_back(make_prefill_output_stage(model, mixer));
 }
 
 // `mixer`: index of the layer's first mixer.
-void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, std::vector<StagePtr>& list) {
+void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, Probes& probes,
+               std::vector<StagePtr>& list) {
   const LayerWeights& w = model.layers[layer];
   const LayerConfig& config = model.config.layers[layer];
   if (w.memory) add_memory_stages(model, layer, decode, list);
   const size_t first = list.size();  // of a mixer's stages: the projections
   for (size_t i = mixer; i < mixer + w.mixers.size(); ++i)
-    decode ? add_decode_mixer(model, i, list) : add_prefill_mixer(model, i, list);
+    decode ? add_decode_mixer(model, i, probes, list) : add_prefill_mixer(model, i, probes, list);
   if (decode) list[first] = with_memory_start(model, static_cast<int64_t>(layer), std::move(list[first]));
   if (config.mixer.type == MixerType::parallel) list.push_back(make_branches_stage(model, layer));
   if (config.post_norm) list.push_back(make_post_norm_stage(model, w.post_attn_norm));
+  probes.add(list);
   if (decode) {
     list.push_back(make_decode_gated_stage(model, layer));
+    probes.add(list);
     list.push_back(make_decode_down_stage(model, layer));
   } else {
     list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::ffn));
     list.push_back(make_prefill_gated_stage(model, layer));
+    probes.add(list);
     list.push_back(make_prefill_prepare_stage(model, layer, PrefillInput::hidden));
     list.push_back(make_prefill_down_stage(model, layer));
   }
@@ -122,16 +151,17 @@ bool one_row_each(const Step& step) {
 
 }  // namespace
 
-Plan compile_plan(const ModelImpl& model) {
+Plan compile_plan(const ModelImpl& model, bool probes) {
   check_runnable(model);
   Plan plan;
   if (!model.memory_layers.empty()) plan.prefill.push_back(make_memory_start_stage(model));
   plan.decode.push_back(with_memory_start(model, -1, make_embed_stage(model)));
   plan.prefill.push_back(make_embed_stage(model));
   size_t mixer = 0;
+  Probes decode_probes(model, probes), prefill_probes(model, probes);
   for (size_t layer = 0; layer < model.layers.size(); ++layer) {
-    add_layer(model, layer, mixer, true, plan.decode);
-    add_layer(model, layer, mixer, false, plan.prefill);
+    add_layer(model, layer, mixer, true, decode_probes, plan.decode);
+    add_layer(model, layer, mixer, false, prefill_probes, plan.prefill);
     mixer += model.layers[layer].mixers.size();
   }
   plan.decode.push_back(make_head_stage(model));
@@ -141,9 +171,17 @@ Plan compile_plan(const ModelImpl& model) {
   return plan;
 }
 
+const Plan& ModelImpl::probed_plan() const {
+  std::call_once(probed_once, [this] { probed = compile_plan(*this, true); });
+  return probed;
+}
+
 bool run_step(ThreadPool& pool, Step& step) {
   const bool decode = one_row_each(step);
-  const auto& stages = decode ? step.model.plan.decode : step.model.plan.prefill;
+  const bool watched = std::any_of(step.slices.begin(), step.slices.end(),
+                                   [](const Slice& slice) { return slice.observer != nullptr; });
+  const Plan& plan = watched ? step.model.probed_plan() : step.model.plan;
+  const auto& stages = decode ? plan.decode : plan.prefill;
   size_workspace(step.model, step, decode);
   Workspace& ws = step.workspace;
   ws.failed = false;

@@ -31,6 +31,7 @@ inline constexpr int64_t kMaxDecodeRows = 8;
 
 struct ModelImpl;
 class BlockHook;
+class ProjectionObserver;
 
 /// Consecutive rows of a step that belong to one sequence.
 struct Slice {
@@ -41,6 +42,7 @@ struct Slice {
   std::span<const TokenId> before =
       {};                           // tokens of the sequence before the first row; memories look back on them
   BlockHook* block_hook = nullptr;  // sees and changes what sparse mixers choose; null but in tests
+  ProjectionObserver* observer = nullptr;  // sees what projections read; null: nobody looks
 };
 
 /// Activations in the forms that the products of a stage ask for.
@@ -136,12 +138,14 @@ struct Plan {
   std::vector<std::unique_ptr<Stage>> decode, prefill;
 };
 
-Plan compile_plan(const ModelImpl& model);
+/// `probes`: with the stages that show inputs to a ProjectionObserver.
+Plan compile_plan(const ModelImpl& model, bool probes = false);
 
-/// Walks the decode list if every slice has one row and there are at most kMaxDecodeRows, else the prefill
-/// list. Returns false if it was cancelled (the sequences' caches then hold unfinished rows beyond their
-/// positions, which the next pass overwrites). Throws what a stage could not do: Error(io) if a memory's rows
-/// cannot be read; the sequences are then as after a cancellation.
+/// Walks, of the plan with probes if a slice has an observer, the decode list if every slice has one row and
+/// there are at most kMaxDecodeRows, else the prefill list. Returns false if it was cancelled (the sequences'
+/// caches then hold unfinished rows beyond their positions, which the next pass overwrites). Throws what a
+/// stage could not do: Error(io) if a memory's rows cannot be read; the sequences are then as after a
+/// cancellation.
 bool run_step(ThreadPool& pool, Step& step);
 
 }  // namespace mneme

@@ -72,6 +72,12 @@ StagePtr make_memory_commit_stage(const ModelImpl& model);
 /// Sizes the memory buffers of a step.
 void size_memory(const ModelImpl& model, const Step& step);
 
+// stages_probe.cpp: shows the input of a site to observers. `parts`: of the attention before an output
+// projection at decode, else null.
+struct ProbeSite;
+StagePtr make_probe_stage(const ModelImpl& model, size_t index, const ProbeSite& site,
+                          const AttentionParts* parts = nullptr);
+
 // stages_prefill.cpp
 enum class PrefillInput {
   mixer,

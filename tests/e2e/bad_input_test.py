@@ -21,7 +21,7 @@ def verbs_on(model, text_file):
     """A working command line of every verb that loads a model."""
     return [("generate", model, "-p", "x", "-n", "1"), ("tokenize", model, "x"), ("detokenize", model, "--ids", "5"),
             ("logits", model, "--ids", "5"), ("perplexity", model, text_file, "--ctx", "8"),
-            ("bench", model, "--prompt", "1", "--gen", "1", "--repeat", "1"), ("inspect", model)]
+            ("bench", model, "--prompt", "1", "--gen", "1", "--repeat", "1"), ("inspect", model), ("spikes", model, "-p", "x")]
 
 
 class BadInput(unittest.TestCase):

@@ -1,0 +1,391 @@
+// `mneme spikes`: the spikes that a text causes in a model, as figures and pictures; src/eval/spike_report.h
+// and docs/spikes.md say what is counted.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+#include "cli/input.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/signals.h"
+#include "cli/suggest.h"
+#include "cli/terminal.h"
+#include "cli/verb.h"
+#include "core/fail.h"
+#include "core/file.h"
+#include "eval/spike_pictures.h"
+#include "eval/spike_report.h"
+
+namespace mneme::cli {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  ModelOptions model;
+  SessionFlags session;
+  std::string prompt, file, ids;
+  SpikeRule rule;
+  uint32_t window = 512, steps = 3;
+  uint64_t tokens = 0;
+  std::string raster, histogram, layer, projection, coding = "bidirectional";
+  uint32_t draw_tokens = 16, draw_neurons = 128;
+
+  bool records() const { return !raster.empty(); }
+};
+
+SpikeCode coding(const Options& options) {
+  const auto code = spike_code_from(options.coding);
+  if (code) return *code;
+  std::vector<std::string> names;
+  for (const SpikeCode known : kSpikeCodes) names.emplace_back(to_string(known));
+  throw UsageError(fmt::format("--coding: there is no coding \"{}\"; it is one of {}{}",
+                               options.coding.substr(0, 40), fmt::join(names, ", "),
+                               did_you_mean(options.coding, names)));
+}
+
+std::optional<size_t> layer_of(const Options& options) {
+  if (options.layer.empty()) return std::nullopt;
+  const auto numbers = number_list(options.layer, "--layer", 0, (1u << 20));
+  if (numbers.size() != 1) throw UsageError("--layer takes one number");
+  return numbers[0];
+}
+
+std::vector<std::string> projections_of(const Options& options) {
+  std::vector<std::string> names;
+  for (size_t at = 0; at < options.projection.size();) {
+    const size_t comma = std::min(options.projection.find(',', at), options.projection.size());
+    names.push_back(options.projection.substr(at, comma - at));
+    at = comma + 1;
+  }
+  return names;
+}
+
+// What is wrong with a file's name is said before the work.
+void check_outputs(const Options& options) {
+  for (const auto& [option, path] :
+       {std::pair("--raster", options.raster), {"--histogram", options.histogram}}) {
+    if (path.empty()) continue;
+    try {
+      picture_format(path);
+    } catch (const Error& error) {
+      throw UsageError(fmt::format("{} {}", option, error.what()));
+    }
+    const fs::path folder = fs::path(path).parent_path();
+    require(folder.empty() || fs::is_directory(folder), ErrorCode::not_found, "there is no folder {}",
+            folder.string());
+    require(!fs::is_directory(path), ErrorCode::io, "cannot write {}: it is a folder", path);
+  }
+}
+
+std::vector<TokenId> text_ids(const Options& options, const Model& model) {
+  std::vector<TokenId> ids;
+  if (!options.ids.empty()) {
+    ids = ids_argument(options.ids);
+    check_ids(ids, model.config().vocab);
+  } else {
+    const std::string text = text_argument(options.file.empty() ? options.prompt : "@" + options.file);
+    if (text.empty()) throw UsageError("the text is empty: there is nothing to fire at");
+    ids = model.tokenizer().encode(text, {.add_special = true, .parse_special = false});
+  }
+  if (options.tokens > 0 && ids.size() > options.tokens) ids.resize(options.tokens);
+  return ids;
+}
+
+TokenId opening_token(const Model& model) {
+  if (!model.has_tokenizer()) return -1;
+  const auto opening = model.tokenizer().encode("", {.add_special = true, .parse_special = false});
+  return !opening.empty() && opening.front() == model.tokenizer().bos() ? opening.front() : -1;
+}
+
+/// Neighbours in the report that read the same input.
+struct Input {
+  size_t layer;
+  std::string names;  // "q, k, v"
+  std::shared_ptr<const SpikeHistogram> histogram;
+};
+std::vector<Input> inputs_of(const SpikeReport& report) {
+  std::vector<Input> inputs;
+  for (const ProjectionSpikes& p : report.projections) {
+    if (!inputs.empty() && inputs.back().histogram == p.histogram)
+      inputs.back().names += ", " + p.name;
+    else
+      inputs.push_back({p.layer, p.name, p.histogram});
+  }
+  return inputs;
+}
+
+std::vector<SpikePanel> panels_of(const SpikeReport& report, std::optional<size_t> layer) {
+  std::vector<SpikePanel> panels;
+  for (const Input& input : inputs_of(report)) {
+    if (layer && input.layer != *layer) continue;
+    auto at = std::find_if(panels.begin(), panels.end(),
+                           [&](const SpikePanel& p) { return p.name == input.names; });
+    if (at == panels.end()) at = panels.insert(panels.end(), {input.names, {}});
+    at->histogram.add(*input.histogram);
+  }
+  return panels;
+}
+
+void save(const std::string& path, const std::string& content) {
+  AtomicFile out{fs::path(path)};
+  out.write(content);
+  out.commit();
+}
+
+void draw(const Options& options, const Model& model, const SpikeReport& report) {
+  const SpikeCode code = coding(options);
+  if (!options.raster.empty())
+    save(options.raster,
+         spike_raster(report.records.front(), code, options.draw_neurons, picture_format(options.raster)));
+  if (options.histogram.empty()) return;
+  const auto layer = layer_of(options);
+  const std::string name =
+      model.config().name.empty() ? fs::path(model.path()).filename().string() : model.config().name;
+  const std::string title =
+      fmt::format("{}, k = {}{}", name, options.rule.k, layer ? fmt::format(", layer {}", *layer) : "");
+  save(options.histogram,
+       spike_histograms(title, panels_of(report, layer), code, picture_format(options.histogram)));
+}
+
+// ---- figures
+
+struct Figure {
+  const char* json;
+  const char* heading;
+  double (*of)(const SpikeHistogram&, int64_t steps);
+  const char* format;
+  double scale;
+};
+constexpr Figure kFigures[] = {
+    {"silent", "silent %", [](const SpikeHistogram& h, int64_t) { return h.silent(); }, "{:.1f}", 100},
+    {"mean_abs", "E|s|", [](const SpikeHistogram& h, int64_t) { return h.mean_size(); }, "{:.2f}", 1},
+    {"popcount", "popcount", [](const SpikeHistogram& h, int64_t) { return h.popcount(); }, "{:.2f}", 1},
+    {"slot_sparsity", "free slots %",
+     [](const SpikeHistogram& h, int64_t steps) { return h.slot_sparsity(steps); }, "{:.1f}", 100},
+    {"silent_windows", "windows %",
+     [](const SpikeHistogram& h, int64_t steps) { return h.window_spikes(steps)[0]; }, "{:.1f}", 100},
+    {"le7", "|s|<=7 %", [](const SpikeHistogram& h, int64_t) { return h.at_most_seven(); }, "{:.1f}", 100},
+};
+
+double mean(const SpikeReport& report, const Figure& figure, int64_t steps) {
+  return report.mean([&](const ProjectionSpikes& p) { return figure.of(*p.histogram, steps); });
+}
+
+// What the counts of the whole model take in each code.
+struct CodeCost {
+  SpikeCode code;
+  std::string why_not;  // empty: it can hold them
+  int64_t steps = 0;
+  double spikes = 0;
+};
+std::vector<CodeCost> code_costs(const SpikeHistogram& all) {
+  std::vector<CodeCost> costs;
+  for (const SpikeCode code : kSpikeCodes) {
+    CodeCost cost{code, "", 0, 0};
+    if (is_unsigned(code) && all.least() < 0) {
+      cost.why_not = "cannot hold negative counts";
+    } else {
+      cost.steps = spike_steps(code, all.least(), all.most());
+      for (const auto& [spikes, n] : all.spikes_per_value(code, cost.steps))
+        cost.spikes +=
+            static_cast<double>(spikes) * static_cast<double>(n) / static_cast<double>(all.values());
+    }
+    costs.push_back(cost);
+  }
+  return costs;
+}
+
+Json counts_json(const SpikeHistogram& histogram) {  // [count, occurrences], the rare ones too
+  Json counts = Json::array();
+  histogram.for_each([&](int32_t count, uint64_t n) { counts.push_back({count, n}); });
+  return counts;
+}
+
+Json as_json(const Options& options, const SpikeReport& report) {
+  const int64_t steps = options.steps;
+  Json projections = Json::array(), means, codes = Json::array();
+  const SpikeHistogram* before = nullptr;
+  for (const ProjectionSpikes& p : report.projections) {
+    Json entry{{"layer", p.layer}, {"name", p.name}, {"inputs", p.inputs}, {"outputs", p.outputs}};
+    for (const Figure& figure : kFigures) entry[figure.json] = figure.of(*p.histogram, steps);
+    entry["max"] = p.histogram->largest();
+    if (p.histogram.get() != before)
+      entry["counts"] = counts_json(*p.histogram);  // others read the same input
+    before = p.histogram.get();
+    projections.push_back(entry);
+  }
+  for (const Figure& figure : kFigures) means[figure.json] = mean(report, figure, steps);
+  for (const CodeCost& cost : code_costs(report.histogram())) {
+    Json entry{{"code", to_string(cost.code)}};
+    if (cost.why_not.empty()) {
+      entry["steps"] = cost.steps;
+      entry["spikes"] = cost.spikes;
+      entry["rate"] = cost.spikes / static_cast<double>(cost.steps);
+    } else {
+      entry["why_not"] = cost.why_not;
+    }
+    codes.push_back(entry);
+  }
+  const SpikeEnergy energy = spike_energy(means["popcount"].get<double>());
+  return {{"k", options.rule.k},
+          {"dead_zone", options.rule.dead_zone},
+          {"tokens", report.tokens},
+          {"steps", steps},
+          {"projections", projections},
+          {"mean", means},
+          {"codes", codes},
+          {"energy_model",
+           {{"pj_per_mac",
+             {{"spike", energy.spike}, {"fp16", SpikeEnergy::kFp16Mac}, {"int8", SpikeEnergy::kInt8Mac}}},
+            {"pj_per_add", SpikeEnergy::kInt8Add},
+            {"leaves_out", SpikeEnergy::kOmissions}}}};
+}
+
+std::vector<std::string> figure_row(const SpikeReport* report, const SpikeHistogram* histogram,
+                                    int64_t steps) {
+  std::vector<std::string> row;
+  for (const Figure& figure : kFigures) {
+    const double value = histogram != nullptr ? figure.of(*histogram, steps) : mean(*report, figure, steps);
+    row.push_back(fmt::format(fmt::runtime(figure.format), value * figure.scale));
+  }
+  return row;
+}
+
+void print_report(const Options& options, const SpikeReport& report) {
+  const int64_t steps = options.steps;
+  std::vector<std::vector<std::string>> rows{{"layer", "input of"}};
+  for (const Figure& figure : kFigures) rows[0].emplace_back(figure.heading);
+  rows[0].emplace_back("max");
+  const auto add = [&](std::string layer, std::string names, std::vector<std::string> figures,
+                       int64_t largest) {
+    auto& row = rows.emplace_back(std::vector<std::string>{std::move(layer), std::move(names)});
+    row.insert(row.end(), figures.begin(), figures.end());
+    row.push_back(std::to_string(largest));
+  };
+  for (const Input& input : inputs_of(report))
+    add(std::to_string(input.layer), input.names, figure_row(nullptr, input.histogram.get(), steps),
+        input.histogram->largest());
+  const SpikeHistogram all = report.histogram();
+  add("all", "by multiplications", figure_row(&report, nullptr, steps), all.largest());
+  print(table(rows));
+  print(fmt::format("{} tokens, k = {}, dead zone {}; free slots and silent windows at T = {}\n\n",
+                    report.tokens, options.rule.k, options.rule.dead_zone, steps));
+
+  std::vector<std::vector<std::string>> codes{{"code", "T", "spikes a neuron", "of slots %"}};
+  for (const CodeCost& cost : code_costs(all))
+    codes.push_back(
+        cost.why_not.empty()
+            ? std::vector<std::string>{std::string(to_string(cost.code)), std::to_string(cost.steps),
+                                       fmt::format("{:.2f}", cost.spikes),
+                                       fmt::format("{:.1f}",
+                                                   100 * cost.spikes / static_cast<double>(cost.steps))}
+            : std::vector<std::string>{std::string(to_string(cost.code)), "-", cost.why_not, "-"});
+  print(table(codes));
+  const SpikeEnergy energy = spike_energy(mean(report, kFigures[2], steps));
+  print(
+      fmt::format("\nenergy, a model and not measured: {:.3f} pJ for a weight ({:.2f} additions of {} pJ), "
+                  "{:.1f} % below "
+                  "{} pJ of an FP16 MAC, {:.1f} % below {} pJ of an INT8 MAC (45 nm); leaves out {}\n",
+                  energy.spike, energy.spike / SpikeEnergy::kInt8Add, SpikeEnergy::kInt8Add,
+                  100 * energy.less_than_fp16(), SpikeEnergy::kFp16Mac, 100 * energy.less_than_int8(),
+                  SpikeEnergy::kInt8Mac, SpikeEnergy::kOmissions));
+}
+
+int run(const Options& options) {
+  const int given = !options.prompt.empty() + !options.file.empty() + !options.ids.empty();
+  if (given != 1)
+    throw UsageError(
+        given == 0 ? "what shall the model read? -p TEXT, -f FILE or --ids LIST (the text may not be empty)"
+                   : "give one of -p TEXT, -f FILE and --ids LIST");
+  coding(options);
+  check_outputs(options);
+  const auto layer = layer_of(options);
+  const auto model = load_model(options.model, options.common);
+  const std::vector<TokenId> ids = text_ids(options, *model);
+  if (layer)
+    require(*layer < model->config().layers.size(), ErrorCode::not_found,
+            "--layer {}: the model has layers 0 to {}", *layer, model->config().layers.size() - 1);
+  const InterruptScope interrupt;
+  Progress bar("Counting spikes", Progress::Unit::tokens, !options.common.quiet);
+  SpikeReportOptions request;
+  request.rule = options.rule;
+  request.ctx = options.window;
+  request.bos = opening_token(*model);
+  request.cancel = &interrupt.token();
+  request.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
+  if (options.records())
+    request.record = SpikeReportOptions::Recording{
+        layer.value_or(0), projections_of(options),
+        static_cast<uint32_t>(std::min<uint64_t>({options.draw_tokens, ids.size(), options.window}))};
+  const SpikeReport report = spike_report(model, ids, request, session_options(options.session));
+  bar.clear();
+  draw(options, *model, report);
+  if (options.common.json)
+    print_json(as_json(options, report));
+  else
+    print_report(options, report);
+  flush_output();
+  return kDone;
+}
+
+Action set_up(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  add_model_options(app, options->model);
+  app.add_option("-p,--prompt", options->prompt, "The text; @FILE or @- reads it")->type_name("TEXT");
+  app.add_option("-f,--file", options->file, "A text file instead")->type_name("FILE");
+  app.add_option("--ids", options->ids, "Token ids instead, e.g. 1,2,3")->type_name("LIST");
+  app.add_option("--tokens", options->tokens, "Only the first N tokens; 0: all")->type_name("N");
+  app.add_option("--ctx", options->window, "Tokens of a window; each is read by itself")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1 << 24).description(""));
+  app.add_option("--k", options->rule.k,
+                 "Spikes that a neuron fires on average: the threshold is mean|x| / k")
+      ->type_name("K")
+      ->check(CLI::Range(1e-3f, 1e3f).description(""));
+  app.add_option("--dead-zone", options->rule.dead_zone,
+                 "Inputs below so many thresholds are silent; up to 0.5 that changes nothing")
+      ->type_name("Z")
+      ->check(CLI::Range(0.0f, 1e6f).description(""));
+  app.add_option("--steps", options->steps, "T of the slots that are counted")
+      ->type_name("T")
+      ->check(CLI::Range(1, 31).description(""));
+  app.add_option("--coding", options->coding,
+                 "Code of the pictures: binary, ternary, unsigned, bidirectional or twos-complement")
+      ->type_name("C");
+  app.add_option("--raster", options->raster, "Draw spikes, time by neuron, to FILE.svg or FILE.png")
+      ->type_name("FILE");
+  app.add_option("--histogram", options->histogram,
+                 "Draw how many spikes neurons fire to FILE.svg or FILE.png")
+      ->type_name("FILE");
+  app.add_option("--layer", options->layer, "Layer of the raster (else 0) and of the histograms (else all)")
+      ->type_name("N");
+  app.add_option("--projection", options->projection,
+                 "Whose input the raster shows, e.g. q or down; else the first")
+      ->type_name("NAME");
+  app.add_option("--raster-tokens", options->draw_tokens, "Tokens that the raster shows")
+      ->type_name("N")
+      ->check(CLI::Range(1, 4096).description(""));
+  app.add_option("--raster-neurons", options->draw_neurons, "Neurons that the raster shows")
+      ->type_name("N")
+      ->check(CLI::Range(1, 8192).description(""));
+  add_session_options(app, options->session, false);
+  add_common_options(app, options->common);
+  return [options] { return run(*options); };
+}
+
+const VerbRegistration registration(
+    {.name = "spikes",
+     .summary = "Show the spikes that a text causes in a model",
+     .group = Group::measure,
+     .examples = {{"mneme spikes MODEL -p 'The owl hunts at night.'", "figures for each projection"},
+                  {"mneme spikes MODEL -f book.txt --tokens 10000 --k 2 --json", "of a longer text, as JSON"},
+                  {"mneme spikes MODEL -p @text.txt --raster spikes.svg --layer 3 --projection down",
+                   "a raster: time by neuron"},
+                  {"mneme spikes MODEL -f book.txt --histogram spikes.png --coding ternary",
+                   "spikes of a neuron"}},
+     .setup = set_up});
+
+}  // namespace
+}  // namespace mneme::cli
