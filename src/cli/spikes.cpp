@@ -27,7 +27,7 @@ struct Options {
   SessionFlags session;
   std::string prompt, file, ids;
   SpikeRule rule;
-  uint32_t window = 512, steps = 3;
+  uint32_t window = 0, steps = 3;
   uint64_t tokens = 0;
   std::string raster, histogram, layer, projection, coding = "bidirectional";
   uint32_t draw_tokens = 16, draw_neurons = 128;
@@ -293,12 +293,27 @@ void print_report(const Options& options, const SpikeReport& report) {
                   SpikeEnergy::kInt8Mac, SpikeEnergy::kOmissions));
 }
 
+uint32_t window_of(const Options& options, const Model& model) {
+  if (options.window > 0) return options.window;
+  const uint32_t context = model.config().context;
+  return context == 0 ? 512 : std::min(512u, context);
+}
+
+void check_rule(const SpikeRule& rule) {
+  try {
+    check_spike_rule(rule);
+  } catch (const Error& error) {
+    throw UsageError(fmt::format("--k, --dead-zone: {}", error.what()));
+  }
+}
+
 int run(const Options& options) {
   const int given = !options.prompt.empty() + !options.file.empty() + !options.ids.empty();
   if (given != 1)
     throw UsageError(
         given == 0 ? "what shall the model read? -p TEXT, -f FILE or --ids LIST (the text may not be empty)"
                    : "give one of -p TEXT, -f FILE and --ids LIST");
+  check_rule(options.rule);
   coding(options);
   check_outputs(options);
   const auto layer = layer_of(options);
@@ -311,14 +326,14 @@ int run(const Options& options) {
   Progress bar("Counting spikes", Progress::Unit::tokens, !options.common.quiet);
   SpikeReportOptions request;
   request.rule = options.rule;
-  request.ctx = options.window;
+  request.ctx = window_of(options, *model);
   request.bos = opening_token(*model);
   request.cancel = &interrupt.token();
   request.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
   if (options.records())
     request.record = SpikeReportOptions::Recording{
         layer.value_or(0), projections_of(options),
-        static_cast<uint32_t>(std::min<uint64_t>({options.draw_tokens, ids.size(), options.window}))};
+        static_cast<uint32_t>(std::min<uint64_t>({options.draw_tokens, ids.size(), request.ctx}))};
   const SpikeReport report = spike_report(model, ids, request, session_options(options.session));
   bar.clear();
   draw(options, *model, report);
@@ -337,9 +352,10 @@ Action set_up(CLI::App& app) {
   app.add_option("-f,--file", options->file, "A text file instead")->type_name("FILE");
   app.add_option("--ids", options->ids, "Token ids instead, e.g. 1,2,3")->type_name("LIST");
   app.add_option("--tokens", options->tokens, "Only the first N tokens; 0: all")->type_name("N");
-  app.add_option("--ctx", options->window, "Tokens of a window; each is read by itself")
+  app.add_option("--ctx", options->window,
+                 "Tokens of a window; each is read by itself. 0: 512, or the model's context if that is less")
       ->type_name("N")
-      ->check(CLI::Range(1, 1 << 24).description(""));
+      ->check(CLI::Range(0, 1 << 24).description(""));
   app.add_option("--k", options->rule.k,
                  "Spikes that a neuron fires on average: the threshold is mean|x| / k")
       ->type_name("K")

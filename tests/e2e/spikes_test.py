@@ -61,7 +61,7 @@ class SpikesTest(unittest.TestCase):
         self.assertLess(silent[0], silent[2])
 
     def test_any_model_and_any_activation(self):
-        for model in ("gemma3", "qwen3.gguf", "spikingbrain", "llama_q8_0.gguf"):
+        for model in ("gemma3", "qwen3.gguf", "mistral", "llama_q8_0.gguf"):
             for activation in ("float", "int8"):
                 with self.subTest((model, activation)):
                     got = e2e.mneme_json("spikes", MODELS / model, "--ids", "5,6,7,8,9,10,11", "--activation", activation)

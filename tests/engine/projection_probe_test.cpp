@@ -114,7 +114,7 @@ TEST_P(ProjectionProbeTest, EverySiteIsSeenOnceForEveryToken) {
 INSTANTIATE_TEST_SUITE_P(Models, ProjectionProbeTest,
                          testing::Values("models/llama", "models/gemma3", "models/qwen3",
                                          "models/spikingbrain", "mixers/parallel", "mixers/gla_low_rank",
-                                         "mixers/delta"),
+                                         "mixers/delta", "mixers/sinks_hybrid", "mixers/sparse"),
                          [](const auto& item) {
                            std::string name = item.param;
                            std::replace(name.begin(), name.end(), '/', '_');
