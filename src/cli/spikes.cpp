@@ -15,6 +15,7 @@
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/file.h"
+#include "eval/nir_export.h"
 #include "eval/spike_pictures.h"
 #include "eval/spike_report.h"
 
@@ -29,13 +30,15 @@ struct Options {
   SpikeRule rule;
   uint32_t window = 0, steps = 3;
   uint64_t tokens = 0;
-  std::string raster, histogram, layer, projection, coding = "bidirectional";
+  std::string raster, histogram, nir, layer, projection, coding;
   uint32_t draw_tokens = 16, draw_neurons = 128;
 
-  bool records() const { return !raster.empty(); }
+  bool records() const { return !raster.empty() || !nir.empty(); }
 };
 
-SpikeCode coding(const Options& options) {
+/// The code asked for, or else the one that fits: bidirectional for pictures, ternary for NIR.
+SpikeCode coding(const Options& options, SpikeCode otherwise) {
+  if (options.coding.empty()) return otherwise;
   const auto code = spike_code_from(options.coding);
   if (code) return *code;
   std::vector<std::string> names;
@@ -64,11 +67,15 @@ std::vector<std::string> projections_of(const Options& options) {
 
 // What is wrong with a file's name is said before the work.
 void check_outputs(const Options& options) {
+  if (!options.nir.empty() && fs::path(options.nir).extension() != ".nir")
+    throw UsageError(fmt::format("--nir {}: the name of a NIR file ends in .nir", options.nir));
+  if (!options.nir.empty() && options.layer.empty())
+    throw UsageError("--nir needs --layer N: NIR cannot express the norms and the attention between layers");
   for (const auto& [option, path] :
-       {std::pair("--raster", options.raster), {"--histogram", options.histogram}}) {
+       {std::pair("--raster", options.raster), {"--histogram", options.histogram}, {"--nir", options.nir}}) {
     if (path.empty()) continue;
     try {
-      picture_format(path);
+      if (option != std::string_view("--nir")) picture_format(path);
     } catch (const Error& error) {
       throw UsageError(fmt::format("{} {}", option, error.what()));
     }
@@ -135,7 +142,7 @@ void save(const std::string& path, const std::string& content) {
 }
 
 void draw(const Options& options, const Model& model, const SpikeReport& report) {
-  const SpikeCode code = coding(options);
+  const SpikeCode code = coding(options, SpikeCode::bidirectional);
   if (!options.raster.empty())
     save(options.raster,
          spike_raster(report.records.front(), code, options.draw_neurons, picture_format(options.raster)));
@@ -147,6 +154,17 @@ void draw(const Options& options, const Model& model, const SpikeReport& report)
       fmt::format("{}, k = {}{}", name, options.rule.k, layer ? fmt::format(", layer {}", *layer) : "");
   save(options.histogram,
        spike_histograms(title, panels_of(report, layer), code, picture_format(options.histogram)));
+}
+
+fs::path nir_data(const std::string& graph) {
+  return fs::path(graph).replace_extension(".spikes.h5");
+}
+
+void export_nir(const Options& options, const Model& model, const SpikeReport& report) {
+  const NirExport files =
+      nir_export(model, report.records, options.rule, coding(options, SpikeCode::ternary));
+  save(nir_data(options.nir).string(), files.spikes);
+  save(options.nir, files.graph);
 }
 
 // ---- figures
@@ -314,7 +332,7 @@ int run(const Options& options) {
         given == 0 ? "what shall the model read? -p TEXT, -f FILE or --ids LIST (the text may not be empty)"
                    : "give one of -p TEXT, -f FILE and --ids LIST");
   check_rule(options.rule);
-  coding(options);
+  coding(options, SpikeCode::bidirectional);
   check_outputs(options);
   const auto layer = layer_of(options);
   const auto model = load_model(options.model, options.common);
@@ -337,6 +355,7 @@ int run(const Options& options) {
   const SpikeReport report = spike_report(model, ids, request, session_options(options.session));
   bar.clear();
   draw(options, *model, report);
+  if (!options.nir.empty()) export_nir(options, *model, report);
   if (options.common.json)
     print_json(as_json(options, report));
   else
@@ -368,19 +387,24 @@ Action set_up(CLI::App& app) {
       ->type_name("T")
       ->check(CLI::Range(1, 31).description(""));
   app.add_option("--coding", options->coding,
-                 "Code of the pictures: binary, ternary, unsigned, bidirectional or twos-complement")
+                 "Code of pictures and NIR: binary, ternary (NIR), unsigned, bidirectional (pictures) or "
+                 "twos-complement")
       ->type_name("C");
   app.add_option("--raster", options->raster, "Draw spikes, time by neuron, to FILE.svg or FILE.png")
       ->type_name("FILE");
   app.add_option("--histogram", options->histogram,
                  "Draw how many spikes neurons fire to FILE.svg or FILE.png")
       ->type_name("FILE");
-  app.add_option("--layer", options->layer, "Layer of the raster (else 0) and of the histograms (else all)")
+  app.add_option("--nir", options->nir,
+                 "Write projections of --layer as a NIR graph to FILE.nir and their spikes to FILE.spikes.h5")
+      ->type_name("FILE");
+  app.add_option("--layer", options->layer,
+                 "Layer of the raster (else 0), of NIR, and of the histograms (else all)")
       ->type_name("N");
   app.add_option("--projection", options->projection,
-                 "Whose input the raster shows, e.g. q or down; else the first")
+                 "Whose input the raster shows, e.g. q or down; else the first. Of NIR: e.g. q,k,v; else all")
       ->type_name("NAME");
-  app.add_option("--raster-tokens", options->draw_tokens, "Tokens that the raster shows")
+  app.add_option("--raster-tokens", options->draw_tokens, "Tokens of the raster and of NIR's spikes")
       ->type_name("N")
       ->check(CLI::Range(1, 4096).description(""));
   app.add_option("--raster-neurons", options->draw_neurons, "Neurons that the raster shows")
@@ -399,6 +423,7 @@ const VerbRegistration registration(
                   {"mneme spikes MODEL -f book.txt --tokens 10000 --k 2 --json", "of a longer text, as JSON"},
                   {"mneme spikes MODEL -p @text.txt --raster spikes.svg --layer 3 --projection down",
                    "a raster: time by neuron"},
+                  {"mneme spikes MODEL -p @text.txt --nir layer3.nir --layer 3", "for neuromorphic tools"},
                   {"mneme spikes MODEL -f book.txt --histogram spikes.png --coding ternary",
                    "spikes of a neuron"}},
      .setup = set_up});
