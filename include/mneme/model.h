@@ -26,7 +26,7 @@ struct LoadOptions {
   int threads = 0;   // 0 = one per available core
   bool mmap = true;  // false: read the file into memory first
   std::string type;  // weights of a float checkpoint are quantized to this ("" = as stored)
-  Activation activation = Activation::automatic;  // overrides the config
+  std::optional<ActivationPolicy> activation = {};  // overrides the config, in every layer
   /// Packs whose modules are inserted, or that serve tables which the config names.
   std::vector<MemoryPackOptions> memory;
   uint64_t memory_budget = 0;  // bytes of RAM for the rows of all packs together; 0 = no bound

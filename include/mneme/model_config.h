@@ -35,7 +35,39 @@ enum class GateType {
 };
 enum class FfnType { dense };
 /// What the inputs of a projection are rounded to. `automatic`: int8 for quantized weights, float otherwise.
+/// `spike`: counts of an adaptive-threshold neuron (src/simd/spike.h), whose silent inputs cost nothing.
 enum class Activation { automatic, float_, int8, spike };
+/// The projections of a layer; `recurrence` is what a recurrence projects for its gates, `memory` the key and
+/// value of an Engram module.
+enum class Projection { q, k, v, o, gate, up, down, recurrence, memory };
+inline constexpr size_t kProjections = 9;
+
+/// The activation of one projection. Implicit from an Activation: with the default neuron.
+struct ActivationConfig {
+  Activation type = Activation::automatic;
+  double k = 3.0;          // spike: the threshold is mean|x| / k
+  double dead_zone = 0.0;  // spike: inputs below this many thresholds are silent
+  ActivationConfig() = default;
+  ActivationConfig(Activation of_type, double firing_k = 3.0, double silent_below = 0.0)
+      : type(of_type), k(firing_k), dead_zone(silent_below) {}
+  bool operator==(const ActivationConfig&) const = default;
+};
+
+/// The activations of a layer's projections. Implicit from one that holds for all.
+struct ActivationPolicy {
+  std::array<ActivationConfig, kProjections> of{};
+  ActivationPolicy() = default;
+  ActivationPolicy(const ActivationConfig& all) { of.fill(all); }
+  ActivationPolicy(Activation all) { of.fill(all); }
+  ActivationConfig& operator[](Projection p) { return of[static_cast<size_t>(p)]; }
+  const ActivationConfig& operator[](Projection p) const { return of[static_cast<size_t>(p)]; }
+  bool operator==(const ActivationPolicy&) const = default;
+  /// As the `activation` of a layer in JSON: "int8", {"type": "spike", ...} or {"default": ..., "q": ...}.
+  std::string to_json() const;
+  /// From a command line: "spike", "spike:k=2.5,dead_zone=0.5", "spike:down=int8,q=float". Throws
+  /// Error(invalid_argument) for anything else, with the nearest known word.
+  static ActivationPolicy parse(std::string_view text);
+};
 
 /// RMS normalisation: x / sqrt(mean(x^2) + eps) * (weight + weight_offset).
 struct NormConfig {
@@ -138,7 +170,7 @@ struct LayerConfig {
   FfnConfig ffn;
   bool post_norm = false;
   std::optional<EngramModuleConfig> memory;  // looks up its rows in one of ModelConfig's tables
-  Activation activation = Activation::automatic;
+  ActivationPolicy activation;
   bool operator==(const LayerConfig&) const = default;
 };
 

@@ -26,8 +26,10 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
         ->required();
   app.add_option(
          "--activation", options.activation,
-         "What the inputs of projections are rounded to; auto: int8 for quantized weights, else float")
-      ->check(CLI::IsMember({"auto", "float", "int8", "spike"}))
+         "What the inputs of projections are rounded to: auto, float, int8 or spike; auto: what the model "
+         "says, mostly int8 for quantized weights, else float. With a colon come a neuron and projections "
+         "apart: spike:k=2.5,dead_zone=0.5,down=int8 (docs/config.md)")
+      ->type_name("POLICY")
       ->group("Model");
   app.add_option(
          "--type", options.type,
@@ -91,24 +93,17 @@ void note_long_context(const Model& model, uint64_t tokens, const CommonOptions&
   fmt::print(stderr, "note: {} tokens are more than the {} that this model was made for\n", tokens, context);
 }
 
-LoadOptions load_options(const ModelOptions& model, const CommonOptions& common) {
-  if (!model.type.empty() && !dtype_from_name(model.type))
-    throw UsageError("--type: \"" + model.type +
-                     "\" is no weight type; for example q8_0, q4_0, f16, bf16, f32");
-  LoadOptions options;
-  options.threads = common.threads;
-  options.mmap = model.load == "mmap";
-  options.type = model.type;
-  options.activation = model.activation == "float"   ? Activation::float_
-                       : model.activation == "int8"  ? Activation::int8
-                       : model.activation == "spike" ? Activation::spike
-                                                     : Activation::automatic;
-  for (const std::string& pack : model.memory) options.memory.push_back(memory_argument(pack));
-  options.memory_budget = size_argument(model.memory_budget, "--memory-budget");
-  return options;
-}
-
 namespace {
+
+// An empty one: what the model's config says.
+std::optional<ActivationPolicy> activation_argument(const std::string& text) {
+  if (text == "auto") return {};
+  try {
+    return ActivationPolicy::parse(text);
+  } catch (const Error& refused) {
+    throw UsageError(fmt::format("--activation: {}", refused.what()));
+  }
+}
 
 bool is_there(const std::string& path) {
   std::error_code error;
@@ -142,6 +137,20 @@ size_t last_overlay(const std::string& text) {
 }
 
 }  // namespace
+
+LoadOptions load_options(const ModelOptions& model, const CommonOptions& common) {
+  if (!model.type.empty() && !dtype_from_name(model.type))
+    throw UsageError("--type: \"" + model.type +
+                     "\" is no weight type; for example q8_0, q4_0, f16, bf16, f32");
+  LoadOptions options;
+  options.threads = common.threads;
+  options.mmap = model.load == "mmap";
+  options.type = model.type;
+  options.activation = activation_argument(model.activation);
+  for (const std::string& pack : model.memory) options.memory.push_back(memory_argument(pack));
+  options.memory_budget = size_argument(model.memory_budget, "--memory-budget");
+  return options;
+}
 
 MemoryPackOptions memory_argument(const std::string& text) {
   std::vector<fs::path> overlays;

@@ -34,6 +34,15 @@ inline constexpr Table<Activation, 4> kActivations{{{Activation::automatic, "aut
                                                     {Activation::float_, "float"},
                                                     {Activation::int8, "int8"},
                                                     {Activation::spike, "spike"}}};
+inline constexpr Table<Projection, kProjections> kProjectionNames{{{Projection::q, "q"},
+                                                                   {Projection::k, "k"},
+                                                                   {Projection::v, "v"},
+                                                                   {Projection::o, "o"},
+                                                                   {Projection::gate, "gate"},
+                                                                   {Projection::up, "up"},
+                                                                   {Projection::down, "down"},
+                                                                   {Projection::recurrence, "recurrence"},
+                                                                   {Projection::memory, "memory"}}};
 inline constexpr Table<RopeConfig::Style, 2> kStyles{
     {{RopeConfig::Style::half, "half"}, {RopeConfig::Style::interleaved, "interleaved"}}};
 inline constexpr Table<RopeScaling::Type, 5> kScalings{{{RopeScaling::Type::none, "none"},

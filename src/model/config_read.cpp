@@ -5,8 +5,10 @@
 #include "core/json_fields.h"
 #include "memory/engram_config.h"
 #include "mneme/model_config.h"
+#include "model/activation_policy.h"
 #include "model/config_limits.h"
 #include "model/config_names.h"
+#include "model/config_words.h"
 
 namespace mneme {
 namespace {
@@ -19,23 +21,6 @@ constexpr double kAny = 1e300;  // validate() knows the ranges of reals; here th
 template <size_t N>
 bool among(const std::array<std::string_view, N>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
-}
-
-/// Sets `out` to the value that the field's word stands for; leaves it alone if the field is absent.
-template <class E, size_t N>
-void read_word(JsonFields& fields, const char* name, const Table<E, N>& table, E& out) {
-  if (!fields.has(name)) return;
-  const std::string word = fields.string(name);
-  std::string allowed;
-  for (const auto& [value, candidate] : table) {
-    if (candidate == word) {
-      out = value;
-      return;
-    }
-    allowed += (allowed.empty() ? "" : ", ") + std::string(candidate);
-  }
-  fail(ErrorCode::invalid_argument, "{} is \"{}\", but must be one of: {}", fields.where(name),
-       word.substr(0, 64), allowed);
 }
 
 void read_u32(JsonFields& fields, const char* name, uint32_t most, uint32_t& out) {
@@ -216,15 +201,7 @@ void read_layer(JsonFields& fields, bool is_layer, Draft& draft) {
   if (fields.has("mixer")) read_mixer(fields.object("mixer"), is_layer, out.mixer, draft.has_feature);
   if (fields.has("ffn")) read_ffn(fields.object("ffn"), out.ffn);
   out.post_norm = fields.boolean("post_norm", out.post_norm);
-  if (const Json* activation = fields.find("activation")) {
-    require(!activation->is_object(), ErrorCode::unsupported,
-            "{} differs by projection, which this version cannot run; use auto, float or int8",
-            fields.where("activation"));
-    read_word(fields, "activation", kActivations, out.activation);
-    require(out.activation != Activation::spike, ErrorCode::unsupported,
-            "{} is \"spike\", which this version cannot run; use auto, float or int8",
-            fields.where("activation"));
-  }
+  if (fields.has("activation")) out.activation = read_activation_policy(fields, "activation");
   if (is_layer && !fields.has("mixer")) {  // as a "mixer" that says nothing
     drop_foreign(out.mixer);
     if (!draft.has_feature && out.mixer.recurrent()) out.mixer.feature = default_feature(out.mixer.type);

@@ -7,6 +7,7 @@
 #include "core/fail.h"
 #include "memory/engram_config.h"
 #include "mneme/model_config.h"
+#include "model/activation_policy.h"
 #include "model/config_limits.h"
 #include "model/config_names.h"
 
@@ -230,10 +231,7 @@ void check_layer(const LayerConfig& layer, const ModelConfig& model, const std::
   in_range(layer.ffn.hidden, 1, kMaxHidden, where + ".ffn.hidden");
   require(layer.ffn.act == Act::silu || layer.ffn.act == Act::gelu_tanh || layer.ffn.act == Act::gelu,
           ErrorCode::invalid_argument, "{}.ffn.act is not one of silu, gelu_tanh, gelu", where);
-  require(layer.activation == Activation::automatic || layer.activation == Activation::float_ ||
-              layer.activation == Activation::int8,
-          ErrorCode::unsupported,
-          "{}.activation is \"spike\", which this version cannot run; use auto, float or int8", where);
+  validate(layer.activation, where + ".activation");
 }
 
 }  // namespace

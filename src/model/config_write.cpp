@@ -4,6 +4,7 @@
 #include "core/json.h"
 #include "memory/engram_config.h"
 #include "mneme/model_config.h"
+#include "model/activation_policy.h"
 #include "model/config_names.h"
 
 namespace mneme {
@@ -84,18 +85,23 @@ Ordered ffn_json(const FfnConfig& ffn) {
 Ordered layer_json(const LayerConfig& layer) {
   Ordered out = {{"mixer", mixer_json(layer.mixer)}, {"ffn", ffn_json(layer.ffn)}};
   put(out, "post_norm", layer.post_norm, false);
-  if (layer.activation != Activation::automatic) out["activation"] = word(kActivations, layer.activation);
+  if (!(layer.activation == ActivationPolicy())) out["activation"] = activation_json(layer.activation);
   return out;
 }
 
-/// What is in both objects with the same value; "mixer" and "ffn" are compared field by field.
-Ordered common(const Ordered& a, const Ordered& b, int depth) {
+/// What readers merge field by field; everything else is replaced as a whole.
+bool is_merged(const std::string& key) {
+  return key == "mixer" || key == "ffn";
+}
+
+/// What is in both objects with the same value; "mixer" and "ffn" of a layer are compared field by field.
+Ordered common(const Ordered& a, const Ordered& b, bool layer) {
   Ordered out = Ordered::object();
   for (const auto& [key, value] : a.items()) {
     const auto it = b.find(key);
     if (it == b.end()) continue;
-    if (depth > 0 && value.is_object()) {
-      Ordered inner = common(value, *it, depth - 1);
+    if (layer && is_merged(key)) {
+      Ordered inner = common(value, *it, false);
       if (!inner.empty()) out[key] = std::move(inner);
     } else if (value == *it) {
       out[key] = value;
@@ -104,16 +110,16 @@ Ordered common(const Ordered& a, const Ordered& b, int depth) {
   return out;
 }
 
-/// `layer` without what `defaults` says already.
-Ordered without(const Ordered& layer, const Ordered& defaults, int depth) {
+/// `entry` without what `defaults` says already.
+Ordered without(const Ordered& entry, const Ordered& defaults, bool layer) {
   Ordered out = Ordered::object();
-  for (const auto& [key, value] : layer.items()) {
+  for (const auto& [key, value] : entry.items()) {
     const auto it = defaults.find(key);
-    if (it == defaults.end()) {
-      out[key] = value;
-    } else if (depth > 0 && value.is_object()) {
-      Ordered inner = without(value, *it, depth - 1);
+    if (it != defaults.end() && layer && is_merged(key)) {
+      Ordered inner = without(value, *it, false);
       if (!inner.empty()) out[key] = std::move(inner);
+    } else if (it == defaults.end() || !(value == *it)) {
+      out[key] = value;
     }
   }
   return out;
@@ -142,7 +148,7 @@ std::string ModelConfig::to_json() const {
   std::vector<Ordered> all;
   for (const LayerConfig& layer : layers) {
     all.push_back(layer_json(layer));
-    defaults = all.size() == 1 ? all.front() : common(defaults, all.back(), 1);
+    defaults = all.size() == 1 ? all.front() : common(defaults, all.back(), true);
   }
   if (!defaults.empty()) out["defaults"] = defaults;
   out["layers"] = Ordered::array();
@@ -152,7 +158,7 @@ std::string ModelConfig::to_json() const {
     while (end < all.size() && !layers[i].memory && !layers[end].memory && all[end] == all[i]) ++end;
     Ordered entry = Ordered::object();
     if (end - i > 1) entry["repeat"] = end - i;
-    entry.update(without(all[i], defaults, 1));
+    entry.update(without(all[i], defaults, true));
     if (layers[i].memory) entry["memory"] = engram_module_json(*layers[i].memory);
     out["layers"].push_back(std::move(entry));
     i = end;

@@ -6,11 +6,14 @@
 #include <map>
 
 #include "core/checked.h"
+#include "model/activation_policy.h"
 #include "model/checkpoint.h"
+#include "model/config_names.h"
 #include "model/load_tokenizer.h"
 #include "model/rope_frequencies.h"
 #include "model/tensor_names.h"
 #include "simd/blocks.h"
+#include "simd/stripes.h"
 
 namespace mneme {
 namespace {
@@ -37,8 +40,10 @@ class Loader {
     model->config = checkpoint_.config();
     model->path = path;
     if (!options_.type.empty()) model->load_choices += "type " + options_.type + "\n";
-    if (options_.activation != Activation::automatic)
-      model->load_choices += fmt::format("activation {}\n", static_cast<int>(options_.activation));
+    if (options_.activation) {
+      validate(*options_.activation, "activation");
+      model->load_choices += "activation " + options_.activation->to_json() + "\n";
+    }
     model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
     model_ = model.get();
     model->tokenizer = load_tokenizer(checkpoint_);
@@ -104,7 +109,8 @@ class Loader {
     return info.shape[1] % dtype_info(*wanted_).block_size == 0 ? *wanted_ : info.type;
   }
 
-  void add_matrix(const std::string& name, PackedMatrix& out) {
+  /// `spiking`: its inputs are spikes, so that it is held in stripes if its type can be.
+  void add_matrix(const std::string& name, PackedMatrix& out, bool spiking = false) {
     const auto [found, source] = tensor(name);
     const TensorInfo& info = *found;
     require(info.shape.size() == 2, ErrorCode::corrupt, "tensor {} has {} dimensions instead of 2", name,
@@ -113,28 +119,44 @@ class Loader {
     out.type = packed_type(type);
     out.rows = static_cast<int64_t>(info.shape[0]);
     out.cols = static_cast<int64_t>(info.shape[1]);
+    if (spiking && can_stripe(out.type)) out.stripe_lines = best_stripe_lines(out.type, out.rows);
     matrices_.push_back({&info, source, type, &out, arena_, name});
-    arena_ = checked_align(checked_add(arena_, packed_bytes(out.type, out.rows, out.cols), "weights"), 64,
-                           "weights");
+    arena_ = checked_align(checked_add(arena_, matrix_bytes(out), "weights"), 64, "weights");
   }
 
-  void add_linear(const std::string& name, Activation activation, Linear& out) {
-    add_matrix(name + ".weight", out.w);
+  void add_linear(const std::string& name, const ActivationConfig& activation, Linear& out) {
+    add_matrix(name + ".weight", out.w, activation.type == Activation::spike);
     out.name = name.substr(name.rfind('.') + 1);
-    out.input = input_form(activation, out.w);
+    out.input = input_form(activation.type, out.w);
+    out.neuron = {static_cast<float>(activation.k), static_cast<float>(activation.dead_zone)};
     if (find(name + ".bias").info != nullptr) out.bias = vector(name + ".bias", out.w.rows);
   }
 
   Linear::Input input_form(Activation activation, const PackedMatrix& w) const {
-    if (options_.activation != Activation::automatic) activation = options_.activation;
-    require(activation != Activation::spike, ErrorCode::unsupported,
-            "activation \"spike\" is not part of this version; use auto, float or int8");
     const bool quantized = packed_layout(w.type).scales != PackedLayout::Scales::none;
     if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
     if (activation == Activation::float_) return Linear::Input::floats;
     require(w.cols % kBlock == 0, ErrorCode::unsupported,
-            "activation int8 needs rows of a multiple of {} values; this model has {}", kBlock, w.cols);
+            "activation {} needs rows of a multiple of {} values; this model has {}",
+            config_names::word(config_names::kActivations, activation), kBlock, w.cols);
+    if (activation == Activation::spike)
+      return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
     return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
+  }
+
+  const ActivationPolicy& policy(size_t layer) const {
+    return options_.activation ? *options_.activation : model_->config.layers[layer].activation;
+  }
+
+  /// Numbers the neurons of projections that read the same input: equal ones fire once.
+  static void share_neurons(const std::vector<Linear*>& readers) {
+    std::vector<NeuronSetting> neurons;
+    for (Linear* linear : readers) {
+      if (linear->input != Linear::Input::spikes && linear->input != Linear::Input::spike_floats) continue;
+      const auto at = std::find(neurons.begin(), neurons.end(), linear->neuron);
+      linear->spike_slot = static_cast<size_t>(at - neurons.begin());
+      if (at == neurons.end()) neurons.push_back(linear->neuron);
+    }
   }
 
   void plan_memory() {
@@ -143,7 +165,7 @@ class Loader {
     add_matrix("token_embd.weight", model_->embedding);
     for (size_t i = 0; i < config.layers.size(); ++i) {
       const std::string block = fmt::format("blk.{}.", i);
-      const Activation activation = config.layers[i].activation;
+      const ActivationPolicy& activation = policy(i);
       LayerWeights& w = model_->layers[i];
       const auto branches = config.layers[i].mixer.branches();
       w.mixers.resize(branches.size());
@@ -151,25 +173,27 @@ class Loader {
         model_->mixers.push_back({i, b});
         plan_mixer(branches[b], mixer_prefix(block, config.layers[i].mixer, b), activation, w.mixers[b]);
       }
-      add_linear(block + "ffn_gate", activation, w.gate);
-      add_linear(block + "ffn_up", activation, w.up);
-      add_linear(block + "ffn_down", activation, w.down);
+      add_linear(block + "ffn_gate", activation[Projection::gate], w.gate);
+      add_linear(block + "ffn_up", activation[Projection::up], w.up);
+      add_linear(block + "ffn_down", activation[Projection::down], w.down);
+      share_neurons({&w.gate, &w.up});
     }
     if (!config.tied) add_matrix("output.weight", model_->head.w);
   }
 
-  void plan_mixer(const MixerConfig& mixer, const std::string& block, Activation activation,
+  void plan_mixer(const MixerConfig& mixer, const std::string& block, const ActivationPolicy& activation,
                   MixerWeights& w) {
-    add_linear(block + "attn_q", activation, w.q);
-    add_linear(block + "attn_k", activation, w.k);
-    add_linear(block + "attn_v", activation, w.v);
+    add_linear(block + "attn_q", activation[Projection::q], w.q);
+    add_linear(block + "attn_k", activation[Projection::k], w.k);
+    add_linear(block + "attn_v", activation[Projection::v], w.v);
     if (mixer.type == MixerType::gla && mixer.gate != GateType::tied)
-      add_linear(block + "attn_gate_a", activation, w.gate);
+      add_linear(block + "attn_gate_a", activation[Projection::recurrence], w.gate);
     if (mixer.type == MixerType::delta) {
-      add_linear(block + "attn_decay", activation, w.decay);
-      add_linear(block + "attn_beta", activation, w.beta);
+      add_linear(block + "attn_decay", activation[Projection::recurrence], w.decay);
+      add_linear(block + "attn_beta", activation[Projection::recurrence], w.beta);
     }
-    add_linear(block + "attn_output", activation, w.o);
+    add_linear(block + "attn_output", activation[Projection::o], w.o);
+    share_neurons(w.inputs());
     if (mixer.softmax()) w.rope = rope_index(mixer.rope.value_or(model_->config.rope), mixer.head_dim);
   }
 
@@ -187,8 +211,9 @@ class Loader {
       w.table = static_cast<size_t>(table - tables.begin());
       w.table_layer = table->hash.layer_index(module.layer_id);
       const std::string block = fmt::format("blk.{}.", layer);
-      add_linear(block + "engram_k", config.layers[layer].activation, w.k);
-      add_linear(block + "engram_v", config.layers[layer].activation, w.v);
+      add_linear(block + "engram_k", policy(layer)[Projection::memory], w.k);
+      add_linear(block + "engram_v", policy(layer)[Projection::memory], w.v);
+      share_neurons({&w.k, &w.v});
     }
   }
 
@@ -310,39 +335,54 @@ class Loader {
 
   void pack(const Matrix& m) {
     const std::byte* source = m.source->data(*m.tensor).data();
-    const int64_t rows = m.out->rows, cols = m.out->cols;
     auto* out = const_cast<std::byte*>(m.out->data);
     std::atomic<bool> finite{true};
     model_->pool->for_each((m.out->tiles() + kTilesPerTask - 1) / kTilesPerTask, [&](int64_t task) {
       const int64_t begin = task * kTilesPerTask, end = std::min(begin + kTilesPerTask, m.out->tiles());
-      const bool ok = m.type == m.tensor->type ? pack_tiles(m.type, source, rows, cols, begin, end, out)
+      const bool ok = m.type == m.tensor->type ? pack_rows(*m.out, m.type, source, begin, end, out)
                                                : pack_requantized(m, source, begin, end, out);
       if (!ok) finite.store(false, std::memory_order_relaxed);
     });
     require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name,
             model_->path);
-    describe(*m.tensor, m.name, packed_layout(m.out->type).name);
-    model_->bytes.resident += packed_bytes(m.out->type, rows, cols);
+    const std::string_view layout = packed_layout(m.out->type).name;
+    describe(*m.tensor, m.name,
+             m.out->stripe_lines > 0 ? std::string(layout) + ", in stripes" : std::string(layout));
+    model_->bytes.resident += matrix_bytes(*m.out);
+  }
+
+  /// Tiles of a matrix that are packed together: 1, or those of a stripe.
+  static int64_t unit_of(const PackedMatrix& w) { return w.stripe_lines > 0 ? stripe_tiles(w) : 1; }
+
+  /// Packs tiles [begin, end), whole units, of the matrix `w` from rows of file type `type` to `out`.
+  static bool pack_rows(const PackedMatrix& w, DType type, const std::byte* source, int64_t begin,
+                        int64_t end, std::byte* out) {
+    if (w.stripe_lines == 0) return pack_tiles(type, source, w.rows, w.cols, begin, end, out);
+    const int64_t unit = unit_of(w);
+    return pack_stripes(w, type, source, begin / unit, (end + unit - 1) / unit, out);
   }
 
   static bool pack_requantized(const Matrix& m, const std::byte* source, int64_t tile_begin, int64_t tile_end,
                                std::byte* out) {
     const DTypeInfo& from = dtype_info(m.tensor->type);
     const DTypeInfo& to = dtype_info(m.type);
-    const int64_t rows = m.out->rows, cols = m.out->cols;
+    const int64_t cols = m.out->cols, unit = unit_of(*m.out);
     const int64_t to_bytes = cols / to.block_size * to.block_bytes;
-    const int64_t tile_bytes = packed_tile_bytes(m.out->type, cols);
+    const int64_t unit_bytes =
+        m.out->stripe_lines > 0 ? stripe_bytes(*m.out) : packed_tile_bytes(m.out->type, cols);
     std::vector<float> values(static_cast<size_t>(cols));
-    std::vector<std::byte> converted(static_cast<size_t>(kTileRows * to_bytes));
+    std::vector<std::byte> converted(static_cast<size_t>(unit * kTileRows * to_bytes));
     bool finite = true;
-    for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-      const int64_t first = tile * kTileRows, count = std::min(kTileRows, rows - first);
+    for (int64_t tile = tile_begin; tile < tile_end; tile += unit) {
+      const int64_t first = tile * kTileRows, count = std::min(unit * kTileRows, m.out->rows - first);
       for (int64_t r = 0; r < count; ++r) {
         dequantize_row(m.tensor->type, source + (first + r) * cols * from.block_bytes, values.data(),
                        values.size());
         quantize_row(m.type, values.data(), converted.data() + r * to_bytes, values.size());
       }
-      finite &= pack_tiles(m.type, converted.data(), count, cols, 0, 1, out + tile * tile_bytes);
+      PackedMatrix part = *m.out;
+      part.rows = count;
+      finite &= pack_rows(part, m.type, converted.data(), 0, unit, out + tile / unit * unit_bytes);
     }
     return finite;
   }
@@ -365,7 +405,7 @@ class Loader {
     uint64_t sum = 0;
     for (const Matrix& m : matrices_) {
       const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
-      if (!lookup_only) sum += packed_bytes(m.out->type, m.out->rows, m.out->cols);
+      if (!lookup_only) sum += matrix_bytes(*m.out);
     }
     for (const size_t layer : model_->memory_layers) {
       const MemoryTable& rows = *model_->memory_tables[model_->layers[layer].memory->table].rows;

@@ -11,15 +11,20 @@
 #include "model/model_memory.h"
 #include "model/plan.h"
 #include "simd/packed_matrix.h"
+#include "simd/spike.h"
 
 namespace mneme {
 
 /// y = W x + b with the rounding of x that the config asks for.
 struct Linear {
-  enum class Input { int8, floats, rounded_floats };  // rounded: int8 activations against float weights
+  /// What of Activations it reads. rounded_floats: int8 activations against float weights. spikes: counts
+  /// against weights in stripes; spike_floats: counts times threshold against weights that have no stripes.
+  enum class Input { int8, floats, rounded_floats, spikes, spike_floats };
   PackedMatrix w;
   std::vector<float> bias;  // [rows] or empty
   Input input = Input::floats;
+  NeuronSetting neuron;   // spikes, spike_floats
+  size_t spike_slot = 0;  // the place of its neuron among those of all projections of the same input
   std::string name;
 };
 
@@ -57,9 +62,14 @@ struct MixerWeights {
   float branch_weight = 1;            // of a parallel mixer
 
   /// The projections of the layer's input, in the order of their columns in ws.qkv (see QkvShape).
-  std::vector<const Linear*> inputs() const {
-    std::vector<const Linear*> out{&q, &k, &v};
-    for (const Linear* linear : {&gate, &decay, &beta})
+  std::vector<const Linear*> inputs() const { return inputs_of<const Linear*>(*this); }
+  std::vector<Linear*> inputs() { return inputs_of<Linear*>(*this); }
+
+ private:
+  template <class Pointer, class Weights>
+  static std::vector<Pointer> inputs_of(Weights& w) {
+    std::vector<Pointer> out{&w.q, &w.k, &w.v};
+    for (Pointer linear : {&w.gate, &w.decay, &w.beta})
       if (linear->w.rows > 0) out.push_back(linear);
     return out;
   }

@@ -137,7 +137,7 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   grow(ws.branch, branches * rows * d);
   grow(ws.gate, rows * hidden);
   grow(ws.up, rows * hidden);
-  size_activations(forms, rows, widest, ws.input);
+  size_activations(forms, rows, widest, ws.input, false);
   size_attention(model, step, decode);
   size_recurrent(model, step, decode);
   size_sparse(model, step, decode);

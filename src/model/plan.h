@@ -24,6 +24,7 @@
 #include "mneme/tokenizer.h"
 #include "model/sequence_state.h"
 #include "simd/packed_product.h"
+#include "simd/spike.h"
 
 namespace mneme {
 
@@ -48,7 +49,13 @@ struct Slice {
 /// Activations in the forms that the products of a stage ask for.
 struct Activations {
   QuantizedRows q;
-  std::vector<float> f;  // [rows, cols]
+  std::vector<float> f;        // [rows, cols]
+  std::vector<float> rounded;  // [rows, cols]: q as floats
+  struct Spikes {
+    SpikeRows rows;
+    std::vector<float> f;  // [rows, cols]: counts times threshold
+  };
+  std::vector<Spikes> spikes;  // [Linear::spike_slot]
 };
 
 /// Scratch of one thread for choosing blocks of keys and for the queries of one block.

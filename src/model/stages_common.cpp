@@ -126,7 +126,7 @@ class HeadStage final : public Stage {
   void begin(Step& step, int thread) const override {
     Workspace::Thread& mine = step.workspace.threads[static_cast<size_t>(thread)];
     const int64_t d = model_.config.d_model, n = count(step);
-    size_activations(forms_, n, d, mine.input);
+    size_activations(forms_, n, d, mine.input, false);
     grow(mine.row, d);
     for (int64_t i = 0; i < n; ++i) {
       rms_norm(step.workspace.x.data() + step.logit_rows[static_cast<size_t>(i)] * d,

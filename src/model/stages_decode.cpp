@@ -20,13 +20,14 @@ class DecodeStage : public Stage {
   void norm_rows(Step& step, int thread, const std::vector<float>& weight, const InputForms& forms) const {
     Workspace::Thread& my = mine(step, thread);
     const int64_t d = model_.config.d_model;
-    size_activations(forms, step.rows(), d, my.input);
+    size_activations(forms, step.rows(), d, my.input, true);
     grow(my.row, d);
     for (int64_t n = 0; n < step.rows(); ++n) {
       rms_norm(step.workspace.x.data() + n * d, weight.data(), static_cast<float>(model_.config.norm.eps), d,
                my.row.data());
       prepare_row(forms, my.row.data(), n, d, my.input);
     }
+    finish_rows(forms, d, my.input);
   }
 
   // x += W input + b, or branch = W input + b where a norm follows (`branch` not null).
@@ -94,12 +95,13 @@ class OutputStage final : public DecodeStage {
   void begin(Step& step, int thread) const override {
     Workspace::Thread& my = mine(step, thread);
     const int64_t cols = weights_.o.w.cols;
-    size_activations(forms_, step.rows(), cols, my.input);
+    size_activations(forms_, step.rows(), cols, my.input, true);
     grow(my.row, cols);
     for (int64_t n = 0; n < step.rows(); ++n) {
       parts_.merge(step, n, my.row.data());
       prepare_row(forms_, my.row.data(), n, cols, my.input);
     }
+    finish_rows(forms_, cols, my.input);
   }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
@@ -115,12 +117,14 @@ class OutputStage final : public DecodeStage {
   InputForms forms_;
 };
 
-// hidden = act(gate(norm(x))) * up(norm(x)). A task makes whole blocks of 32 and rounds them while they are
-// in cache.
+// hidden = act(gate(norm(x))) * up(norm(x)). A task makes whole blocks of 32 and rounds them to int8 while
+// they are in cache; a neuron's threshold needs the whole row first.
 class GatedStage final : public DecodeStage {
  public:
   GatedStage(const ModelImpl& model, size_t layer)
-      : DecodeStage(model, layer), tasks_({&layer_weights_.gate}, model.pool->size(), 8, 2) {
+      : DecodeStage(model, layer),
+        tasks_({&layer_weights_.gate}, model.pool->size(), 8,
+               std::max<int64_t>(2, tile_multiple({&layer_weights_.up}))) {
     forms_.add(layer_weights_.gate);
     forms_.add(layer_weights_.up);
     hidden_forms_.add(layer_weights_.down);
@@ -171,16 +175,17 @@ class DownStage final : public DecodeStage {
   }
   int64_t tasks(const Step&) const override { return tasks_.count(); }
   void begin(Step& step, int thread) const override {
-    if (!forms_.rounded) return;
+    if (!forms_.needs_whole_rows()) return;
     const int64_t hidden = layer_.ffn.hidden;
     Workspace::Thread& my = mine(step, thread);
-    size_activations(forms_, step.rows(), hidden, my.input);
+    size_activations(forms_, step.rows(), hidden, my.input, true);
     for (int64_t n = 0; n < step.rows(); ++n)
       prepare_row(forms_, step.workspace.gate.data() + n * hidden, n, hidden, my.input);
+    finish_rows(forms_, hidden, my.input);
   }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
-    const Activations& input = forms_.rounded ? mine(step, thread).input : step.workspace.input;
+    const Activations& input = forms_.needs_whole_rows() ? mine(step, thread).input : step.workspace.input;
     add_product(step, thread, layer_weights_.down, input, range.begin, range.end,
                 layer_.post_norm ? step.workspace.branch.data() : nullptr);
   }

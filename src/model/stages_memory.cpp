@@ -186,11 +186,12 @@ class ProjectStage final : public MemoryStage {
     if (!decode_) return;
     Workspace::Thread& mine = step.workspace.threads[static_cast<size_t>(thread)];
     const int64_t cols = weights_.k.w.cols;
-    size_activations(forms_, step.rows(), cols, mine.input);
+    size_activations(forms_, step.rows(), cols, mine.input, true);
     for (int64_t n = 0; n < step.rows(); ++n) {
       gather(step, n, mine.row);
       prepare_row(forms_, mine.row.data(), n, cols, mine.input);
     }
+    finish_rows(forms_, cols, mine.input);
   }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);

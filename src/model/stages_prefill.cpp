@@ -30,10 +30,7 @@ class PrepareStage final : public Stage {
                        norm_ != nullptr        ? "norm+round      "
                        : head_norm_ != nullptr ? "head norm+round "
                                                : "round           ",
-                       cols_,
-                       forms_.int8      ? "int8"
-                       : forms_.rounded ? "int8 as f32"
-                                        : "f32");
+                       cols_, form_name());
   }
   int64_t tasks(const Step& step) const override { return (step.rows() + kPrepareRows - 1) / kPrepareRows; }
   void run(Step& step, int thread, int64_t task) const override {
@@ -62,6 +59,10 @@ class PrepareStage final : public Stage {
   }
 
  private:
+  const char* form_name() const {
+    if (!forms_.spikes.empty()) return "spikes";
+    return forms_.int8 ? "int8" : forms_.rounded ? "int8 as f32" : "f32";
+  }
   void set(int64_t cols, const std::vector<const Linear*>& consumers, const std::vector<float>* norm) {
     cols_ = cols;
     norm_ = norm;
@@ -145,7 +146,7 @@ class GatedStage final : public Stage {
   GatedStage(const ModelImpl& model, size_t layer)
       : weights_(model.layers[layer]),
         ffn_(model.config.layers[layer].ffn),
-        tasks_({&weights_.gate}, model.pool->size(), 8) {}
+        tasks_({&weights_.gate}, model.pool->size(), 8, tile_multiple({&weights_.up})) {}
   std::string describe() const override {
     return fmt::format("gate*up           {} | {}", describe_linear(weights_.gate),
                        describe_linear(weights_.up));

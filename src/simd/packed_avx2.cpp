@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "simd/packed_kernels.h"
+#include "simd/stripe_kernels.h"
 #include "simd/target_region.h"
 
 MNEME_BEGIN_TARGET("avx,avx2,fma,f16c")
@@ -25,6 +26,11 @@ struct Avx2 {
 
   MNEME_INLINE void prefetch(const std::byte* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
+  }
+  /// Into the first-level cache if `near`, else into the second.
+  template <bool near>
+  MNEME_INLINE void prefetch_to(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), near ? _MM_HINT_T0 : _MM_HINT_T1);
   }
   MNEME_INLINE F set_f(float x) { return _mm256_set1_ps(x); }
   MNEME_INLINE I set_i(int32_t x) { return _mm256_set1_epi32(x); }
@@ -77,6 +83,17 @@ struct Avx2 {
   MNEME_INLINE __m256i sum4(A a) {
     return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), a), _mm256_set1_epi16(1));
   }
+  // out[j], lane t: the codes of row 16 j + t (at 0) or 16 j + 8 + t (at 32) of four lines of stripes.h.
+  MNEME_INLINE void interleave(const std::byte* const (&line)[4], int64_t at, B (&out)[4]) {
+    const __m256i a = load_b(line[0] + at), b = load_b(line[1] + at);
+    const __m256i c = load_b(line[2] + at), d = load_b(line[3] + at);
+    const __m256i ab_low = _mm256_unpacklo_epi8(a, b), ab_high = _mm256_unpackhi_epi8(a, b);
+    const __m256i cd_low = _mm256_unpacklo_epi8(c, d), cd_high = _mm256_unpackhi_epi8(c, d);
+    out[0] = _mm256_unpacklo_epi16(ab_low, cd_low);
+    out[1] = _mm256_unpackhi_epi16(ab_low, cd_low);
+    out[2] = _mm256_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm256_unpackhi_epi16(ab_high, cd_high);
+  }
   MNEME_INLINE uint32_t max_abs_bits32(const float* x) {
     __m256i max = _mm256_setzero_si256();
     for (int i = 0; i < 32; i += 8)
@@ -111,11 +128,16 @@ struct Avx2 {
 }  // namespace mneme
 
 #include "simd/packed_kernels-inl.h"
+#include "simd/stripe_kernels-inl.h"
 
 namespace mneme {
 
 const PackedKernels& packed_kernels_avx2() {
   static constexpr PackedKernels kernels = make_kernels<Avx2>();
+  return kernels;
+}
+const StripeKernels& stripe_kernels_avx2() {
+  static constexpr StripeKernels kernels = make_stripe_kernels<Avx2>();
   return kernels;
 }
 

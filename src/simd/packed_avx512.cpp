@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "simd/packed_kernels.h"
+#include "simd/stripe_kernels.h"
 #include "simd/target_region.h"
 
 MNEME_BEGIN_TARGET("avx,avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")
@@ -38,11 +39,16 @@ struct Avx512 : Avx512Base {
 }  // namespace mneme
 
 #include "simd/packed_kernels-inl.h"
+#include "simd/stripe_kernels-inl.h"
 
 namespace mneme {
 
 const PackedKernels& packed_kernels_avx512() {
   static constexpr PackedKernels kernels = make_kernels<Avx512>();
+  return kernels;
+}
+const StripeKernels& stripe_kernels_avx512() {
+  static constexpr StripeKernels kernels = make_stripe_kernels<Avx512>();
   return kernels;
 }
 

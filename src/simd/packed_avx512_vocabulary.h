@@ -16,6 +16,11 @@ struct Avx512Base {
   MNEME_INLINE void prefetch(const std::byte* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1);
   }
+  /// Into the first-level cache if `near`, else into the second.
+  template <bool near>
+  MNEME_INLINE void prefetch_to(const std::byte* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), near ? _MM_HINT_T0 : _MM_HINT_T1);
+  }
   MNEME_INLINE F set_f(float x) { return _mm512_set1_ps(x); }
   MNEME_INLINE I set_i(int32_t x) { return _mm512_set1_epi32(x); }
   MNEME_INLINE F load_f(const float* p) { return _mm512_loadu_ps(p); }
@@ -46,6 +51,17 @@ struct Avx512Base {
     int32_t four;
     std::memcpy(&four, p, 4);
     return _mm512_set1_epi32(four);
+  }
+  // out[j], lane t: the codes of row 16 j + t of four lines of stripes.h, side by side.
+  MNEME_INLINE void interleave(const std::byte* const (&line)[4], int64_t at, B (&out)[4]) {
+    const __m512i a = load_b(line[0] + at), b = load_b(line[1] + at);
+    const __m512i c = load_b(line[2] + at), d = load_b(line[3] + at);
+    const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
+    const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+    out[0] = _mm512_unpacklo_epi16(ab_low, cd_low);
+    out[1] = _mm512_unpackhi_epi16(ab_low, cd_low);
+    out[2] = _mm512_unpacklo_epi16(ab_high, cd_high);
+    out[3] = _mm512_unpackhi_epi16(ab_high, cd_high);
   }
   MNEME_INLINE uint32_t max_abs_bits32(const float* x) {
     const __m512i mask = _mm512_set1_epi32(0x7fffffff);

@@ -67,6 +67,7 @@ struct PackedMatrix {
   PackedType type = PackedType::f32;
   int64_t rows = 0, cols = 0;
   const std::byte* data = nullptr;  // 64-byte aligned, not owned
+  uint8_t stripe_lines = 0;         // if not 0, it is held as stripes.h says, for inputs that may be silent
 
   int64_t tiles() const { return (rows + kTileRows - 1) / kTileRows; }
 };

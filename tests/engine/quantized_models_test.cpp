@@ -93,16 +93,5 @@ TEST(QuantizedModel, ForcedInt8ActivationsOnFloatWeightsStayClose) {
   EXPECT_LE(difference, 0.06);
 }
 
-TEST(QuantizedModel, SpikeActivationIsRefusedByName) {
-  LoadOptions options;
-  options.activation = Activation::spike;
-  try {
-    load_tiny("llama", options);
-    FAIL() << "loaded";
-  } catch (const std::exception& error) {
-    EXPECT_NE(std::string(error.what()).find("spike"), std::string::npos);
-  }
-}
-
 }  // namespace
 }  // namespace mneme

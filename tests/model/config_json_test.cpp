@@ -129,6 +129,14 @@ ModelConfig random_config(std::mt19937& rng) {
     if (mixer.gate == GateType::low_rank) mixer.gate_rank = pick(1, 40);
     return mixer;
   };
+  const auto random_activation = [&] {
+    ActivationConfig activation(static_cast<Activation>(pick(0, 3)));
+    if (activation.type == Activation::spike && pick(0, 1)) {
+      activation.k = 0.1 + real(60);
+      activation.dead_zone = real(3);
+    }
+    return activation;
+  };
   const uint32_t n = pick(1, 12);
   for (uint32_t i = 0; i < n; ++i) {
     if (i > 0 && pick(0, 1)) {
@@ -146,7 +154,10 @@ ModelConfig random_config(std::mt19937& rng) {
     }
     layer.ffn = {FfnType::dense, pick(1, 9999), static_cast<Act>(pick(0, 2)), pick(0, 1) == 1};
     layer.post_norm = layer.mixer.type != MixerType::parallel && pick(0, 1);
-    layer.activation = static_cast<Activation>(pick(0, 2));
+    layer.activation = random_activation();
+    const bool apart = pick(0, 1);
+    for (ActivationConfig& one : layer.activation.of)
+      if (apart && pick(0, 3) == 0) one = random_activation();
     model.layers.push_back(layer);
   }
   return model;
@@ -267,8 +278,28 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/tables", {{"facts", {{"heads", 4}}}}, kBad, "tables.facts.compressed_vocab is missing"},
         Refusal{"/tables", {{"", small_table()}}, kBad, "tables has a name of 0 bytes"},
         Refusal{"/tables", 3, kBad, "tables is 3"},
-        Refusal{"/layers/0/activation", "spike", kLater, "layers[0].activation is \"spike\""},
-        Refusal{"/layers/0/activation", Json::object(), kLater, "layers[0].activation differs by projection"},
+        Refusal{"/layers/0/activation", "spikes", kBad,
+                "layers[0].activation is \"spikes\", but must be one of"},
+        Refusal{"/layers/0/activation", 3, kBad, "layers[0].activation is 3"},
+        Refusal{"/layers/0/activation", {{"type", "spik"}}, kBad, "layers[0].activation.type is \"spik\""},
+        Refusal{"/layers/0/activation", {{"type", "spike"}, {"kk", 3}}, kBad, "did you mean k?"},
+        Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 0}}, kBad, "layers[0].activation.k is 0"},
+        Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 65}}, kBad, "at most 64"},
+        Refusal{"/layers/0/activation",
+                {{"type", "spike"}, {"dead_zone", -1}},
+                kBad,
+                "activation.dead_zone is -1"},
+        Refusal{"/layers/0/activation", {{"type", "int8"}, {"k", 2}}, kBad, "only \"spike\" has them"},
+        Refusal{"/layers/0/activation", {{"k", 2.5}}, kBad, "layers[0].activation.k is 2.5"},
+        Refusal{"/layers/0/activation", {{"dwon", "int8"}}, kBad, "did you mean down?"},
+        Refusal{"/layers/0/activation",
+                {{"down", {{"k", 2}}}},
+                kBad,
+                "layers[0].activation.down.type is missing"},
+        Refusal{"/layers/0/activation",
+                {{"q", {{"type", "spike"}, {"k", -1}}}},
+                kBad,
+                "layers[0].activation.q.k is -1"},
         Refusal{"/layers/0/ffn/act", "relu", kBad, "layers[0].ffn.act is \"relu\""},
         Refusal{"/layers/0/ffn/hidden", 0, kBad, "layers[0].ffn.hidden is 0"},
         Refusal{"/layers/0/mixer/head_dim", 15, kBad, "rope.dims is 15, but must be even"},
@@ -479,8 +510,13 @@ TEST(ConfigValidate, RefusesNumbersThatAreNot) {
   EXPECT_THAT(refused([&](auto& c) { c.rope.scaling.factor = nan; }).what(),
               HasSubstr("rope.scaling.factor"));
   EXPECT_THAT(refused([&](auto& c) { c.layers.clear(); }).what(), HasSubstr("layers is empty"));
-  EXPECT_EQ(refused([&](auto& c) { c.layers[0].activation = Activation::spike; }).code(),
-            ErrorCode::unsupported);
+  EXPECT_THAT(
+      refused([&](auto& c) { c.layers[0].activation = ActivationConfig(Activation::spike, nan); }).what(),
+      HasSubstr("layers[0].activation.k"));
+  EXPECT_THAT(refused([&](auto& c) {
+                c.layers[0].activation[Projection::up] = {Activation::spike, 3, inf};
+              }).what(),
+              HasSubstr("layers[0].activation.up.dead_zone"));
 }
 
 TEST(ConfigJson, MutatedTextNeverCrashesAndOnlyValidConfigsCome) {

@@ -1,0 +1,17 @@
+// The `activation` of a layer: its JSON and its ranges. Schema in words: docs/config.md.
+#pragma once
+#include <string>
+
+#include "core/json_fields.h"
+#include "mneme/model_config.h"
+
+namespace mneme {
+
+/// A word, an object with "type", or an object by projection. Throws what the fields throw.
+ActivationPolicy read_activation_policy(JsonFields& fields, const char* name);
+/// The shortest of the three that says the same.
+nlohmann::ordered_json activation_json(const ActivationPolicy& policy);
+/// Throws Error(invalid_argument) that names the first field which is out of range, below `where`.
+void validate(const ActivationPolicy& policy, const std::string& where);
+
+}  // namespace mneme

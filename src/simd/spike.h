@@ -1,0 +1,74 @@
+// The adaptive-threshold neuron (SpikingBrain 1.0, arXiv 2509.05276, section 3.3): a row of activations
+// becomes spike counts,
+//
+//   V = clamp(mean|x| / k, 1e-5, 1e4)      the threshold, one a row
+//   s = round(x / V), ties to even; signed, not clipped; 0 where |x| < dead_zone * V
+//
+// and stands for x ≈ V s. The bigger k, the lower the threshold and the more spikes; E|s| is about k. A dead
+// zone up to 0.5 changes nothing, because those values round to 0 anyway.
+//
+// Counts are held exactly: an int8 clamped to ±127, and for what lies beyond a list of further int8 counts of
+// the same column. int8, because that is what dot products multiply 64 at a time (16-bit counts would need
+// the weights widened and twice the instructions), and because few are beyond: the sum of |s| over a row is
+// about k times its length, so that the list has at most k / 127 entries an input. To bound it where the
+// threshold's upper clamp bites, V is never below mean|x| / 256 nor below max|x| / 2^18; the second also
+// keeps the sum of 32 products of a count and a code within 32 bits. A row whose mean of |x| is beyond the
+// range of float, or that holds a NaN or an infinity, has the threshold NaN and no spikes: the product shows
+// it.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "simd/packed_matrix.h"
+
+namespace mneme {
+
+struct NeuronSetting {
+  float k = 3.0f;
+  float dead_zone = 0.0f;
+  bool operator==(const NeuronSetting&) const = default;
+};
+
+inline constexpr float kLeastThreshold = 1e-5f, kMostThreshold = 1e4f;
+inline constexpr float kMostMeanCount = 256, kMostCount = 1 << 18;
+
+/// Columns and their counts, in groups of 4 within blocks of 32 columns. A block's last group is filled with
+/// counts of 0.
+struct EventList {
+  std::vector<uint32_t> begin;   // [blocks + 1]: the first group of each block; empty: no list
+  std::vector<uint8_t> columns;  // [4 * groups]: 0..31, in the block
+  std::vector<int8_t> counts;    // [4 * groups] a row of X, `stride` apart
+  int64_t stride = 0;
+  int64_t groups = 0;
+};
+
+/// Spike counts of rows of activations, as the products read them. Storage only: how many columns a row has
+/// (a multiple of 32) is the caller's to say.
+struct SpikeRows {
+  std::vector<int8_t> base;       // [rows, cols]: counts clamped to ±127
+  std::vector<uint32_t> fired;    // [rows, cols/32]: bit c is set if column c of the block is not silent
+  std::vector<int32_t> sums;      // [rows, cols/32]: of the whole counts
+  std::vector<float> threshold;   // [rows]
+  std::vector<int64_t> spiking;   // [rows]: inputs that are not silent
+  std::vector<EventList> beyond;  // [rows]: counts beyond ±127; mostly without a list
+  EventList events;               // of the rows [0, event_rows) together: every column that one of them fires
+  int64_t event_rows = 0;         // 0: no list
+
+  /// Room for rows x cols. `with_events`: a list of events is wanted of these rows, which are few. Never
+  /// shrinks, so that a warmed-up engine does not allocate (except for counts beyond ±127, at first).
+  void reserve(int64_t rows, int64_t cols, bool with_events);
+};
+
+/// Fires row `row` of [rows, cols] from x [cols]. If the list is of one row, its events are written in the
+/// same pass. Rows may be fired from different threads. cols: a multiple of 32.
+void fire_row(const NeuronSetting& neuron, const float* x, int64_t row, int64_t cols, SpikeRows& out);
+/// After every row of a list of several has been fired: makes the list of their union.
+void unite_events(int64_t cols, SpikeRows& out);
+
+/// out[c] = threshold * count of row `row`, after it was fired.
+void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
+
+/// Plain C++ specification: writes counts [n], returns the threshold. n: a multiple of 32.
+float fire_reference(const NeuronSetting& neuron, const float* x, int64_t n, int32_t* counts);
+
+}  // namespace mneme

@@ -1,0 +1,284 @@
+// Products of spike counts with matrices in stripes, written once over the vector vocabulary of
+// packed_kernels-inl.h, and included after it; of V they use `interleave` besides.
+//
+// Both ways to walk a stripe, every column or the columns of a list, make the same sums: per block of 32
+// columns an exact integer, then  acc += scale * sum (+ min * sum of counts)  in ascending blocks, and the
+// threshold at the end. A block without events adds 0, so that leaving it out changes no bit.
+
+namespace mneme {
+namespace {
+
+template <int CodeBits, bool HasMin, int Offset, int Lines>
+struct StripeFormat {
+  static constexpr int code_bits = CodeBits, offset = Offset;
+  static constexpr bool has_min = HasMin, wide = Offset == 128;
+  static constexpr int lines = Lines, column_bytes = 64 * Lines;
+  static constexpr int groups = CodeBits == 4 ? 2 : 1;  // of 64 rows, in a line
+  static constexpr int rows = 64 * groups * Lines;
+  static constexpr int scale_bytes = rows * (HasMin ? 4 : 2);
+  static constexpr int block_bytes = scale_bytes + 32 * column_bytes;
+};
+
+// A stripe is computed in parts, what a vector's width takes of a line: 1 or 2 a line. Vector j of group g of
+// part p of line l holds rows 64 (groups l + g) + 16 j + kLanes p and following.
+template <class V, class T>
+struct StripeSums {
+  static constexpr int line_parts = 16 / V::kLanes, parts = line_parts * T::lines;
+  typename V::F acc[parts][T::groups][4];  // of one row of X
+  static constexpr int row(int part, int g, int j) {
+    return 64 * (T::groups * (part / line_parts) + g) + 16 * j + V::kLanes * (part % line_parts);
+  }
+  static constexpr int byte(int part) {
+    return 64 * (part / line_parts) + 4 * V::kLanes * (part % line_parts);
+  }
+};
+template <class V, class T>
+using BlockSums = typename V::I[T::groups][4];
+
+// Adds the products of four columns, interleaved, with four counts.
+template <class V, class T>
+inline __attribute__((always_inline)) void add_columns(const typename V::B (&code)[4], typename V::A counts,
+                                                       BlockSums<V, T>& dot) {
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    if constexpr (T::code_bits == 8) {
+      dot[0][j] = V::template dot<T::wide>(dot[0][j], code[j], counts);
+    } else {
+      dot[0][j] = V::template dot<T::wide>(dot[0][j], V::low_nibbles(code[j]), counts);
+      dot[1][j] = V::template dot<T::wide>(dot[1][j], V::high_nibbles(code[j]), counts);
+    }
+  }
+}
+
+template <class V, class T>
+inline __attribute__((always_inline)) void load_columns(const std::byte* codes, const uint8_t* columns,
+                                                        int part, typename V::B (&code)[4]) {
+  constexpr int bytes = T::column_bytes;
+  uint32_t four;
+  std::memcpy(&four, columns, 4);
+  const std::byte* const line[4] = {codes + bytes * (four & 255), codes + bytes * (four >> 8 & 255),
+                                    codes + bytes * (four >> 16 & 255), codes + bytes * (four >> 24)};
+  V::interleave(line, StripeSums<V, T>::byte(part), code);
+}
+
+// Asks for lines in front of the walk, as many at each step as it consumes: in bursts they would stand in the
+// way of its own reads. Within a block backwards: a processor that sees ascending lines fetches their
+// neighbours too, in vain. Into the first-level cache where events are few; many would fill its few buffers.
+template <class V, class T, bool Listed>
+struct StripeAhead;
+
+template <class V, class T>
+struct StripeAhead<V, T, true> {
+  const EventView& events;
+  const int64_t blocks;
+  const bool few;
+  const std::byte* block;
+  int64_t b;
+  uint32_t left;  // groups of the block
+
+  inline __attribute__((always_inline)) StripeAhead(const StripeArgs& args, const std::byte* stripe)
+      : events(args.events),
+        blocks(args.blocks),
+        few(args.few),
+        block(stripe + args.ahead * T::block_bytes),
+        b(args.ahead < args.blocks ? args.ahead : 0),
+        left(events.begin[b + 1] - events.begin[b]) {}
+  inline __attribute__((always_inline)) void next() { few ? ask<true>() : ask<false>(); }
+  template <bool Near>
+  inline __attribute__((always_inline)) void ask() {
+    while (left == 0) {  // ends, because there is an event: the one that the walk is at
+      block += T::block_bytes;
+      b = b + 1 == blocks ? 0 : b + 1;
+      left = events.begin[b + 1] - events.begin[b];
+      if (left == 0) continue;
+#pragma GCC unroll 8
+      for (int line = 0; line < T::scale_bytes; line += 64) V::template prefetch_to<Near>(block + line);
+    }
+    --left;
+    const std::byte* codes = block + T::scale_bytes;
+    uint32_t four;
+    std::memcpy(&four, events.columns + 4 * (events.begin[b] + left), 4);
+#pragma GCC unroll 4
+    for (int i = 3; i >= 0; --i)
+#pragma GCC unroll 2
+      for (int line = 0; line < T::lines; ++line)
+        V::template prefetch_to<Near>(codes + T::column_bytes * (four >> 8 * i & 255) + 64 * line);
+  }
+};
+
+template <class V, class T>
+struct StripeAhead<V, T, false> {
+  static constexpr int step = T::block_bytes / 8 / 64 * 64;  // of 8 steps a block; the last one has the rest
+  const std::byte* at;
+  int steps = 0;
+  inline __attribute__((always_inline)) StripeAhead(const StripeArgs&, const std::byte* stripe)
+      : at(stripe + V::kPrefetch) {}
+  inline __attribute__((always_inline)) void next() {
+#pragma GCC unroll 10
+    for (int line = 0; line < step; line += 64) V::prefetch(at + line);
+    at += step;
+    if (++steps < 8) return;
+    steps = 0;
+#pragma GCC unroll 8
+    for (int line = 0; line < T::block_bytes - 8 * step; line += 64) V::prefetch(at + line);
+    at += T::block_bytes - 8 * step;
+  }
+};
+
+// acc += scale * sum (+ min * sum of counts) for a block of one part and N rows of X.
+template <class V, class T, int N>
+inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, const std::byte* block,
+                                                        int64_t b, int part, int64_t n0,
+                                                        const BlockSums<V, T> (&dot)[N],
+                                                        StripeSums<V, T> (&sums)[N]) {
+#pragma GCC unroll 2
+  for (int g = 0; g < T::groups; ++g)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const std::byte* at = block + 2 * StripeSums<V, T>::row(part, g, j);
+      const typename V::F scale = V::load_f16(at);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        typename V::F& acc = sums[n].acc[part][g][j];
+        acc = V::fma(V::to_f(dot[n][g][j]), scale, acc);
+        if constexpr (T::has_min) {
+          const auto count = static_cast<float>(args.sums[(n0 + n) * args.blocks + b]);
+          acc = V::fma(V::load_f16(at + 2 * T::rows), V::set_f(count), acc);
+        }
+      }
+    }
+}
+
+// One block of `Parts` parts of a stripe from part `first` on, with N rows of X.
+template <class V, class T, int N, bool Listed, int Parts>
+inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, const std::byte* block,
+                                                        int64_t b, int first, int64_t n0,
+                                                        StripeSums<V, T> (&sums)[N],
+                                                        StripeAhead<V, T, Listed>& ahead) {
+  const std::byte* codes = block + T::scale_bytes;
+  BlockSums<V, T> dot[Parts][N];
+#pragma GCC unroll 4
+  for (int p = 0; p < Parts; ++p)
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n)
+#pragma GCC unroll 2
+      for (int g = 0; g < T::groups; ++g)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j)
+          dot[p][n][g][j] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+  const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
+  const int8_t* counts =
+      Listed ? args.events.counts + n0 * args.events.stride : args.dense + (n0 * args.blocks + b) * 32;
+  const int64_t stride = Listed ? args.events.stride : 32 * args.blocks;
+  typename V::B code[4];
+  for (uint32_t group = begin; group < end; ++group) {
+    if (N <= 4 && first == 0) ahead.next();
+#pragma GCC unroll 4
+    for (int p = 0; p < Parts; ++p) {
+      if constexpr (Listed) {
+        load_columns<V, T>(codes, args.events.columns + 4 * group, first + p, code);
+      } else {
+        constexpr int bytes = T::column_bytes;
+        const std::byte* at = codes + 4 * bytes * group;
+        const std::byte* const line[4] = {at, at + bytes, at + 2 * bytes, at + 3 * bytes};
+        V::interleave(line, StripeSums<V, T>::byte(first + p), code);
+      }
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+        add_columns<V, T>(code, V::repeat4(counts + n * stride + 4 * group), dot[p][n]);
+    }
+  }
+  if (args.beyond != nullptr) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) {
+      const EventView& events = args.beyond[n0 + n];
+      if (events.begin == nullptr) continue;
+      for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group)
+#pragma GCC unroll 4
+        for (int p = 0; p < Parts; ++p) {
+          load_columns<V, T>(codes, events.columns + 4 * group, first + p, code);
+          add_columns<V, T>(code, V::repeat4(events.counts + 4 * group), dot[p][n]);
+        }
+    }
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < Parts; ++p) finish_block<V, T, N>(args, block, b, first + p, n0, dot[p], sums);
+}
+
+template <class V, class T>
+inline __attribute__((always_inline)) void store_stripe(const StripeArgs& args, int64_t stripe, int64_t n,
+                                                        const StripeSums<V, T>& sums) {
+  const typename V::F threshold = V::set_f(args.threshold[n]);
+  float out[T::rows];
+#pragma GCC unroll 4
+  for (int p = 0; p < StripeSums<V, T>::parts; ++p)
+#pragma GCC unroll 2
+    for (int g = 0; g < T::groups; ++g)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j)
+        V::store_f(out + StripeSums<V, T>::row(p, g, j), V::mul(sums.acc[p][g][j], threshold));
+  const int64_t row = stripe * T::rows, left = args.rows - row;
+  std::memcpy(args.y + n * args.stride + row, out,
+              static_cast<size_t>(left < T::rows ? left : T::rows) * sizeof(float));
+}
+
+// N rows of X with one stripe.
+template <class V, class T, int N, bool Listed>
+__attribute__((noinline)) void stripe_rows(const StripeArgs& args, int64_t stripe, int64_t n0) {
+  // Both lines of a column while they are at hand, if their sums fit in registers.
+  constexpr int kTogether = N == 1 && V::kLanes == 16 ? StripeSums<V, T>::parts : 1;
+  StripeSums<V, T> sums[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n)
+#pragma GCC unroll 4
+    for (int p = 0; p < StripeSums<V, T>::parts; ++p)
+#pragma GCC unroll 2
+      for (int g = 0; g < T::groups; ++g)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) sums[n].acc[p][g][j] = V::set_f(0.0f);
+  const std::byte* block = args.stripes + stripe * args.blocks * T::block_bytes;
+  StripeAhead<V, T, Listed> ahead(args, block);
+  for (int64_t b = 0; b < args.blocks; ++b, block += T::block_bytes) {
+    if (Listed && args.events.begin[b] == args.events.begin[b + 1]) continue;
+#pragma GCC unroll 4
+    for (int part = 0; part < StripeSums<V, T>::parts; part += kTogether)
+      stripe_block<V, T, N, Listed, kTogether>(args, block, b, part, n0, sums, ahead);
+  }
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) store_stripe<V, T>(args, stripe, n0 + n, sums[n]);
+}
+
+template <class V, class T, bool Listed>
+void striped_product_of(const StripeArgs& args) {
+  // As many rows of X at once as the registers bear: 4 N vectors of integer sums, twice that for 4 bits.
+  constexpr int kMaxN = V::kLanes == 16 ? (T::groups == 1 ? 6 : 3) : 2;
+  // Rows of X that stay in the second-level cache while the stripes of this task pass by.
+  int64_t panel = (int64_t{768} << 10) / (32 * args.blocks) / kMaxN * kMaxN;
+  if (panel < kMaxN) panel = kMaxN;
+  for (int64_t p = args.n_begin; p < args.n_end; p += panel) {
+    const int64_t end = p + panel < args.n_end ? p + panel : args.n_end;
+    for (int64_t stripe = args.stripe_begin; stripe < args.stripe_end; ++stripe) {
+      int64_t n = p;
+      for (; n + kMaxN <= end; n += kMaxN) stripe_rows<V, T, kMaxN, Listed>(args, stripe, n);
+      if constexpr (kMaxN > 2)
+        for (; n + 2 <= end; n += 2) stripe_rows<V, T, 2, Listed>(args, stripe, n);
+      for (; n < end; ++n) stripe_rows<V, T, 1, Listed>(args, stripe, n);
+    }
+  }
+}
+
+template <class V, class T>
+void striped_product(const StripeArgs& args) {
+  args.events.begin != nullptr ? striped_product_of<V, T, true>(args) : striped_product_of<V, T, false>(args);
+}
+
+template <class V>
+constexpr StripeKernels make_stripe_kernels() {
+  return {{striped_product<V, StripeFormat<8, false, 128, 1>>,
+           striped_product<V, StripeFormat<8, false, 128, 2>>},
+          striped_product<V, StripeFormat<4, false, 8, 1>>,
+          striped_product<V, StripeFormat<4, true, 0, 1>>};
+}
+
+}  // namespace
+}  // namespace mneme

@@ -1,0 +1,134 @@
+#include "simd/stripes.h"
+
+#include <algorithm>
+
+#include "core/checked.h"
+#include "core/fail.h"
+#include "core/half.h"
+
+namespace mneme {
+namespace {
+
+constexpr int64_t kLine = 64;
+
+// Where row r < 64 of a group of 64 lies in a line.
+int64_t place_of(int64_t r) {
+  const int64_t j = r / 16, l = r / 4 % 4, i = r % 4;
+  return 16 * l + 4 * j + i;
+}
+
+bool is_finite_f16(uint16_t bits) {
+  return (bits & 0x7c00u) != 0x7c00u;
+}
+
+// Codes of a block of a row in the file, as packed_matrix.h defines them.
+template <DType type>
+uint8_t code_at(const std::byte* block, int c) {
+  if constexpr (type == DType::q8_0) return std::to_integer<uint8_t>(block[2 + c]) ^ 0x80;
+  constexpr int header = type == DType::q4_0 ? 2 : 4;
+  const auto both = std::to_integer<uint8_t>(block[header + c % 16]);
+  return c < 16 ? both & 15 : both >> 4;
+}
+
+template <DType type>
+bool pack(const PackedMatrix& w, const std::byte* src, int64_t stripe_begin, int64_t stripe_end,
+          std::byte* out) {
+  const int64_t height = stripe_rows(w), scale_bytes = stripe_scale_bytes(w);
+  const int64_t column_bytes = kLine * w.stripe_lines, group = height / w.stripe_lines;
+  const int64_t blocks = w.cols / kBlock, from_bytes = dtype_info(type).block_bytes;
+  bool finite = true;
+  std::byte* block = out + stripe_begin * stripe_bytes(w);
+  for (int64_t stripe = stripe_begin; stripe < stripe_end; ++stripe) {
+    const int64_t count = std::min(height, w.rows - stripe * height);
+    for (int64_t b = 0; b < blocks; ++b, block += stripe_block_bytes(w)) {
+      for (int64_t r = 0; r < count; ++r) {
+        const std::byte* from = src + ((stripe * height + r) * blocks + b) * from_bytes;
+        finite &= is_finite_f16(load_le<uint16_t>(from));
+        std::copy_n(from, 2, block + 2 * r);
+        if constexpr (type == DType::q4_1) {
+          finite &= is_finite_f16(load_le<uint16_t>(from + 2));
+          std::copy_n(from + 2, 2, block + 2 * height + 2 * r);
+        }
+        std::byte* code = block + scale_bytes + r / group * kLine + place_of(r % 64);
+        const bool low = r % group < 64;
+        for (int c = 0; c < 32; ++c, code += column_bytes) {
+          const auto value = static_cast<std::byte>(code_at<type>(from, c));
+          *code = low ? value : *code | value << 4;
+        }
+      }
+    }
+  }
+  return finite;
+}
+
+}  // namespace
+
+bool can_stripe(PackedType type) {
+  return type == PackedType::q8_0 || type == PackedType::q4_0 || type == PackedType::q4_1;
+}
+
+uint8_t best_stripe_lines(PackedType type, int64_t rows) {
+  if (packed_layout(type).code_bits == 4) return 1;
+  return rows >= 4096 || (rows >= 1536 && rows % 128 == 0) ? 2 : 1;
+}
+
+int64_t stripe_rows(const PackedMatrix& matrix) {
+  return (packed_layout(matrix.type).code_bits == 4 ? 128 : 64) * int64_t{matrix.stripe_lines};
+}
+
+int64_t stripe_tiles(const PackedMatrix& matrix) {
+  return stripe_rows(matrix) / kTileRows;
+}
+
+int64_t stripe_scale_bytes(const PackedMatrix& matrix) {
+  return stripe_rows(matrix) * (packed_layout(matrix.type).has_min ? 4 : 2);
+}
+
+int64_t stripe_block_bytes(const PackedMatrix& matrix) {
+  return stripe_scale_bytes(matrix) + kBlock * kLine * matrix.stripe_lines;
+}
+
+int64_t stripe_bytes(const PackedMatrix& matrix) {
+  return matrix.cols / kBlock * stripe_block_bytes(matrix);
+}
+
+uint64_t matrix_bytes(const PackedMatrix& matrix) {
+  const uint64_t in_tiles = packed_bytes(matrix.type, matrix.rows, matrix.cols);  // refuses bad shapes
+  if (matrix.stripe_lines == 0) return in_tiles;
+  require(can_stripe(matrix.type), ErrorCode::internal, "{} has no stripes", packed_layout(matrix.type).name);
+  const int64_t height = stripe_rows(matrix);
+  return checked_mul(static_cast<uint64_t>((matrix.rows + height - 1) / height),
+                     static_cast<uint64_t>(stripe_bytes(matrix)), "matrix in stripes");
+}
+
+bool pack_stripes(const PackedMatrix& matrix, DType type, const std::byte* src, int64_t stripe_begin,
+                  int64_t stripe_end, std::byte* out) {
+  switch (type) {
+    case DType::q8_0:
+      return pack<DType::q8_0>(matrix, src, stripe_begin, stripe_end, out);
+    case DType::q4_0:
+      return pack<DType::q4_0>(matrix, src, stripe_begin, stripe_end, out);
+    case DType::q4_1:
+      return pack<DType::q4_1>(matrix, src, stripe_begin, stripe_end, out);
+    default:
+      fail(ErrorCode::internal, "pack_stripes: {} has no stripes", dtype_info(type).name);
+  }
+}
+
+void unpack_striped_row(const PackedMatrix& matrix, int64_t row, float* out) {
+  const PackedLayout& layout = packed_layout(matrix.type);
+  const int64_t height = stripe_rows(matrix), r = row % height, group = height / matrix.stripe_lines;
+  const std::byte* block = matrix.data + row / height * stripe_bytes(matrix);
+  for (int64_t b = 0; b < matrix.cols / kBlock; ++b, block += stripe_block_bytes(matrix)) {
+    const float scale = f16_to_f32(load_le<uint16_t>(block + 2 * r));
+    const float min = layout.has_min ? f16_to_f32(load_le<uint16_t>(block + 2 * (height + r))) : 0.0f;
+    const std::byte* codes = block + stripe_scale_bytes(matrix) + r / group * kLine + place_of(r % 64);
+    for (int64_t c = 0; c < kBlock; ++c) {
+      const auto raw = std::to_integer<int>(codes[kLine * matrix.stripe_lines * c]);
+      const int code = layout.code_bits == 8 ? raw : r % group < 64 ? raw & 15 : raw >> 4;
+      out[b * kBlock + c] = scale * static_cast<float>(code - layout.offset) + min;
+    }
+  }
+}
+
+}  // namespace mneme
