@@ -88,7 +88,7 @@ TEST(ActivationPolicy, WhatIsWrongInACommandLineIsNamed) {
   EXPECT_THAT(refused("spike:k=3x"), HasSubstr("must be a number"));
   EXPECT_THAT(refused("spike:k=0"), HasSubstr("activation.k is 0"));
   EXPECT_THAT(refused("spike:dead_zone=-1"), HasSubstr("activation.dead_zone is -1"));
-  EXPECT_THAT(refused("spike:dead_zone=nan"), HasSubstr("activation.dead_zone is nan"));
+  EXPECT_THAT(refused("spike:dead_zone=nan"), HasSubstr("dead_zone is nan"));
   EXPECT_THAT(refused("spike:dwon=int8"), HasSubstr("did you mean down?"));
   EXPECT_THAT(refused("spike:down=int4"), HasSubstr("int4"));
   EXPECT_THAT(refused("int8:k=3"), HasSubstr("belongs to spike only"));

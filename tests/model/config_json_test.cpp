@@ -282,7 +282,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "layers[0].activation is \"spikes\", but must be one of"},
         Refusal{"/layers/0/activation", 3, kBad, "layers[0].activation is 3"},
         Refusal{"/layers/0/activation", {{"type", "spik"}}, kBad, "layers[0].activation.type is \"spik\""},
-        Refusal{"/layers/0/activation", {{"type", "spike"}, {"kk", 3}}, kBad, "did you mean k?"},
+        Refusal{"/layers/0/activation", {{"type", "spike"}, {"kk", 3}}, kBad, "did you mean \"k\"?"},
         Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 0}}, kBad, "layers[0].activation.k is 0"},
         Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 65}}, kBad, "at most 64"},
         Refusal{"/layers/0/activation",
@@ -291,7 +291,7 @@ INSTANTIATE_TEST_SUITE_P(
                 "activation.dead_zone is -1"},
         Refusal{"/layers/0/activation", {{"type", "int8"}, {"k", 2}}, kBad, "only \"spike\" has them"},
         Refusal{"/layers/0/activation", {{"k", 2.5}}, kBad, "layers[0].activation.k is 2.5"},
-        Refusal{"/layers/0/activation", {{"dwon", "int8"}}, kBad, "did you mean down?"},
+        Refusal{"/layers/0/activation", {{"dwon", "int8"}}, kBad, "did you mean \"down\"?"},
         Refusal{"/layers/0/activation",
                 {{"down", {{"k", 2}}}},
                 kBad,
@@ -512,7 +512,7 @@ TEST(ConfigValidate, RefusesNumbersThatAreNot) {
   EXPECT_THAT(refused([&](auto& c) { c.layers.clear(); }).what(), HasSubstr("layers is empty"));
   EXPECT_THAT(
       refused([&](auto& c) { c.layers[0].activation = ActivationConfig(Activation::spike, nan); }).what(),
-      HasSubstr("layers[0].activation.k"));
+      HasSubstr("layers[0].activation.q.k is nan"));
   EXPECT_THAT(refused([&](auto& c) {
                 c.layers[0].activation[Projection::up] = {Activation::spike, 3, inf};
               }).what(),

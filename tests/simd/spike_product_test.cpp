@@ -128,10 +128,10 @@ TEST_P(SpikeProductOnEveryIsa, EqualsTheReference) {
 
 TEST_P(SpikeProductOnEveryIsa, EventsGiveTheBitsOfTheDensePath) {
   for (const DType type : kStriped)
-    for (const int64_t rows : {64, 130, 256})
-      for (const int64_t cols : {32, 576, 1536})
+    for (const int64_t rows : {64, 200})
+      for (const int64_t cols : {32, 576})
         for (const double silent : {0.0, 0.3, 0.6, 0.9, 0.995, 1.0})
-          for (const int64_t n : {1, 2, 3, 4, 7, 8}) {
+          for (const int64_t n : {1, 3, 8}) {
             const Striped s = stripe(type, rows, cols, random_rows(type, rows, cols, 11), rows == 64 ? 1 : 2);
             const Input input = fire(n, cols, silent, true, static_cast<uint32_t>(n));
             ASSERT_EQ(product(s.matrix, input, n, SpikePath::events),

@@ -130,13 +130,13 @@ TEST_P(SpikeOnEveryIsa, CountsBeyondInt8AndInt16AreExact) {
 }
 
 TEST_P(SpikeOnEveryIsa, CountsAreBoundedWhereTheThresholdCannotGrow) {
-  std::vector<float> x(64, 1.0f);
+  std::vector<float> x(4096, 1.0f);
   x[5] = 1e30f;
   expect_equals_reference({}, x, "beyond the upper clamp");
   SpikeRows rows;
-  rows.reserve(1, 64, true);
-  fire_row({}, x.data(), 0, 64, rows);
-  EXPECT_EQ(counts_of(rows, 0, 64)[5], 1 << 18);
+  rows.reserve(1, 4096, true);
+  fire_row({}, x.data(), 0, 4096, rows);
+  EXPECT_EQ(counts_of(rows, 0, 4096)[5], 1 << 18);
   const std::vector<float> all(64, 1e30f);
   fire_row({}, all.data(), 0, 64, rows);
   EXPECT_EQ(counts_of(rows, 0, 64), std::vector<int32_t>(64, 256));
