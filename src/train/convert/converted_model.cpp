@@ -1,8 +1,11 @@
 #include "train/convert/converted_model.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "core/fail.h"
+#include "model/rope_frequencies.h"
 #include "model/tensor_names.h"
 #include "train/blocks/model_files.h"
 #include "train/convert/recipe.h"
@@ -93,6 +96,33 @@ ConvertedModel with_config(const ConvertedModel& model, const ModelConfig& confi
         made = new_tensors(config, static_cast<uint32_t>(layer), seed * 4096 + static_cast<uint64_t>(layer));
       }
       out.parameters.add(expected.name, made.at(expected.name.substr(expected.name.find('.', 4) + 1)));
+    }
+  }
+  return out;
+}
+
+NamedTensors rope_gates(const ModelConfig& old, const ModelConfig& config,
+                        const std::vector<uint32_t>& layers) {
+  NamedTensors out;
+  for (const uint32_t layer : layers) {
+    const MixerConfig &before = old.layers[layer].mixer.branches().front(),
+                      &kind = config.layers[layer].mixer;
+    const RopeConfig& rope = before.rope ? *before.rope : old.rope;
+    const std::vector<float> turns = rope_inverse_frequencies(rope, before.head_dim);
+    for (size_t b = 0; b < kind.branches().size(); ++b) {
+      const MixerConfig& branch = kind.branches()[b];
+      if (branch.type != MixerType::gla || branch.gate == GateType::tied) continue;
+      const Tensor bias = at::empty({branch.kv_heads, branch.head_dim});
+      for (uint32_t channel = 0; channel < branch.head_dim; ++channel) {
+        const size_t pair = rope.style == RopeConfig::Style::half ? channel % turns.size() : channel / 2;
+        const bool turned = channel < 2 * turns.size();
+        const double reach = turned ? std::numbers::pi / 2 / turns[pair] : config.context;
+        const double tokens = std::clamp(reach, 1.0, static_cast<double>(config.context));
+        // logsigmoid(z) / normalizer = -1 / tokens
+        bias.select(1, channel).fill_(-std::log(std::expm1(branch.gate_normalizer / tokens)));
+      }
+      const char* name = branch.gate == GateType::low_rank ? "attn_gate_b.bias" : "attn_gate_a.bias";
+      out.emplace(mixer_prefix(blk(layer), kind, b) + name, bias.flatten());
     }
   }
   return out;

@@ -38,6 +38,13 @@ ConvertedModel load_original(const fs::path& path);
 /// token. Equal seeds give equal tensors.
 ConvertedModel with_config(const ConvertedModel& model, const ModelConfig& config, uint64_t seed);
 
+/// Biases of the gates of the gated linear attention in these layers, by name, for which channel c of every
+/// key head forgets over pi / (2 f) tokens, where f is what RoPE of the `old` model's mixer turned c by a
+/// token: beyond that distance rotated keys stop to agree, and that is what a decay can keep of the rotation.
+/// From 1 token to the model's context.
+NamedTensors rope_gates(const ModelConfig& old, const ModelConfig& config,
+                        const std::vector<uint32_t>& layers);
+
 /// `model` with the mixers of these layers taken from `donor`, config and tensors.
 ConvertedModel with_mixers_of(const ConvertedModel& model, const ConvertedModel& donor,
                               const std::vector<uint32_t>& layers);

@@ -4,11 +4,12 @@
 
 #include "core/fail.h"
 #include "train/ops/fused.h"
+#include "train/ops/products.h"
 
 namespace mneme::train {
 namespace {
 
-constexpr int64_t kPlacesAtATime = 128;  // of two sets of logits held at once
+constexpr int64_t kPlacesAtATime = 256;  // of two sets of logits held at once
 
 /// Logits of some places, and d logits / d (hidden head^T) where that is not the scale alone.
 struct Logits {
@@ -40,7 +41,7 @@ struct DistillationLoss : torch::autograd::Function<DistillationLoss> {
     const auto places = hidden.size(0);
     Tensor d_hidden = at::empty_like(hidden), d_head = head_learns ? at::zeros_like(weight) : Tensor();
     const double t = in->temperature;
-    const Tensor back = in->bfloat16 ? weight.detach().to(at::kBFloat16) : weight.detach();
+    const Tensor back = weight.detach().unsqueeze(0);
     double sum = 0;
     for (int64_t at = 0; at < places; at += kPlacesAtATime) {
       const int64_t count = std::min(kPlacesAtATime, places - at);
@@ -60,8 +61,8 @@ struct DistillationLoss : torch::autograd::Function<DistillationLoss> {
       }
       if (student.slope.defined()) d = d * student.slope;
       d = d * (in->student.scale / static_cast<double>(places));
-      d_hidden.narrow(0, at, count).copy_(at::matmul(d.to(back.scalar_type()), back));
-      if (head_learns) d_head += at::matmul(d.t(), h);
+      d_hidden.narrow(0, at, count).copy_(batched_product(d.unsqueeze(0), back, in->bfloat16).squeeze(0));
+      if (head_learns) d_head += batched_product(d.t().unsqueeze(0), h.unsqueeze(0), false).squeeze(0);
     }
     context->save_for_backward({d_hidden, d_head});
     return at::full({}, sum / static_cast<double>(places), hidden.options());
@@ -129,8 +130,9 @@ void OutputSolver::add(const Tensor& normed, const Tensor& target) {
   const at::NoGradGuard no_grad;
   const Tensor x = run_mixer(features_, layer_, normed, PassContext(features_.config, {})).flatten(0, 1);
   const Tensor y = (bias_.defined() ? target - bias_ : target).flatten(0, 1);
-  xx_ += at::matmul(x.t(), x).to(at::kDouble);
-  xy_ += at::matmul(x.t(), y).to(at::kDouble);
+  const Tensor transposed = x.t().unsqueeze(0);
+  xx_ += batched_product(transposed, x.unsqueeze(0), false).squeeze(0).to(at::kDouble);
+  xy_ += batched_product(transposed, y.unsqueeze(0), false).squeeze(0).to(at::kDouble);
 }
 
 Tensor OutputSolver::solution() const {

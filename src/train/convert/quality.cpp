@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/fail.h"
+#include "train/ops/products.h"
 
 namespace mneme::train {
 namespace {
@@ -53,7 +54,7 @@ double scored_nll(const ConvertedModel& model, const Tensor& residual, const Ten
   double sum = 0;
   for (int64_t at = 0; at < hidden.size(0); at += kPlacesAtATime) {
     const int64_t count = std::min(kPlacesAtATime, hidden.size(0) - at);
-    Tensor logits = at::linear(hidden.narrow(0, at, count), output_head(model)) * config.logit_scale;
+    Tensor logits = product(hidden.narrow(0, at, count), output_head(model), {}, false) * config.logit_scale;
     if (config.logit_softcap > 0) logits = at::tanh(logits / config.logit_softcap) * config.logit_softcap;
     const Tensor chosen = logits.gather(1, targets.narrow(0, at, count).unsqueeze(1)).squeeze(1);
     sum += (at::logsumexp(logits, 1) - chosen).to(at::kDouble).sum().item<double>();

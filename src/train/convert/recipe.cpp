@@ -40,7 +40,7 @@ TuneSettings read_tune(JsonFields& fields, bool transfer) {
   const uint64_t step = uint64_t{out.sequences} * out.length;
   out.steps = by_tokens ? (fields.u64("tokens", 0, kMost) + step - 1) / step : fields.u64("steps", 0, kMost);
   out.lr = fields.number("lr", 0, 10, transfer ? 2e-3 : 3e-4);
-  out.warmup = fields.u64("warmup", 0, kMost, std::min<uint64_t>(100, out.steps / 20));
+  if (!transfer) out.warmup = fields.u64("warmup", 0, kMost, std::min<uint64_t>(100, out.steps / 20));
   out.clip = fields.number("clip", 0, 1e9, 1.0);
   out.weight_decay = fields.number("weight_decay", 0, 10, 0.0);
   out.save_every = fields.u64("save_every", 1, kMost, 100);
@@ -56,6 +56,8 @@ TuneSettings read_tune(JsonFields& fields, bool transfer) {
   if (transfer) {
     out.solve = fields.u64("solve", 0, 1 << 20, 0);
     out.at_once = fields.u32("at_once", 0, 4096, 0);
+    out.passes = fields.u32("passes", 1, 1 << 16, 1);
+    out.warmup = fields.u64("warmup", 0, kMost, std::min<uint64_t>(100, out.steps * out.passes / 20));
     for (const std::string& group : out.train)
       require(
           group != "ffn" && group != "norms" && group != "embedding" && group != "engram" && group != "all",
@@ -66,6 +68,12 @@ TuneSettings read_tune(JsonFields& fields, bool transfer) {
     out.temperature = fields.number("temperature", 0.01, 100, 1.0);
     out.cross_entropy = fields.number("cross_entropy", 0, 1, 0.0);
     out.checkpoint_layers = fields.boolean("checkpoint_layers", false);
+    if (fields.has("measure")) {
+      JsonFields measure = fields.object("measure");
+      out.measure_every = measure.u64("every", 1, kMost);
+      out.measure_tokens = measure.u64("tokens", 2, kMost, out.measure_tokens);
+      measure.finish();
+    }
   }
   return out;
 }
@@ -109,6 +117,7 @@ LayerChoice read_layers(JsonFields& fields, LayerChoice::Of fallback, bool may_c
           "{} cannot choose by sensitivity: this kind of stage does not change the kind of a layer", where);
   JsonFields choice(*value, where, ErrorCode::invalid_argument);
   out.choose = choice.u32("choose", 1, 4096);
+  out.curve = choice.u32("curve", out.choose, 4096, out.choose);
   out.of = LayerChoice::Of::full;
   if (const Json* from = choice.find("from")) read_set(*from, choice.where("from"), out);
   out.tokens = choice.u64("tokens", 2, kMost, out.tokens);
@@ -140,6 +149,11 @@ Json object_of(JsonFields& fields, const char* name, bool required) {
   return *value;
 }
 
+bool read_rope_decay(JsonFields& fields) {
+  return one_of(std::array<std::string_view, 2>{"published", "rope"}, fields.string("decay", "published"),
+                fields.where("decay")) == 1;
+}
+
 Stage read_stage(const Json& json, size_t number) {
   JsonFields fields(json, fmt::format("stages[{}]", number), ErrorCode::invalid_argument);
   Stage out;
@@ -156,6 +170,7 @@ Stage read_stage(const Json& json, size_t number) {
               fields.where("layers"));
       out.layers = read_layers(fields, Of::full, true);
       out.mixer = object_of(fields, "to", true);
+      out.rope_decay = read_rope_decay(fields);
       require(out.mixer.contains("type") && (out.mixer["type"] == "gla" || out.mixer["type"] == "delta" ||
                                              out.mixer["type"] == "window"),
               ErrorCode::invalid_argument, "{}.type must be gla, delta or window", fields.where("to"));
@@ -165,6 +180,7 @@ Stage read_stage(const Json& json, size_t number) {
               fields.where("layers"));
       out.layers = read_layers(fields, Of::full, true);
       out.mixer = mixer_of(fields, {"of", "weights", "learned"}, "parallel");
+      out.rope_decay = read_rope_decay(fields);
       require(out.mixer.contains("of"), ErrorCode::invalid_argument, "{} is missing: the two branches",
               fields.where("of"));
       break;
@@ -213,6 +229,8 @@ void check_texts(const Recipe& recipe) {
             "stages[{}] trains, but data.train names no text", i);
     require(stage.layers.choose == 0 || !recipe.validation.empty(), ErrorCode::invalid_argument,
             "stages[{}] chooses layers by sensitivity, but data.validation names no text", i);
+    require(stage.tune.measure_every == 0 || !recipe.validation.empty(), ErrorCode::invalid_argument,
+            "stages[{}].measure needs held-out text, but data.validation names none", i);
   }
 }
 

@@ -27,8 +27,11 @@ struct TuneSettings {
   uint64_t save_every = 100;       // steps
   uint64_t solve = 0;      // transfer: sequences from which the output projection is solved for at the start
   uint32_t at_once = 0;    // transfer: layers trained together; 0 = all
+  uint32_t passes = 1;     // transfer: over the text; more than one: from activations on disk
   double temperature = 1;  // distill: of both distributions
   double cross_entropy = 0;        // distill: share of the text's own next token in the loss
+  uint64_t measure_every = 0;      // distill: steps between measurements of held-out text; 0 = none
+  uint64_t measure_tokens = 8192;  // distill: of it
   bool bfloat16 = false;           // matrix products in bf16
   bool checkpoint_layers = false;  // distill: keep the inputs of layers alone and compute them again
 };
@@ -45,6 +48,7 @@ struct LayerChoice {
   Of of = Of::all;
   std::vector<uint32_t> layers;  // of Of::list, ascending
   uint32_t choose = 0;           // this many of them, the least sensitive ones; 0 = all of them
+  uint32_t curve = 0;            // choose: layers up to which the loss is measured; at least `choose`
   uint64_t tokens = 8192;        // choose: of held-out text for each measurement
   bool greedy = false;    // choose: measure the rest again after each choice, together with those chosen
   bool untrained = true;  // choose with transfer: measure every candidate before it too
@@ -56,6 +60,7 @@ struct Stage {
   Kind kind = Kind::window;
   LayerChoice layers;
   Json mixer;               // window, hybrid, parallel: fields of the new mixer, as in docs/config.md
+  bool rope_decay = false;  // hybrid, parallel: gates of gla start at decays as long as pairs of RoPE see
   Json table;               // engram: fields of the table
   Json module;              // engram: fields of the module
   bool zero_values = true;  // engram: the value projection starts at zero, else the table

@@ -137,6 +137,9 @@ std::vector<uint32_t> candidate_layers(const LayerChoice& choice, const ModelCon
   require(choice.choose <= out.size(), ErrorCode::invalid_argument,
           "{}.layers.choose is {}, but only {} layers are candidates at that point", where, choice.choose,
           out.size());
+  require(choice.curve <= out.size(), ErrorCode::invalid_argument,
+          "{}.layers.curve is {}, but only {} layers are candidates at that point", where, choice.curve,
+          out.size());
   return out;
 }
 

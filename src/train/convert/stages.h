@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "memory/token_map.h"
+#include "train/convert/activations.h"
 #include "train/convert/conversion.h"
 #include "train/convert/state.h"
 #include "train/convert/texts.h"
@@ -62,12 +63,18 @@ class ConversionWork {
   void calibrate_norms(ConvertedModel& model, const std::vector<uint32_t>& layers) const;
   void add_memory(const Stage& stage, const std::vector<uint32_t>& layers);
 
-  // tune_stages.cpp: stages that train
+  // transfer_stage.cpp, distill_stage.cpp: stages that train
   using SaveModel = std::function<void(const NamedTensors& moments)>;
   void transfer(ConvertedModel& model, const std::vector<uint32_t>& layers, const TuneSettings& settings,
                 Json& inner, const SaveModel& save_model, StageReport& report);
   void transfer_group(ConvertedModel& model, const std::vector<uint32_t>& group, const TuneSettings& settings,
                       Json& inner, const SaveModel& save_model);
+  void capture(Activations& to, const std::vector<uint32_t>& group, const TuneSettings& settings,
+               Json& inner);
+  void fit(ConvertedModel& model, uint32_t layer, const Activations& from, const TuneSettings& settings,
+           Json& inner, const SaveModel& save_model);
+  void fit_group(ConvertedModel& model, const std::vector<uint32_t>& group, const TuneSettings& settings,
+                 Json& inner, const SaveModel& save_model);
   void solve_outputs(ConvertedModel& model, const std::vector<uint32_t>& group,
                      const TuneSettings& settings) const;
   Json mixer_errors(const ConvertedModel& model, const std::vector<uint32_t>& layers) const;

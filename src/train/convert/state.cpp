@@ -34,6 +34,17 @@ void save_text(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
+void merge(NamedTensors& into, const NamedTensors& from, const std::string& prefix) {
+  for (const auto& [name, tensor] : from) into.insert_or_assign(prefix + name, tensor);
+}
+
+NamedTensors below(const NamedTensors& all, const std::string& prefix) {
+  NamedTensors out;
+  for (const auto& [name, tensor] : all)
+    if (name.starts_with(prefix)) out.emplace(name.substr(prefix.size()), tensor);
+  return out;
+}
+
 void write_tensors(const fs::path& path, const NamedTensors& tensors) {
   std::vector<SafetensorToWrite> out;
   for (const auto& [name, tensor] : tensors) {

@@ -1,8 +1,9 @@
 // Where a conversion stands, on disk, so that it goes on after kill -9 at any moment.
 //
-//   OUT.convert/state.json       which recipe and model, the stage, reports of finished stages, and the name
-//   of OUT.convert/at-000007/       the newest snapshot: config.json, tensors.safetensors OUT.convert/shards/
-//   tokens of the training texts
+//   OUT.convert/state.json    which recipe and model, the stage, reports of finished stages, and which
+//   snapshot OUT.convert/at-000007/    the newest snapshot: config.json, tensors.safetensors
+//   OUT.convert/shards/       tokens of the training texts
+//   OUT.convert/activations/  what layers learn from in a transfer of several passes
 //
 // A snapshot is written whole and durably before state.json names it; older ones are removed after that. It
 // holds the tensors that are not the original's (names "model.*", "table.*") and what the stage needs to go
@@ -57,6 +58,11 @@ class StateFolder {
   int lock_ = -1;
   void write_json(const SavedState& state) const;
 };
+
+/// Adds `from`, each name behind `prefix`.
+void merge(NamedTensors& into, const NamedTensors& from, const std::string& prefix = {});
+/// Those whose names begin with `prefix`, without it.
+NamedTensors below(const NamedTensors& all, const std::string& prefix);
 
 /// Writes tensors of f32, i32 or i64 to one file, atomically; names as they are.
 void write_tensors(const fs::path& file, const NamedTensors& tensors);

@@ -42,6 +42,7 @@ ConvertedModel ConversionWork::draft_of(const Stage& stage, const std::vector<ui
   const ModelConfig config = converted_config(student_.config, original_.config, stage, state_.stage, layers,
                                               map_ ? map_->classes() : 0);
   ConvertedModel out = with_config(student_, config, stage_seed());
+  if (stage.rope_decay) replace(out, rope_gates(student_.config, config, layers));
   calibrate_norms(out, layers);
   return out;
 }
@@ -113,7 +114,7 @@ void ConversionWork::choose(const Stage& stage, const std::vector<uint32_t>& can
   auto chosen = inner["chosen"].get<std::vector<uint32_t>>();
   auto curve = inner["curve"].get<std::vector<double>>();
   const std::vector<size_t> ranks = ranking(scores.alone);
-  while (chosen.size() < choice.choose) {
+  while (chosen.size() < choice.curve) {
     if (choice.greedy && !chosen.empty()) {
       const std::vector<uint32_t> rest = without(candidates, chosen);
       const Sensitivity again =
@@ -132,9 +133,10 @@ void ConversionWork::choose(const Stage& stage, const std::vector<uint32_t>& can
     inner["curve"] = curve;
     save_numbers();
   }
-  student_ = with_mixers_of(student_, draft, chosen);
   report["order"] = chosen;
   report["curve"] = curve;
+  chosen.resize(choice.choose);
+  student_ = with_mixers_of(student_, draft, chosen);
   std::sort(chosen.begin(), chosen.end());
   report["layers"] = chosen;
 }

@@ -14,8 +14,10 @@ namespace {
 /// Most tokens of held-out text that any part of the recipe asks for.
 uint64_t held_out_tokens(const Recipe& recipe) {
   uint64_t most = std::max<uint64_t>(recipe.tokens, recipe.context);
-  for (const Stage& stage : recipe.stages)
+  for (const Stage& stage : recipe.stages) {
     if (stage.layers.choose > 0) most = std::max(most, stage.layers.tokens);
+    if (stage.tune.measure_every > 0) most = std::max(most, stage.tune.measure_tokens);
+  }
   return most;
 }
 

@@ -8,6 +8,24 @@
 #include "train/run/run_config.h"
 
 namespace mneme::train {
+namespace {
+
+bool of_mixer(std::string_view group) {
+  return group == "gate" || group == "norm" || group == "qk" || group == "v" || group == "o";
+}
+
+}  // namespace
+
+bool is_trained(const std::string& name, const std::vector<std::string>& groups,
+                const std::vector<uint32_t>& layers) {
+  const int64_t layer = tensor_layer(name);
+  if (layer >= 0 && std::none_of(layers.begin(), layers.end(), [&](uint32_t l) { return l == layer; }))
+    return false;
+  const std::string_view group = tensor_group(name);
+  return std::any_of(groups.begin(), groups.end(), [&](const std::string& wanted) {
+    return wanted == "all" || wanted == group || (wanted == "mixer" && of_mixer(group));
+  });
+}
 
 Tuner::Tuner(const ConvertedModel& model, const std::vector<uint32_t>& layers, const TuneSettings& settings)
     : settings_(settings) {

@@ -10,6 +10,11 @@
 
 namespace mneme::train {
 
+/// Whether groups of tensors (TuneSettings::train) name this one. A tensor of a layer must belong to
+/// `layers`.
+bool is_trained(const std::string& name, const std::vector<std::string>& groups,
+                const std::vector<uint32_t>& layers);
+
 /// Shares the tensors that it moves. Not thread-safe.
 class Tuner {
  public:

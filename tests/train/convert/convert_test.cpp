@@ -9,6 +9,7 @@
 #include "core/fail.h"
 #include "core/json.h"
 #include "eval/perplexity.h"
+#include "train/convert/activations.h"
 #include "train/convert/conversion.h"
 #include "train/convert/lessons.h"
 #include "train/convert/quality.h"
@@ -106,6 +107,27 @@ TEST(Convert, RemapKeepsProjectionsAndStartsGatesAsPublished) {
   EXPECT_TRUE(logits(hybrid, some_tokens(1, 40)).isfinite().all().item<bool>());
 }
 
+TEST(Convert, GatesCanStartAtDecaysAsLongAsRopeSees) {
+  ModelConfig old = load_original(kLlama).config, config = old;
+  for (const auto style : {RopeConfig::Style::half, RopeConfig::Style::interleaved}) {
+    old.rope.style = style;
+    MixerConfig& mixer = config.layers[1].mixer;
+    mixer.type = MixerType::gla;
+    const NamedTensors gates = rope_gates(old, config, {1});
+    ASSERT_EQ(gates.size(), 1u);
+    const Tensor tokens = -mixer.gate_normalizer / at::log_sigmoid(gates.at("blk.1.attn_gate_b.bias"));
+    ASSERT_EQ(tokens.numel(), mixer.kv_heads * mixer.head_dim);
+    const int64_t second = style == RopeConfig::Style::half ? 1 : 2;
+    const double turn = std::pow(old.rope.base, -2.0 / mixer.head_dim);
+    for (const int64_t head : {0, static_cast<int>(mixer.kv_heads) - 1}) {
+      const Tensor of_head = tokens.narrow(0, head * mixer.head_dim, mixer.head_dim);
+      EXPECT_NEAR(of_head[0].item<double>(), M_PI / 2, 1e-3);
+      EXPECT_NEAR(of_head[second].item<double>(), std::min<double>(M_PI / 2 / turn, old.context), 1e-2);
+      EXPECT_NEAR(of_head[mixer.head_dim - 1].item<double>(), old.context, 0.01 * old.context);
+    }
+  }
+}
+
 TEST(Convert, ParallelBranchesBothBeginWithTheProjectionsThatWereThere) {
   const ConvertedModel original = load_original(kLlama);
   const ConvertedModel both = after(
@@ -138,6 +160,44 @@ TEST(Convert, DistillationLossAndItsGradientsAreThoseOfThePlainFormula) {
     EXPECT_NEAR(loss.item<double>(), plain.item<double>(), 1e-5);
     for (size_t i = 0; i < 2; ++i) EXPECT_LT((got[i] - want[i]).abs().max().item<double>(), 1e-6) << i;
   }
+}
+
+TEST_F(Folder, ActivationsAreKeptPerLayerAndSequenceAndReopened) {
+  const Tensor in = at::randn({1, 5, 8}), out = at::randn({1, 5, 8});
+  {
+    Activations store(folder_ / "activations", {3, 7}, 4, 5, 8);
+    EXPECT_FALSE(store.reopened());
+    store.put(7, 2, in, out);
+    store.sync();
+    EXPECT_EQ(store.get(3, 2).first.abs().max().item<double>(), 0.0);
+  }
+  Activations again(folder_ / "activations", {3, 7}, 4, 5, 8);
+  EXPECT_TRUE(again.reopened());
+  const auto [normed, mixed] = again.get(7, 2);
+  EXPECT_LT(((normed - in) / in).abs().max().item<double>(), 1.0 / 256);
+  EXPECT_TRUE(at::equal(mixed, out.to(at::kBFloat16).to(at::kFloat)));
+  EXPECT_THROW(again.get(7, 4), Error);
+  Activations longer(folder_ / "activations", {3}, 5, 5, 8);
+  EXPECT_FALSE(longer.reopened());
+  EXPECT_THAT(error_of([&] { Activations(folder_ / "too_large", {0}, uint64_t{1} << 40, 1024, 576); }),
+              HasSubstr("too_large/layer-00"));
+  EXPECT_THAT(error_of([&] { Activations(folder_ / "absurd", {0}, uint64_t{1} << 62, 1024, 576); }),
+              HasSubstr("activations of a layer"));
+}
+
+TEST_F(Folder, SeveralPassesOverTheSameTextTeachMore) {
+  const auto error = [&](int passes) {
+    const Json summary = convert_model(
+        options(fmt::format(R"([{{"kind": "hybrid", "layers": [0, 1], "to": {{"type": "delta"}}}},
+                         {{"kind": "transfer", "steps": 20, "length": 64, "lr": 0.003, "passes": {}}}])",
+                            passes),
+                fmt::format("passes{}", passes)));
+    const Json& stage = summary["stages"][1];
+    EXPECT_EQ(stage["tokens"], 20 * 64);
+    EXPECT_EQ(stage["passes"], passes);
+    return stage["errors_after"][1]["error"].get<double>();
+  };
+  EXPECT_LT(error(6), 0.95 * error(1));
 }
 
 TEST(Convert, OutputSolverFindsTheLeastSquares) {
@@ -221,11 +281,13 @@ TEST_F(Folder, TransferLowersTheErrorAndTheEngineMeasuresTheSamePerplexity) {
 
 TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
   const char* stages = R"([
-      {"kind": "hybrid", "layers": {"choose": 1, "tokens": 128, "transfer": {"steps": 7, "length": 32, "save_every": 3, "at_once": 1, "solve": 2}}, "to": {"type": "gla"}},
+      {"kind": "hybrid", "layers": {"choose": 1, "curve": 2, "tokens": 128, "transfer": {"steps": 7, "length": 32, "save_every": 3, "at_once": 1, "solve": 2}}, "to": {"type": "gla"}},
       {"kind": "window", "window": 32, "sinks": 2},
       {"kind": "engram", "layers": [0], "table": {"head_dim": 8, "heads": 2, "base_rows": [101, 103]}},
       {"kind": "transfer", "steps": 5, "length": 32},
-      {"kind": "distill", "steps": 6, "length": 32, "sequences": 2, "save_every": 4, "train": ["mixer", "engram"]}])";
+      {"kind": "transfer", "steps": 3, "sequences": 2, "length": 32, "passes": 3, "solve": 4, "save_every": 4},
+      {"kind": "distill", "steps": 6, "length": 32, "sequences": 2, "save_every": 4, "train": ["mixer", "engram"],
+       "measure": {"every": 2, "tokens": 128}}])";
   const Json whole = convert_model(options(stages, "whole"));
   int stops = 0;
   for (int patience = 1;; ++patience) {
@@ -248,7 +310,11 @@ TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
     EXPECT_EQ(a.dump(), b.dump());
   }
   EXPECT_EQ(whole["stages"][0]["layers"].size(), 1u);
-  EXPECT_EQ(whole["stages"][0]["curve"].size(), 1u);
+  EXPECT_EQ(whole["stages"][0]["curve"].size(), 2u);
+  const Json& quality = whole["stages"].back()["quality"];
+  ASSERT_EQ(quality.size(), 3u);
+  EXPECT_EQ(quality[2]["tokens"], 6 * 2 * 32);
+  EXPECT_NE(quality[0]["ppl"], quality[2]["ppl"]);
   EXPECT_EQ(whole["stages"][0]["alone_after_transfer"].size(), 2u);
 }
 
@@ -289,10 +355,17 @@ TEST_F(Folder, BadRecipesSayWhatIsWrong) {
        "stages[0].to.gaterank is not a known field"},
       {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "gla", "heads": 3}}])", "cannot be chosen"},
       {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "full"}}])", "must be gla, delta or window"},
+      {R"([{"kind": "hybrid", "layers": [0], "decay": "roped", "to": {"type": "gla"}}])",
+       "did you mean \"rope\""},
       {R"([{"kind": "hybrid", "layers": {"choose": 3}, "to": {"type": "gla"}}])",
        "only 2 layers are candidates"},
       {R"([{"kind": "hybrid", "layers": [0], "to": {"type": "gla"}}, {"kind": "window", "layers": [0], "window": 8}])",
        "made a recurrence"},
+      {R"([{"kind": "hybrid", "layers": {"choose": 1, "curve": 3}, "to": {"type": "gla"}}])",
+       "curve is 3, but only 2 layers are candidates"},
+      {R"([{"kind": "hybrid", "layers": {"choose": 2, "curve": 1}, "to": {"type": "gla"}}])", "curve is 1"},
+      {R"([{"kind": "distill", "steps": 5, "measure": {"every": 0}}])", "measure.every is 0"},
+      {R"([{"kind": "distill", "steps": 5, "passes": 2}])", "passes is not a known field"},
       {R"([{"kind": "transfer", "steps": 5}])", "fits no layer"},
       {R"([{"kind": "transfer", "steps": 5, "layers": [0]}])", "nothing to transfer"},
       {R"([{"kind": "distill"}])", "either \"steps\" or \"tokens\""},
