@@ -100,7 +100,7 @@ class Bench:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mneme", type=pathlib.Path)
+    parser.add_argument("mneme", type=lambda path: pathlib.Path(path).absolute())
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("text", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path, required=True)

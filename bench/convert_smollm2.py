@@ -160,7 +160,7 @@ def plot(result, svg):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mneme", type=pathlib.Path)
+    parser.add_argument("mneme", type=lambda path: pathlib.Path(path).absolute())
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--recipe", type=pathlib.Path, default=ROOT / "examples/recipes/smollm2-hybrid.json")

@@ -12,6 +12,7 @@ namespace {
 struct Options {
   CommonOptions common;
   std::string in, out, recipe;
+  std::string snapshot;
   bool restart = false;
 };
 
@@ -19,6 +20,7 @@ int run(const Options& options) {
   std::vector<std::string> words{"convert", resolve_model(options.in).string(), options.out, "--recipe",
                                  options.recipe};
   if (options.restart) words.emplace_back("--restart");
+  if (!options.snapshot.empty()) words.insert(words.end(), {"--snapshot", options.snapshot});
   if (options.common.threads > 0)
     words.insert(words.end(), {"--threads", std::to_string(options.common.threads)});
   if (options.common.json) words.emplace_back("--json");
@@ -47,6 +49,9 @@ const VerbRegistration registration(
        app.add_option("--recipe", options->recipe, "The stages, JSON (docs/conversion.md)")
            ->required()
            ->type_name("FILE");
+       app.add_option("--snapshot", options->snapshot,
+                      "Write the model as OUT.convert has it to this folder, and do nothing else")
+           ->type_name("FOLDER");
        app.add_flag("--restart", options->restart, "Begin anew instead of going on from OUT.convert");
        add_common_options(app, options->common);
        return [options] { return run(*options); };

@@ -74,7 +74,7 @@ class ProgressLine {
 };
 
 struct Options {
-  std::string in, out, recipe;
+  std::string in, out, recipe, snapshot;
   int threads = 0;
   bool restart = false, json = false, quiet = false;
 };
@@ -102,6 +102,7 @@ int run_convert_command(int argc, char** argv, const std::function<bool()>& inte
   app.add_option("out", options.out, "Folder to write")->required();
   app.add_option("--recipe", options.recipe, "The stages (docs/conversion.md)")->required();
   app.add_option("--threads", options.threads, "Threads; 0: one per core")->check(CLI::Range(0, 1024));
+  app.add_option("--snapshot", options.snapshot, "Write the model as last saved there, and do nothing else");
   app.add_flag("--restart", options.restart, "Begin anew instead of going on");
   app.add_flag("--json", options.json, "Print the summary as JSON");
   app.add_flag("--quiet", options.quiet, "Print no progress");
@@ -123,12 +124,15 @@ int run_convert_command(int argc, char** argv, const std::function<bool()>& inte
                            ? options.threads
                            : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   conversion.restart = options.restart;
+  conversion.snapshot = options.snapshot;
   conversion.stop = interrupted;
   conversion.progress = [&](const ConversionProgress& progress) { line.update(progress); };
   try {
     const Json summary = convert_model(conversion);
     line.clear();
-    fmt::print("{}", options.json ? summary.dump() + "\n" : summary_text(summary, options.out));
+    fmt::print("{}", options.json
+                         ? summary.dump() + "\n"
+                         : summary_text(summary, options.snapshot.empty() ? options.out : options.snapshot));
     return 0;
   } catch (const Error& error) {
     if (error.code() != ErrorCode::cancelled) throw;

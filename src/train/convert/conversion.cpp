@@ -126,13 +126,17 @@ void ConversionWork::restore(const SavedState& saved) {
   student_ = model_from(saved.config, saved.tensors, "model.");
 }
 
-void ConversionWork::open() {
+void ConversionWork::open_models() {
   if (needs_map(original_.config) || adds_memory(recipe_)) {
     require(tokenizer_ != nullptr, ErrorCode::not_found,
             "the model has no tokenizer, which a memory's token map is made from");
     map_ = std::make_shared<const TokenMap>(TokenMap::build(*tokenizer_));
   }
   check_recipe(recipe_, original_.config, map_ ? map_->classes() : 0);
+}
+
+void ConversionWork::open() {
+  open_models();
   texts_ = open_texts(recipe_, tokenizer_.get(), folder_.path() / "shards", std::max(1, options_.threads),
                       tick("reading texts"));
   if (const auto saved = folder_.load()) restore(*saved);
@@ -185,7 +189,7 @@ void ConversionWork::run_stage(size_t number) {
   save({});
 }
 
-const Json& ConversionWork::run() {
+Json ConversionWork::run() {
   open();
   if (state_.reports.empty()) {
     Json report = {{"kind", "original"}};
@@ -196,32 +200,55 @@ const Json& ConversionWork::run() {
   }
   since_ = Clock::now();
   while (state_.stage < recipe_.stages.size()) run_stage(state_.stage);
-  return state_.reports;
+  return summary();
+}
+
+Json ConversionWork::saved() {
+  open_models();
+  const auto saved = folder_.load();
+  require(saved.has_value(), ErrorCode::not_found,
+          "nothing of a conversion into {} is saved yet: there is no snapshot to write",
+          options_.out.string());
+  restore(*saved);
+  Json out = summary();
+  if (state_.stage < recipe_.stages.size()) {
+    out["unfinished"] = {{"stage", state_.stage}, {"kind", to_string(recipe_.stages[state_.stage].kind)}};
+    for (const char* number : {"step", "quality"})
+      if (state_.inner.is_object() && state_.inner.contains(number))
+        out["unfinished"][number] = state_.inner[number];
+  }
+  return out;
+}
+
+Json ConversionWork::summary() const {
+  const Json& reports = state_.reports;
+  Json out = {{"original", reports.front()}, {"stages", Json::array()}};
+  out["original"].erase("kind");
+  double seconds = 0;
+  uint64_t tokens = 0;
+  for (size_t i = 1; i < reports.size(); ++i) {
+    out["stages"].push_back(reports[i]);
+    seconds += reports[i].value("seconds", 0.0);
+    tokens += trained_tokens(reports[i]);
+  }
+  if (reports.back().contains("ppl_after")) out["ppl"] = reports.back()["ppl_after"];
+  out["tokens"] = tokens;
+  out["seconds"] = seconds;
+  return out;
 }
 
 Json convert_model(const ConversionOptions& options) {
-  check_output(options.out);
+  const bool snapshot = !options.snapshot.empty();
+  check_output(snapshot ? options.snapshot : options.out);
   at::set_num_threads(std::max(1, options.threads));
   const Checkpoint checkpoint = open_checkpoint(options.in);
   std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(checkpoint);
   StateFolder folder(options.out, options.recipe.hash, checkpoint_hash(options.in.string()));
-  if (options.restart) folder.clear();
+  if (options.restart && !snapshot) folder.clear();
   ConversionWork work(options, load_original(options.in), tokenizer, folder);
-  const Json reports = work.run();
-  Json summary = {{"original", reports.front()}, {"stages", Json::array()}};
-  summary["original"].erase("kind");
-  double seconds = 0;
-  uint64_t tokens = 0;
-  for (size_t i = 1; i < reports.size(); ++i) {
-    summary["stages"].push_back(reports[i]);
-    seconds += reports[i].value("seconds", 0.0);
-    tokens += trained_tokens(reports[i]);
-  }
-  if (reports.back().contains("ppl_after")) summary["ppl"] = reports.back()["ppl_after"];
-  summary["tokens"] = tokens;
-  summary["seconds"] = seconds;
-  write_output(work.model(), checkpoint, summary, options.out);
-  folder.remove();
+  const Json summary = snapshot ? work.saved() : work.run();
+  write_output(work.model(), checkpoint, summary, snapshot ? options.snapshot : options.out);
+  if (!snapshot) folder.remove();
   return summary;
 }
 

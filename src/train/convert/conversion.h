@@ -23,6 +23,7 @@ struct ConversionOptions {
   Recipe recipe;
   int threads = 0;       // 0 = one per core
   bool restart = false;  // forget what an earlier process has done
+  fs::path snapshot;     // if not empty: write the model as it was last saved there, and do nothing else
   /// Asked between pieces of work; true: save and throw Error(cancelled).
   std::function<bool()> stop;
   std::function<void(const ConversionProgress&)> progress;
@@ -31,7 +32,9 @@ struct ConversionOptions {
 /// Runs the recipe, or what is left of it, and writes `out`, a folder that must be absent or empty. Returns
 /// the summary that is also out/conversion.json: {"original", "stages": [{"kind", "layers", "ppl_before",
 /// "ppl_after", "seconds", ...}], "ppl", "tokens", "seconds"}. A run that was stopped and resumed gives the
-/// same bits as one that was not, for equal numbers of threads. Throws Error: invalid_argument (the recipe
+/// same bits as one that was not, for equal numbers of threads. With `snapshot`, the summary is of the stages
+/// that are finished, and says where the next one stands: "unfinished". Throws Error: not_found (nothing is
+/// saved that could be a snapshot), invalid_argument (the recipe
 /// does not go with the model, `out` is taken), mismatch (the state beside `out` is another conversion's),
 /// cancelled, corrupt (a loss that is not finite), io, and what opening `in` and the texts throws.
 Json convert_model(const ConversionOptions& options);

@@ -117,7 +117,7 @@ LayerChoice read_layers(JsonFields& fields, LayerChoice::Of fallback, bool may_c
           "{} cannot choose by sensitivity: this kind of stage does not change the kind of a layer", where);
   JsonFields choice(*value, where, ErrorCode::invalid_argument);
   out.choose = choice.u32("choose", 1, 4096);
-  out.curve = choice.u32("curve", out.choose, 4096, out.choose);
+  out.curve = choice.u32("curve", 0, 4096, out.choose);
   out.of = LayerChoice::Of::full;
   if (const Json* from = choice.find("from")) read_set(*from, choice.where("from"), out);
   out.tokens = choice.u64("tokens", 2, kMost, out.tokens);

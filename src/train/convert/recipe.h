@@ -48,7 +48,7 @@ struct LayerChoice {
   Of of = Of::all;
   std::vector<uint32_t> layers;  // of Of::list, ascending
   uint32_t choose = 0;           // this many of them, the least sensitive ones; 0 = all of them
-  uint32_t curve = 0;            // choose: layers up to which the loss is measured; at least `choose`
+  uint32_t curve = 0;            // choose: layers up to which the loss is measured as more are converted
   uint64_t tokens = 8192;        // choose: of held-out text for each measurement
   bool greedy = false;    // choose: measure the rest again after each choice, together with those chosen
   bool untrained = true;  // choose with transfer: measure every candidate before it too

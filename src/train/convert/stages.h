@@ -23,8 +23,10 @@ class ConversionWork {
   ConversionWork(const ConversionOptions& options, ConvertedModel original,
                  std::shared_ptr<const Tokenizer> tokenizer, StateFolder& folder);
 
-  /// Runs what is left and returns the reports, the original's quality first.
-  const Json& run();
+  /// Runs what is left and returns the summary, as convert_model() does.
+  Json run();
+  /// Takes up what was saved last and returns the summary of that.
+  Json saved();
   const ConvertedModel& model() const noexcept { return student_; }
 
  private:
@@ -40,7 +42,9 @@ class ConversionWork {
   Clock::time_point since_ = Clock::now();  // of the seconds that the state does not count yet
 
   // conversion.cpp
+  void open_models();
   void open();
+  Json summary() const;
   void run_stage(size_t number);
   void report_quality(Json& report, const char* field);
   void restore(const SavedState& saved);

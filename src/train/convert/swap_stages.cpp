@@ -114,7 +114,7 @@ void ConversionWork::choose(const Stage& stage, const std::vector<uint32_t>& can
   auto chosen = inner["chosen"].get<std::vector<uint32_t>>();
   auto curve = inner["curve"].get<std::vector<double>>();
   const std::vector<size_t> ranks = ranking(scores.alone);
-  while (chosen.size() < choice.curve) {
+  while (chosen.size() < std::max(choice.choose, choice.curve)) {
     if (choice.greedy && !chosen.empty()) {
       const std::vector<uint32_t> rest = without(candidates, chosen);
       const Sensitivity again =
@@ -125,9 +125,10 @@ void ConversionWork::choose(const Stage& stage, const std::vector<uint32_t>& can
       inner["round"] = nullptr;
     } else {
       chosen.push_back(candidates[ranks[chosen.size()]]);
-      curve.push_back(measure(with_mixers_of(student_, draft, chosen), texts_.held_out, choice.tokens,
-                              tick("measuring the curve"))
-                          .ppl());
+      if (chosen.size() <= choice.curve)
+        curve.push_back(measure(with_mixers_of(student_, draft, chosen), texts_.held_out, choice.tokens,
+                                tick("measuring the curve"))
+                            .ppl());
     }
     inner["chosen"] = chosen;
     inner["curve"] = curve;
