@@ -243,7 +243,7 @@ Json convert_model(const ConversionOptions& options) {
   at::set_num_threads(std::max(1, options.threads));
   const Checkpoint checkpoint = open_checkpoint(options.in);
   std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(checkpoint);
-  StateFolder folder(options.out, options.recipe.hash, checkpoint_hash(options.in.string()));
+  StateFolder folder(options.out, options.recipe.hashes, checkpoint_hash(options.in.string()));
   if (options.restart && !snapshot) folder.clear();
   ConversionWork work(options, load_original(options.in), tokenizer, folder);
   const Json summary = snapshot ? work.saved() : work.run();

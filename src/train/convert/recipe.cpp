@@ -217,6 +217,11 @@ std::vector<fs::path> read_paths(JsonFields& fields, const char* name, const fs:
   return out;
 }
 
+std::string hash_of(const Json& json) {
+  const std::string text = json.dump();
+  return fmt::format("{:016x}", xxh3(std::as_bytes(std::span(text))));
+}
+
 bool trains(const Stage& stage) {
   return stage.kind == Stage::Kind::transfer || stage.kind == Stage::Kind::distill ||
          stage.layers.transfer.has_value();
@@ -269,8 +274,10 @@ Recipe Recipe::from_json(std::string_view json, const fs::path& folder, std::str
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", name, error.what()));
   }
-  const std::string canonical = document.dump();
-  out.hash = fmt::format("{:016x}", xxh3(std::as_bytes(std::span(canonical))));
+  Json rest = document;
+  for (const char* other : {"about", "stages"}) rest.erase(other);
+  out.hashes = {hash_of(rest)};
+  for (const Json& stage : document["stages"]) out.hashes.push_back(hash_of(stage));
   return out;
 }
 

@@ -77,7 +77,8 @@ struct Recipe {
   uint64_t tokens = 32768;  // of held-out text for it
   uint64_t seed = 1;
   std::vector<Stage> stages;
-  std::string hash;  // of everything that decides the result, 16 hexadecimal digits
+  /// Of what decides the result, 16 hexadecimal digits each: all but the stages, then every stage.
+  std::vector<std::string> hashes;
 
   /// `name` stands for the file in messages; relative paths are made relative to `folder`. Throws
   /// Error(corrupt) for malformed JSON, Error(invalid_argument) for unknown, missing or contradictory fields.

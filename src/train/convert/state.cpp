@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/fail.h"
@@ -73,7 +74,7 @@ NamedTensors read_tensors(const fs::path& path) {
   return out;
 }
 
-StateFolder::StateFolder(const fs::path& out, std::string recipe, std::string original)
+StateFolder::StateFolder(const fs::path& out, std::vector<std::string> recipe, std::string original)
     : recipe_(std::move(recipe)), original_(std::move(original)) {
   folder_ = out.has_filename() ? out : out.parent_path();
   folder_ += ".convert";
@@ -107,9 +108,13 @@ std::optional<SavedState> StateFolder::load() {
   if (!fs::exists(file)) return std::nullopt;
   const Json json = parse_json(read_text_file(file), file.string());
   try {
-    require(json.at("recipe") == recipe_, ErrorCode::mismatch,
-            "{} was begun with another recipe; use that recipe again, name another output, or begin anew "
-            "with --restart",
+    const auto before = json.at("recipe").get<std::vector<std::string>>();
+    const size_t begun = 1 + json.at("stage").get<size_t>() + (json.at("inner").is_null() ? 0 : 1);
+    require(std::min(before.size(), recipe_.size()) >= begun &&
+                std::equal(before.begin(), before.begin() + static_cast<ptrdiff_t>(begun), recipe_.begin()),
+            ErrorCode::mismatch,
+            "{} was begun with another recipe (only stages that are not begun may change); use that recipe "
+            "again, name another output, or begin anew with --restart",
             folder_.string());
     require(json.at("original") == original_, ErrorCode::mismatch,
             "{} was begun with another model; name another output, or begin anew with --restart",

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -32,9 +33,10 @@ struct SavedState {
 /// One process at a time holds a folder; one in which nothing was saved is removed again. Not thread-safe.
 class StateFolder {
  public:
-  /// `recipe` and `original` are hashes that must be those of what is there (load() checks it). Throws
-  /// Error(io), and Error(limit) while another process works there.
-  StateFolder(const fs::path& out, std::string recipe, std::string original);
+  /// `recipe` (Recipe::hashes) and `original` are hashes that must be those of what is there, of the recipe
+  /// up to the stage that was begun last (load() checks it). Throws Error(io), and Error(limit) while another
+  /// process works there.
+  StateFolder(const fs::path& out, std::vector<std::string> recipe, std::string original);
   ~StateFolder();
   StateFolder(const StateFolder&) = delete;
   StateFolder& operator=(const StateFolder&) = delete;
@@ -53,7 +55,8 @@ class StateFolder {
 
  private:
   fs::path folder_;
-  std::string recipe_, original_, snapshot_;
+  std::vector<std::string> recipe_;
+  std::string original_, snapshot_;
   uint64_t number_ = 0;
   int lock_ = -1;
   void write_json(const SavedState& state) const;

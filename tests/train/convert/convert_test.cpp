@@ -358,6 +358,13 @@ TEST_F(Folder, StateOfAnotherRecipeOrATakenOutputIsRefused) {
   EXPECT_THAT(error_of([&] { convert_model(first); }), HasSubstr("goes on from there"));
   ConversionOptions other = options(R"([{"kind": "window", "window": 16}])", "out");
   EXPECT_THAT(error_of([&] { convert_model(other); }), HasSubstr("another recipe"));
+  // Stages that are not begun may change.
+  ConversionOptions longer = options(
+      R"([{"kind": "distill", "steps": 50, "length": 32}, {"kind": "window", "window": 8}, {"kind": "window", "layers": "all", "window": 4}])",
+      "out");
+  asked = 0;
+  longer.stop = [&] { return ++asked > 20; };
+  EXPECT_THAT(error_of([&] { convert_model(longer); }), HasSubstr("goes on from there"));
   other.restart = true;
   EXPECT_EQ(error_of([&] { convert_model(other); }), "");
   EXPECT_THAT(error_of([&] { convert_model(other); }), HasSubstr("not an empty folder"));
