@@ -1,14 +1,14 @@
 // Where a conversion stands, on disk, so that it goes on after kill -9 at any moment.
 //
-//   OUT.convert/state.json    which recipe and model, the stage, reports of finished stages, and which
-//   snapshot OUT.convert/at-000007/    the newest snapshot: config.json, tensors.safetensors
+//   OUT.convert/state.json    recipe, model, stage, reports of finished stages, name of the snapshot
+//   OUT.convert/at-000007/    the newest snapshot: config.json, tensors.safetensors
 //   OUT.convert/shards/       tokens of the training texts
 //   OUT.convert/activations/  what layers learn from in a transfer of several passes
+//   OUT.convert/lock          held by the process at work
 //
 // A snapshot is written whole and durably before state.json names it; older ones are removed after that. It
 // holds the tensors that are not the original's (names "model.*", "table.*") and what the stage needs to go
-// on
-// ("stage.*": moments, drafts).
+// on ("stage.*": moments, drafts).
 #pragma once
 #include <cstdint>
 #include <optional>
