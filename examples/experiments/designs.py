@@ -185,7 +185,7 @@ def facts(lab):
     """(g) Take the table away after training: are facts lost, and does copying from the context stay?
 
     Claim (Engram): without the table factual tasks keep 29 to 44 % of their score, reading comprehension 81 to 93 %. The language here is
-    made up: facts are named by two letters, bindings hold in one document (examples/experiments/texts.py).
+    made up: a fact is named by two letters, a span of digits is said twice in one document (examples/experiments/texts.py).
     """
     size, runner = lab.size, lab.runner
     texts.prepare_facts(runner, size)

@@ -30,7 +30,7 @@ class Size:
     rates: tuple  # learning rates that every variant tries
     # experiment "facts"
     facts: int
-    fact_bindings: int
+    fact_spans: int
     fact_items: int
     fact_documents: int
     fact_questions: int
@@ -52,16 +52,16 @@ class Size:
 SIZES = {size.name: size for size in (
     Size("smoke", "seconds, to test the program; its numbers mean nothing", vocab=272, d_model=32, layers=3, heads=2, kv_heads=1, head_dim=16, hidden=48, window=8,
          rows=61, row_dim=8, more_rows=(16, 256), length=32, sequences=4, tokens=1280, validate_tokens=512, save_every=5, rates=(0.01, 0.02),
-         facts=40, fact_bindings=2, fact_items=3, fact_documents=200, fact_questions=2, fact_tokens=1280, fact_rows=61,
+         facts=40, fact_spans=1, fact_items=2, fact_documents=200, fact_questions=2, fact_tokens=1280, fact_rows=61,
          convert_tokens=6400, convert_shares=(0.1,), convert_rates=(3e-3,), convert_bytes=20000, convert_model={}, curve_points=4),
     Size("small", "minutes an experiment on one core", vocab=1024, d_model=64, layers=4, heads=4, kv_heads=2, head_dim=16, hidden=176, window=32,
          rows=2048, row_dim=16, more_rows=(128, 512, 8192), length=128, sequences=8, tokens=200_000, validate_tokens=32768, save_every=0, rates=(0.01, 0.02),
-         facts=400, fact_bindings=4, fact_items=14, fact_documents=20000, fact_questions=50, fact_tokens=600_000, fact_rows=2048,
+         facts=400, fact_spans=2, fact_items=14, fact_documents=20000, fact_questions=50, fact_tokens=400_000, fact_rows=2048,
          convert_tokens=400_000, convert_shares=(0.02, 0.1), convert_rates=(1e-3, 3e-3, 1e-2), convert_bytes=2_000_000, convert_model={}),
     Size("published", "hours an experiment on two cores, in pieces of any length", vocab=2048, d_model=128, layers=6, heads=4, kv_heads=2, head_dim=32, hidden=352, window=64,
          rows=8192, row_dim=32, more_rows=(128, 512, 2048, 32768, 131072), length=256, sequences=16, tokens=4_000_000, validate_tokens=131072, save_every=100,
          rates=(0.002, 0.004, 0.008),
-         facts=600, fact_bindings=8, fact_items=30, fact_documents=100_000, fact_questions=200, fact_tokens=6_000_000, fact_rows=8192,
+         facts=600, fact_spans=4, fact_items=30, fact_documents=100_000, fact_questions=200, fact_tokens=6_000_000, fact_rows=8192,
          convert_tokens=20_000_000, convert_shares=(0.005, 0.02, 0.05), convert_rates=(3e-4, 1e-3, 3e-3), convert_bytes=20_000_000,
          convert_model={"d_model": 256, "layers": 8, "head_dim": 64, "hidden": 512, "length": 512, "sequences": 8}, curve_points=20))}
 

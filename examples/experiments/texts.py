@@ -6,9 +6,9 @@ that a short validation sees many documents. Texts become token shards once, by 
 their own, read some.jsonl: training documents chosen at random.
 
 facts: a language made to tell what a table knows from what a context says. A document is a row of items:
-    "ab7 "   a fact: two small letters, and a digit that is the same in every document
-    "Q3 "    a binding: a capital letter and a digit that holds in this document alone, and is repeated later
-Facts can be looked up by the last two letters; the repeats of a binding can only be copied from before.
+    "ab7 "                    a fact: two small letters, and a digit that is the same in every document
+    "(58293471)58293471 "     a span: eight digits drawn anew in every document, and said again
+Facts can be looked up by the last two letters. What is said again can only be copied, from nine characters before.
 """
 import hashlib
 import json
@@ -24,6 +24,7 @@ from runs import Failed, write_json
 HERE = pathlib.Path(__file__).resolve().parent
 SHARE = 0.02       # of the documents are held out
 BEGINNING = 1500   # characters of a held-out document that are kept
+SPAN = 8           # digits of a span
 END = 256          # the end token of the facts' tokenizer: after the bytes
 
 
@@ -95,7 +96,7 @@ def make_shards(runner, folder, vocab):
     shutil.rmtree(folder / "once")
 
 
-# ---- facts and bindings ----------------------------------------------------------------------------------------------
+# ---- facts and spans --------------------------------------------------------------------------------------------------
 
 
 def byte_tokenizer(folder):
@@ -112,19 +113,18 @@ def byte_tokenizer(folder):
     write_json(folder / "tokenizer_config.json", {"eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"})
 
 
-def fact_document(pick, facts, bindings, items):
+def fact_document(pick, facts, spans, items):
     """A text, and what it asks: [[position of the digit, "fact" or "copy"], ...]."""
-    letters = pick.sample(string.ascii_uppercase, bindings)
-    values = {letter: pick.choice(string.digits) for letter in letters}
-    row = [("copy", letter) for letter in letters for _ in range(3)] + [("fact", key) for key in pick.sample(sorted(facts), items)]
+    row = [("copy", "".join(pick.choices(string.digits, k=SPAN))) for _ in range(spans)] + [("fact", key) for key in pick.sample(sorted(facts), items)]
     pick.shuffle(row)
-    text, asked, known = "", [], set()
-    for kind, key in row:
-        text += key
-        if kind == "fact" or key in known:  # the first time a binding says something new, later it can be copied
-            asked.append([len(text), kind])
-        known.add(key)
-        text += (facts[key] if kind == "fact" else values[key]) + " "
+    text, asked = "", []
+    for kind, what in row:
+        if kind == "fact":
+            asked.append([len(text) + 2, kind])
+            text += f"{what}{facts[what]} "
+        else:
+            asked += [[len(text) + SPAN + 2 + i, kind] for i in range(SPAN)]
+            text += f"({what}){what} "
     return text, asked
 
 
@@ -138,7 +138,7 @@ def prepare_facts(runner, size):
     pick = random.Random(7)
     keys = [a + b for a in string.ascii_lowercase for b in string.ascii_lowercase]
     facts = {key: pick.choice(string.digits) for key in pick.sample(keys, size.facts)}
-    shape = facts, size.fact_bindings, size.fact_items
+    shape = facts, size.fact_spans, size.fact_items
     with open(folder / "train.jsonl", "w") as file:
         file.writelines(json.dumps({"text": fact_document(pick, *shape)[0]}) + "\n" for _ in range(size.fact_documents))
     asked = [fact_document(pick, *shape) for _ in range(size.fact_documents // 50)]
