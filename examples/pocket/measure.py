@@ -71,7 +71,7 @@ def baseline(build, train, test, vocab, text_bytes):
 def write_card(card, r):
     """Replaces what stands between the two marks of the card."""
     def percent(x):
-        return f"{100 * x:.1f} %"
+        return f"{100 * x:.2g} %"
     below = r["below_5_gram"]
     verdict = f"{percent(below)} below" if below >= 0 else f"{percent(-below)} above"
     rows = [("model as shipped, bits per byte of held-out text", f"**{r['model']:.3f}**"),
