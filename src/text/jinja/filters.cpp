@@ -1,10 +1,12 @@
 // Filters on single values: `value | name(arguments)`. Filters that walk over a sequence are in
 // sequence_filters.cpp. Each behaves as jinja2's filter of the same name; tojson as transformers defines it.
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <map>
 
+#include "core/markup.h"
 #include "text/jinja/builtins.h"
 #include "text/jinja/evaluator.h"
 #include "text/jinja/filter_table.h"
@@ -71,30 +73,11 @@ std::string title(std::string_view text) {
   return out;
 }
 
+// jinja2's `escape`.
 std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
+  static constexpr std::array kEntities{Entity{'&', "&amp;"}, Entity{'<', "&lt;"}, Entity{'>', "&gt;"},
+                                        Entity{'\'', "&#39;"}, Entity{'"', "&#34;"}};
+  return replace_entities(text, kEntities);
 }
 
 Value trim(Evaluator& evaluator, const Value& input, const Arguments& arguments) {

@@ -84,9 +84,7 @@ const AddScenario kStretches("stretches", [](ProcessGroup& group) {
 });
 
 TEST(TableShards, AnyStretchOfRowsIsReadAndWritten) {
-  for (const uint32_t size : {1u, 2u, 3u})
-    for (const Worker& worker : run_workers("stretches", size))
-      EXPECT_EQ(worker.exit_code, 0) << worker.output;
+  expect_success("stretches");
 }
 
 const AddScenario kAlone("touched_alone", [](ProcessGroup& group) {
@@ -120,9 +118,7 @@ const AddScenario kAlone("touched_alone", [](ProcessGroup& group) {
 });
 
 TEST(TableShards, ProcessZeroTouchesAlone) {
-  for (const uint32_t size : {1u, 2u, 3u})
-    for (const Worker& worker : run_workers("touched_alone", size))
-      EXPECT_EQ(worker.exit_code, 0) << worker.output;
+  expect_success("touched_alone");
 }
 
 const AddScenario kFails("fails_while_served", [](ProcessGroup& group) {

@@ -22,6 +22,8 @@ struct Worker {
 /// is stopped when it is the last.
 std::vector<Worker> run_workers(const std::string& scenario, uint32_t size,
                                 std::chrono::seconds limit = std::chrono::seconds(60));
+/// Expects every process of the scenario to end well, where there are one, two and three.
+void expect_success(const std::string& scenario);
 
 /// What a process of a scenario does. A scenario prints with std::cout; Errors are printed and passed on to
 /// the others, as the trainer does.

@@ -141,6 +141,11 @@ std::vector<Worker> run_workers(const std::string& scenario, uint32_t size, std:
   return workers;
 }
 
+void expect_success(const std::string& scenario) {
+  for (const uint32_t size : {1u, 2u, 3u})
+    for (const Worker& worker : run_workers(scenario, size)) EXPECT_EQ(worker.exit_code, 0) << worker.output;
+}
+
 /// Not a test: what the processes that run_workers() starts do.
 TEST(DISABLED_Worker, Runs) {
   if (std::getenv(kVariable) == nullptr) GTEST_SKIP() << "started by run_workers() alone";
