@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <new>
@@ -14,6 +13,7 @@
 #include "core/file.h"
 #include "train/convert/command.h"
 #include "train/hosts/launch.h"
+#include "train/interrupts.h"
 #include "train/run/loop.h"
 #include "train/run/together.h"
 
@@ -21,29 +21,6 @@ namespace mneme::train {
 namespace {
 
 enum ExitCode : int { kDone = 0, kFailed = 1, kUsage = 2, kInterrupted = 130 };
-
-std::atomic<int> g_interrupts{0};
-static_assert(std::atomic<int>::is_always_lock_free);
-
-/// The first signal lets the step end and be saved; the second ends the program, with the last checkpoint as
-/// it is.
-void on_interrupt(int signal) {
-  if (g_interrupts.fetch_add(1) == 0) return;
-  remove_unfinished_files();
-  ::_exit(128 + signal);
-}
-
-void install_handlers() {
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    struct sigaction old {};
-    if (::sigaction(signal, nullptr, &old) == 0 && old.sa_handler == SIG_IGN) continue;
-    struct sigaction action {};
-    action.sa_handler = on_interrupt;
-    action.sa_flags = SA_RESTART;
-    sigemptyset(&action.sa_mask);
-    ::sigaction(signal, &action, nullptr);
-  }
-}
 
 std::string one_line(std::string text) {
   // libtorch adds a trace of its own code after the first line.
@@ -133,7 +110,7 @@ Ending train_together(RunConfig config, const Options& options, const std::vecto
 
 int run(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "convert")
-    return run_convert_command(argc - 1, argv + 1, [] { return g_interrupts.load() > 0; });
+    return run_convert_command(argc - 1, argv + 1, interrupted);
   CLI::App app("Train a model", "mneme-train");
   Options options;
   add_options(app, options);
@@ -145,7 +122,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return complain(std::string(error.what()) + "; see mneme-train --help", kUsage);
   }
-  options.train.interrupted = [] { return g_interrupts.load() > 0; };
+  options.train.interrupted = interrupted;
   // Ctrl-C ends a `tee` that reads the progress, too; this process must live to save.
   std::signal(SIGPIPE, SIG_IGN);
   std::signal(SIGXFSZ, SIG_IGN);  // `ulimit -f` is a full disk: the write fails, and says so
@@ -172,6 +149,6 @@ int guarded(int argc, char** argv) {
 }  // namespace mneme::train
 
 int main(int argc, char** argv) {
-  mneme::train::install_handlers();
+  mneme::train::receive_interrupts();
   return mneme::train::guarded(argc, argv);
 }

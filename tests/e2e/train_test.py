@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree
 
@@ -170,6 +171,45 @@ class Resuming(Train):
         self.assertIn(f"saved {self.folder / 'out' / last['checkpoint']}", errors)
         ran = self.train(config, "--resume", "--steps", last["step"])
         self.assertRefused(ran, '"steps" differs')  # the cosine would have been another
+
+    def test_the_other_signals_save_too_and_a_second_ends_at_once(self):
+        for i, sent in enumerate((signal.SIGTERM, signal.SIGHUP)):
+            config = fixture.write_run(self.folder, steps=4000, save={"every": 0}, validate=None, out=f"out{i}")
+            process = fixture.start(config, "--json")
+            self.assertTrue(process.stdout.readline())
+            process.send_signal(sent)
+            _, errors = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 130, errors)
+            self.assertIn("interrupted after step", errors)
+        config = fixture.write_run(self.folder, steps=4000, save={"every": 0}, validate=None, out="out2",
+                                   data={"train": ["train.txt"], "validation": ["validation.txt"], "length": 512}, batch={"sequences": 4, "accumulate": 64})
+        process = fixture.start(config)
+        time.sleep(2)  # in the middle of a long step, or still before it
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        self.assertIn(process.wait(20), (128 + signal.SIGTERM, -signal.SIGTERM))
+        process.communicate()
+        self.assertEqual([p.name for p in (self.folder / "out2").glob("*.tmp*")], [])
+
+    def test_no_thread_that_computes_receives_the_signals(self):
+        # A signal's frame below the stack pointer of oneDNN's generated code lands in the heap: src/train/interrupts.h.
+        config = fixture.write_run(self.folder, steps=100000, save={"every": 0}, validate=None, threads=2)
+        process = fixture.start(config, "--json")
+        try:
+            self.assertTrue(process.stdout.readline())
+            masks = {}
+            for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
+                fields = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+                masks[int(task.name)] = int(fields["SigBlk"], 16)
+            blocked = lambda mask: all(mask >> (number - 1) & 1 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+            self.assertTrue(blocked(masks[process.pid]), masks)
+            self.assertGreaterEqual(sum(map(blocked, masks.values())), 2, masks)  # the two that compute
+            self.assertFalse(all(map(blocked, masks.values())), masks)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 130)
 
     def test_what_reads_the_progress_may_go_first(self):
         # Ctrl-C in `mneme train ... 2>&1 | tee log` ends tee before the step is over; a closed terminal likewise.
