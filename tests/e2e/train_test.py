@@ -182,14 +182,14 @@ class Resuming(Train):
             self.assertEqual(process.returncode, 130, errors)
             self.assertIn("interrupted after step", errors)
         config = fixture.write_run(self.folder, steps=4000, save={"every": 0}, validate=None, out="out2",
-                                   data={"train": ["train.txt"], "validation": ["validation.txt"], "length": 512}, batch={"sequences": 4, "accumulate": 64})
+                                   batch={"sequences": 4, "accumulate": 20000})
         process = fixture.start(config)
         time.sleep(2)  # in the middle of a long step, or still before it
         process.send_signal(signal.SIGINT)
         time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        self.assertIn(process.wait(20), (128 + signal.SIGTERM, -signal.SIGTERM))
-        process.communicate()
+        _, errors = process.communicate(timeout=60)
+        self.assertIn(process.returncode, (128 + signal.SIGTERM, -signal.SIGTERM), errors)
         self.assertEqual([p.name for p in (self.folder / "out2").glob("*.tmp*")], [])
 
     def test_no_thread_that_computes_receives_the_signals(self):
