@@ -15,9 +15,12 @@
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/file.h"
+#include "engine/session_sequence.h"
 #include "eval/nir_export.h"
+#include "eval/perplexity.h"
 #include "eval/spike_pictures.h"
 #include "eval/spike_report.h"
+#include "model/projection_probe.h"
 
 namespace mneme::cli {
 namespace {
@@ -27,12 +30,18 @@ struct Options {
   ModelOptions model;
   SessionFlags session;
   std::string prompt, file, ids;
-  SpikeRule rule;
+  std::optional<float> k, dead_zone;
+  bool no_ppl = false;
   uint32_t window = 0, steps = 3;
   uint64_t tokens = 0;
   std::string raster, histogram, nir, layer, projection, coding;
   uint32_t draw_tokens = 16, draw_neurons = 128;
 
+  /// The neuron asked for; empty: that of each projection.
+  std::optional<SpikeRule> rule() const {
+    if (!k && !dead_zone) return std::nullopt;
+    return SpikeRule{k.value_or(SpikeRule{}.k), dead_zone.value_or(SpikeRule{}.dead_zone)};
+  }
   bool records() const { return !raster.empty() || !nir.empty(); }
 };
 
@@ -135,6 +144,19 @@ std::vector<SpikePanel> panels_of(const SpikeReport& report, std::optional<size_
   return panels;
 }
 
+/// The neuron of all projections, if they have the same.
+std::optional<SpikeRule> common_rule(const SpikeReport& report) {
+  const SpikeRule first = report.projections.front().rule;
+  const bool same = std::all_of(report.projections.begin(), report.projections.end(),
+                                [&](const ProjectionSpikes& p) { return p.rule == first; });
+  return same ? std::optional(first) : std::nullopt;
+}
+
+std::string rule_text(const SpikeReport& report) {
+  const auto rule = common_rule(report);
+  return rule ? fmt::format("k = {}, dead zone {}", rule->k, rule->dead_zone) : "the neurons of the model";
+}
+
 void save(const std::string& path, const std::string& content) {
   AtomicFile out{fs::path(path)};
   out.write(content);
@@ -151,7 +173,7 @@ void draw(const Options& options, const Model& model, const SpikeReport& report)
   const std::string name =
       model.config().name.empty() ? fs::path(model.path()).filename().string() : model.config().name;
   const std::string title =
-      fmt::format("{}, k = {}{}", name, options.rule.k, layer ? fmt::format(", layer {}", *layer) : "");
+      fmt::format("{}, {}{}", name, rule_text(report), layer ? fmt::format(", layer {}", *layer) : "");
   save(options.histogram,
        spike_histograms(title, panels_of(report, layer), code, picture_format(options.histogram)));
 }
@@ -161,10 +183,76 @@ fs::path nir_data(const std::string& graph) {
 }
 
 void export_nir(const Options& options, const Model& model, const SpikeReport& report) {
-  const NirExport files =
-      nir_export(model, report.records, options.rule, coding(options, SpikeCode::ternary));
+  const NirExport files = nir_export(model, report.records, coding(options, SpikeCode::ternary));
   save(nir_data(options.nir).string(), files.spikes);
   save(options.nir, files.graph);
+}
+
+// ---- what spikes cost the model
+
+struct Perplexities {
+  double spikes = 0, floats = 0;
+  uint64_t tokens = 0;  // scored
+  std::string why_not;  // empty: they were measured
+};
+
+bool fires(const Model& model) {
+  for (const ProbeSite& site : probe_sites(model.impl()))
+    for (const ProbeSite::Reader& reader : site.readers)
+      if (reader.linear->input == Linear::Input::spikes ||
+          reader.linear->input == Linear::Input::spike_floats)
+        return true;
+  return false;
+}
+
+PerplexityResult score(const Options& options, const std::shared_ptr<const Model>& model,
+                       std::span<const TokenId> ids, uint32_t window, const CancelToken& cancel) {
+  Progress bar("Scoring", Progress::Unit::tokens, !options.common.quiet);
+  SessionOptions session = session_options(options.session);
+  session.max_context = window;
+  SessionRunner runner(model, session);
+  TokenStream text;
+  text.bos = opening_token(*model);
+  text.next = [ids](std::vector<TokenId>& tokens) {
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+    return false;
+  };
+  PerplexityOptions request;
+  request.ctx = window;
+  request.cancel = &cancel;
+  request.progress = [&](uint64_t done, uint64_t, double) { bar.update(done, ids.size()); };
+  return perplexity(runner, text, request);
+}
+
+/// Of the same text with float activations and with spikes: those of the model if it has any, else of all
+/// projections.
+Perplexities measure_perplexities(const Options& options, const std::shared_ptr<const Model>& model,
+                                  std::span<const TokenId> ids, uint32_t window, const CancelToken& cancel) {
+  Perplexities result;
+  if (options.no_ppl || ids.size() < 2) {
+    result.why_not = options.no_ppl ? "--no-ppl" : "a text of one token";
+    return result;
+  }
+  window = static_cast<uint32_t>(std::min<size_t>(window, ids.size()));
+  const auto with = [&](const std::string& activation) {
+    ModelOptions wanted = options.model;
+    wanted.activation = activation;
+    return load_model(wanted, options.common);
+  };
+  const SpikeRule rule = options.rule().value_or(SpikeRule{});
+  try {
+    const bool own = fires(*model) && !options.rule();
+    const PerplexityResult spikes =
+        score(options, own ? model : with(fmt::format("spike:k={},dead_zone={}", rule.k, rule.dead_zone)),
+              ids, window, cancel);
+    result.spikes = spikes.ppl;
+    result.tokens = spikes.tokens;
+    result.floats = score(options, with("float"), ids, window, cancel).ppl;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::unsupported) throw;
+    result.why_not = error.what();  // such as rows that do not divide into blocks
+  }
+  return result;
 }
 
 // ---- figures
@@ -221,7 +309,7 @@ Json counts_json(const SpikeHistogram& histogram) {  // [count, occurrences], th
   return counts;
 }
 
-Json as_json(const Options& options, const SpikeReport& report) {
+Json as_json(const Options& options, const SpikeReport& report, const Perplexities& ppl) {
   const int64_t steps = options.steps;
   Json projections = Json::array(), means, codes = Json::array();
   const SpikeHistogram* before = nullptr;
@@ -229,6 +317,10 @@ Json as_json(const Options& options, const SpikeReport& report) {
     Json entry{{"layer", p.layer}, {"name", p.name}, {"inputs", p.inputs}, {"outputs", p.outputs}};
     for (const Figure& figure : kFigures) entry[figure.json] = figure.of(*p.histogram, steps);
     entry["max"] = p.histogram->largest();
+    entry["k"] = p.rule.k;
+    entry["dead_zone"] = p.rule.dead_zone;
+    entry["path"] = p.event_tokens > 0.5 ? "events" : "dense";
+    entry["event_tokens"] = p.event_tokens;
     if (p.histogram.get() != before)
       entry["counts"] = counts_json(*p.histogram);  // others read the same input
     before = p.histogram.get();
@@ -247,8 +339,13 @@ Json as_json(const Options& options, const SpikeReport& report) {
     codes.push_back(entry);
   }
   const SpikeEnergy energy = spike_energy(means["popcount"].get<double>());
-  return {{"k", options.rule.k},
-          {"dead_zone", options.rule.dead_zone},
+  const auto rule = common_rule(report);
+  const bool scored = ppl.why_not.empty();
+  return {{"k", rule ? Json(rule->k) : Json()},
+          {"dead_zone", rule ? Json(rule->dead_zone) : Json()},
+          {"ppl", scored ? Json(ppl.spikes) : Json()},
+          {"ppl_float", scored ? Json(ppl.floats) : Json()},
+          {"ppl_tokens", ppl.tokens},
           {"tokens", report.tokens},
           {"steps", steps},
           {"projections", projections},
@@ -271,7 +368,7 @@ std::vector<std::string> figure_row(const SpikeReport* report, const SpikeHistog
   return row;
 }
 
-void print_report(const Options& options, const SpikeReport& report) {
+void print_report(const Options& options, const SpikeReport& report, const Perplexities& ppl) {
   const int64_t steps = options.steps;
   std::vector<std::vector<std::string>> rows{{"layer", "input of"}};
   for (const Figure& figure : kFigures) rows[0].emplace_back(figure.heading);
@@ -288,8 +385,17 @@ void print_report(const Options& options, const SpikeReport& report) {
   const SpikeHistogram all = report.histogram();
   add("all", "by multiplications", figure_row(&report, nullptr, steps), all.largest());
   print(table(rows));
-  print(fmt::format("{} tokens, k = {}, dead zone {}; free slots and silent windows at T = {}\n\n",
-                    report.tokens, options.rule.k, options.rule.dead_zone, steps));
+  print(fmt::format("{} tokens, {}; free slots and silent windows at T = {}\n", report.tokens,
+                    rule_text(report), steps));
+  const double events = report.mean([](const ProjectionSpikes& p) { return p.event_tokens; });
+  print(
+      fmt::format("decoding would take the event-driven way for {:.1f} % of products (by multiplications)\n",
+                  100 * events));
+  print(ppl.why_not.empty()
+            ? fmt::format("perplexity {:.4f} with spikes, {:.4f} with float activations: {:+.2f} % ({} "
+                          "tokens scored)\n\n",
+                          ppl.spikes, ppl.floats, 100 * (ppl.spikes / ppl.floats - 1), ppl.tokens)
+            : fmt::format("perplexity not measured: {}\n\n", ppl.why_not));
 
   std::vector<std::vector<std::string>> codes{{"code", "T", "spikes a neuron", "of slots %"}};
   for (const CodeCost& cost : code_costs(all))
@@ -317,9 +423,9 @@ uint32_t window_of(const Options& options, const Model& model) {
   return context == 0 ? 512 : std::min(512u, context);
 }
 
-void check_rule(const SpikeRule& rule) {
+void check_rule(const Options& options) {
   try {
-    check_spike_rule(rule);
+    if (const auto rule = options.rule()) check_spike_rule(*rule);
   } catch (const Error& error) {
     throw UsageError(fmt::format("--k, --dead-zone: {}", error.what()));
   }
@@ -331,7 +437,7 @@ int run(const Options& options) {
     throw UsageError(
         given == 0 ? "what shall the model read? -p TEXT, -f FILE or --ids LIST (the text may not be empty)"
                    : "give one of -p TEXT, -f FILE and --ids LIST");
-  check_rule(options.rule);
+  check_rule(options);
   coding(options, SpikeCode::bidirectional);
   check_outputs(options);
   const auto layer = layer_of(options);
@@ -343,7 +449,7 @@ int run(const Options& options) {
   const InterruptScope interrupt;
   Progress bar("Counting spikes", Progress::Unit::tokens, !options.common.quiet);
   SpikeReportOptions request;
-  request.rule = options.rule;
+  request.rule = options.rule();
   request.ctx = window_of(options, *model);
   request.bos = opening_token(*model);
   request.cancel = &interrupt.token();
@@ -356,10 +462,11 @@ int run(const Options& options) {
   bar.clear();
   draw(options, *model, report);
   if (!options.nir.empty()) export_nir(options, *model, report);
+  const Perplexities ppl = measure_perplexities(options, model, ids, request.ctx, interrupt.token());
   if (options.common.json)
-    print_json(as_json(options, report));
+    print_json(as_json(options, report, ppl));
   else
-    print_report(options, report);
+    print_report(options, report, ppl);
   flush_output();
   return kDone;
 }
@@ -375,14 +482,16 @@ Action set_up(CLI::App& app) {
                  "Tokens of a window; each is read by itself. 0: 512, or the model's context if that is less")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 24).description(""));
-  app.add_option("--k", options->rule.k,
-                 "Spikes that a neuron fires on average: the threshold is mean|x| / k")
+  app.add_option(
+         "--k", options->k,
+         "Spikes that a neuron fires on average: the threshold is mean|x| / k; else the model's, or 3")
       ->type_name("K")
-      ->check(CLI::Range(1e-3f, 1e3f).description(""));
-  app.add_option("--dead-zone", options->rule.dead_zone,
+      ->check(CLI::Range(1e-3f, 64.0f).description(""));
+  app.add_option("--dead-zone", options->dead_zone,
                  "Inputs below so many thresholds are silent; up to 0.5 that changes nothing")
       ->type_name("Z")
-      ->check(CLI::Range(0.0f, 1e6f).description(""));
+      ->check(CLI::Range(0.0f, 1e4f).description(""));
+  app.add_flag("--no-ppl", options->no_ppl, "Without perplexities, for which the text is read twice more");
   app.add_option("--steps", options->steps, "T of the slots that are counted")
       ->type_name("T")
       ->check(CLI::Range(1, 31).description(""));

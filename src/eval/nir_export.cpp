@@ -8,6 +8,7 @@
 #include "core/fail.h"
 #include "eval/hdf5_writer.h"
 #include "model/projection_probe.h"
+#include "simd/stripes.h"
 
 namespace mneme {
 namespace {
@@ -31,8 +32,13 @@ const Linear& find_linear(const ModelImpl& model, size_t layer, const std::strin
 std::vector<float> weights_of(const Linear& linear) {
   std::vector<float> weights(
       checked_mul(static_cast<uint64_t>(linear.w.rows), static_cast<uint64_t>(linear.w.cols), "weights"));
-  for (int64_t r = 0; r < linear.w.rows; ++r)
-    unpack_row(linear.w, r, 0, linear.w.cols, weights.data() + r * linear.w.cols);
+  for (int64_t r = 0; r < linear.w.rows; ++r) {
+    float* row = weights.data() + r * linear.w.cols;
+    if (linear.w.stripe_lines > 0)
+      unpack_striped_row(linear.w, r, row);
+    else
+      unpack_row(linear.w, r, 0, linear.w.cols, row);
+  }
   return weights;
 }
 
@@ -52,8 +58,7 @@ void check_expressible(const ModelImpl& model, std::span<const SpikeRecord> reco
           name, record.layer);
 }
 
-std::string write_graph(const ModelImpl& model, std::span<const SpikeRecord> records, const SpikeRule& rule,
-                        SpikeCode code) {
+std::string write_graph(const ModelImpl& model, std::span<const SpikeRecord> records, SpikeCode code) {
   Hdf5Writer file;
   std::vector<std::string> edges;
   const std::string nodes = "/node/nodes/";
@@ -65,7 +70,10 @@ std::string write_graph(const ModelImpl& model, std::span<const SpikeRecord> rec
   file.text("/version", kFormatVersion);
   file.text("/node/type", "NIRGraph");
   for (const SpikeRecord& record : records) {
-    file.array(add(input_node(record), "Input") + "shape", shape(record.width), {1});
+    const std::string input = add(input_node(record), "Input");
+    file.array(input + "shape", shape(record.width), {1});
+    file.text(input + "metadata/k", fmt::format("{}", record.rule.k));
+    file.text(input + "metadata/dead_zone", fmt::format("{}", record.rule.dead_zone));
     for (const std::string& name : record.names) {
       const Linear& linear = find_linear(model, record.layer, name);
       const auto rows = static_cast<uint64_t>(linear.w.rows), cols = static_cast<uint64_t>(linear.w.cols);
@@ -82,8 +90,6 @@ std::string write_graph(const ModelImpl& model, std::span<const SpikeRecord> rec
   file.text(metadata + "model", model.config.name.empty() ? model.path : model.config.name);
   file.text(metadata + "layer", std::to_string(records.front().layer));
   file.text(metadata + "code", to_string(code));
-  file.text(metadata + "k", fmt::format("{}", rule.k));
-  file.text(metadata + "dead_zone", fmt::format("{}", rule.dead_zone));
   file.text(metadata + "neuron",
             "input spikes are recorded: threshold mean|x| / k of each token, subtracted by each spike; an "
             "output is V_th times "
@@ -199,13 +205,12 @@ std::string write_spikes(const ModelImpl& model, std::span<const SpikeRecord> re
 
 }  // namespace
 
-NirExport nir_export(const Model& model, std::span<const SpikeRecord> records, const SpikeRule& rule,
-                     SpikeCode code) {
+NirExport nir_export(const Model& model, std::span<const SpikeRecord> records, SpikeCode code) {
   const ModelImpl& impl = model.impl();
   check_expressible(impl, records, code);
   for (const SpikeRecord& record : records)
     steps_of(record, code);  // throws for counts that the code cannot hold
-  return {write_graph(impl, records, rule, code), write_spikes(impl, records, code)};
+  return {write_graph(impl, records, code), write_spikes(impl, records, code)};
 }
 
 }  // namespace mneme

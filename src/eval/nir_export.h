@@ -36,7 +36,6 @@ struct NirExport {
 /// the potential `v` that it ends with, in thresholds. Throws Error: unsupported (what NIR cannot express,
 /// see above), invalid_argument (no records, or a negative count in a binary code), not_found (no HDF5
 /// library).
-NirExport nir_export(const Model& model, std::span<const SpikeRecord> records, const SpikeRule& rule,
-                     SpikeCode code);
+NirExport nir_export(const Model& model, std::span<const SpikeRecord> records, SpikeCode code);
 
 }  // namespace mneme

@@ -1,6 +1,6 @@
 // The spikes that a text causes: a model reads it, and the neuron of model/spike_neuron.h is applied to what
 // each of its projections reads. The pass itself stays what the model's activation makes it (float, int8,
-// ...), so any model can be looked at without being converted.
+// spike, ...), so any model can be looked at without being converted.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -17,7 +17,8 @@
 namespace mneme {
 
 struct SpikeReportOptions {
-  SpikeRule rule = {};
+  /// For every projection; empty: the neuron that each one has, and for one that does not spike the default.
+  std::optional<SpikeRule> rule = {};
   uint32_t ctx = 512;  // the text is read in windows of so many tokens, each by a fresh sequence
   TokenId bos = -1;    // replaces the first token of every window but the first, for models that are lost
                        // without; -1: none
@@ -36,6 +37,7 @@ struct SpikeReportOptions {
 struct SpikeRecord {
   size_t layer = 0;
   std::vector<std::string> names;  // projections that read this
+  SpikeRule rule;
   int64_t width = 0, tokens = 0;
   std::vector<float> inputs;      // [tokens, width]
   std::vector<int32_t> counts;    // [tokens, width]
@@ -46,7 +48,11 @@ struct ProjectionSpikes {
   size_t layer = 0;
   std::string name;  // "q", "o", "gate", ...: model/projection_probe.h
   int64_t inputs = 0, outputs = 0;
-  std::shared_ptr<const SpikeHistogram> histogram;  // one for projections with the same input
+  SpikeRule rule;
+  std::shared_ptr<const SpikeHistogram> histogram;  // one for projections with the same input and neuron
+  /// The part of the tokens for which a spiking pass takes the event-driven way when it decodes them one by
+  /// one: enough inputs are silent (simd/spike_product.h), and the weights have a layout for it.
+  double event_tokens = 0;
 };
 
 struct SpikeReport {

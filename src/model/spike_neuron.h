@@ -28,6 +28,7 @@ struct SpikeRule {
   float k = 3.0f;  // > 0, finite
   float dead_zone =
       0.0f;  // in thresholds, >= 0: |x| below dead_zone * V_th is silent; up to 0.5 changes nothing
+  bool operator==(const SpikeRule&) const = default;
 };
 /// Throws Error(invalid_argument) for a rule outside those ranges.
 void check_spike_rule(const SpikeRule& rule);

@@ -75,6 +75,31 @@ class SpikesTest(unittest.TestCase):
         self.assertEqual(one, e2e.mneme_json("spikes", LLAMA, "-p", f"@{file}", "--threads", "2", "--ctx", "32"))
         self.assertEqual(e2e.mneme_json("spikes", LLAMA, "-f", file, "--tokens", "9")["tokens"], 9)
 
+    def test_perplexity_with_spikes_and_without(self):
+        file = self.out / "text.txt"
+        file.write_text(TEXT)
+        window = ("--ctx", "64", "--kv", "f32")
+        got = e2e.mneme_json("spikes", LLAMA, "-f", file, "--k", "2", *window)
+        for name, activation in (("ppl", "spike:k=2"), ("ppl_float", "float")):
+            alone = e2e.mneme_json("perplexity", LLAMA, file, "--activation", activation, *window)
+            self.assertAlmostEqual(got[name], alone["ppl"], places=6, msg=name)
+            self.assertEqual(got["ppl_tokens"], alone["tokens"])
+        self.assertNotEqual(got["ppl"], got["ppl_float"])
+        quick = e2e.mneme_json("spikes", LLAMA, "-f", file, "--k", "2", "--no-ppl", *window)
+        self.assertEqual((quick["ppl"], quick["projections"]), (None, got["projections"]))
+        self.assertIsNone(e2e.mneme_json("spikes", LLAMA, "--ids", "5")["ppl"])
+        odd = e2e.mneme("spikes", MODELS / "spikingbrain", "--ids", "5,6,7")  # rows of 48
+        self.assertEqual(odd.returncode, 0, odd.stderr)
+        self.assertIn("perplexity not measured: ", odd.stdout)
+
+    def test_a_model_that_fires_is_counted_with_its_own_neurons(self):
+        q8 = MODELS / "llama_q8_0.gguf"
+        got = e2e.mneme_json("spikes", q8, "-p", TEXT, "--activation", "spike:k=1,down=int8")
+        self.assertIsNone(got["k"])  # not the same everywhere
+        self.assertEqual({p["name"]: p["k"] for p in got["projections"]}, {"q": 1, "k": 1, "v": 1, "o": 1, "gate": 1, "up": 1, "down": 3})
+        self.assertEqual({p["path"] for p in got["projections"] if p["name"] != "down"}, {"events"})
+        self.assertEqual({p["path"] for p in e2e.mneme_json("spikes", q8, "-p", TEXT, "--k", "60")["projections"]}, {"dense"})
+
     def test_table(self):
         ran = e2e.mneme("spikes", LLAMA, "-p", TEXT)
         self.assertEqual(ran.returncode, 0, ran.stderr)
@@ -123,11 +148,12 @@ class SpikesTest(unittest.TestCase):
     def real(self, variable):
         model = e2e.real_model(variable)
         text = (e2e.TOP / "docs" / "architecture.md").read_text()[:3000]
-        got = e2e.mneme_json("spikes", model, "-p", text, timeout=600)
+        got = e2e.mneme_json("spikes", model, "-p", text, "--k", "3", timeout=600)
         for p in got["projections"]:
             self.assertAlmostEqual(p["mean_abs"], 3, delta=0.4, msg=(p["layer"], p["name"]))  # whatever the input is
         self.assertTrue(0.05 < got["mean"]["silent"] < 0.5, got["mean"])
         self.assertTrue(0.6 < got["mean"]["silent_windows"] < 0.8, got["mean"])
+        self.assertTrue(0.9 < got["ppl"] / got["ppl_float"] < 1.5, got["ppl"])
 
     def test_a_real_model(self):
         self.real("MNEME_TEST_MODEL")

@@ -1,6 +1,7 @@
 // Reports and pictures of the spikes of a small model, against its inputs counted again.
 #include "eval/spike_report.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <png.h>
 
@@ -61,7 +62,7 @@ TEST_F(SpikeReportTest, EveryProjectionOfEveryLayerIsCounted) {
 }
 
 TEST_F(SpikeReportTest, RecordsAreTheCountsOfWhatWasRead) {
-  SpikeReportOptions options{.rule = {2.5f, 0}, .ctx = 16};
+  SpikeReportOptions options{.rule = SpikeRule{2.5f, 0}, .ctx = 16};
   options.record = SpikeReportOptions::Recording{1, {"down", "k"}, 5};
   const SpikeReport result = report(options);
   ASSERT_EQ(result.records.size(), 2u);
@@ -71,8 +72,8 @@ TEST_F(SpikeReportTest, RecordsAreTheCountsOfWhatWasRead) {
     for (int64_t t = 0; t < record.tokens; ++t) {
       const auto at = static_cast<size_t>(t * record.width), width = static_cast<size_t>(record.width);
       std::vector<int32_t> counts(width);
-      const float threshold = spike_row(std::span(record.inputs).subspan(at, width), options.rule, counts);
-      EXPECT_EQ(threshold, record.thresholds[static_cast<size_t>(t)]);
+      const float threshold = spike_row(std::span(record.inputs).subspan(at, width), *options.rule, counts);
+      EXPECT_FLOAT_EQ(threshold, record.thresholds[static_cast<size_t>(t)]);
       EXPECT_TRUE(
           std::equal(counts.begin(), counts.end(), record.counts.begin() + static_cast<std::ptrdiff_t>(at)));
       EXPECT_GT(std::count_if(counts.begin(), counts.end(), [](int32_t c) { return c != 0; }), 0);
@@ -87,6 +88,26 @@ TEST_F(SpikeReportTest, ThreadsChangeNothing) {
         [&](int32_t count, uint64_t n) { EXPECT_EQ(b.projections[i].histogram->occurrences(count), n); });
 }
 
+TEST_F(SpikeReportTest, SpikingProjectionsAreCountedWithTheirNeuron) {
+  LoadOptions load_options;
+  load_options.activation = ActivationPolicy::parse("spike:k=2,down=float");
+  const auto spiking = Model::load(MNEME_TEST_DATA "/models/llama", load_options);
+  for (const ProjectionSpikes& p : spike_report(spiking, some_ids(40), {}).projections)
+    EXPECT_EQ(p.rule.k, p.name == "down" ? 3.0f : 2.0f) << p.name;
+  for (const ProjectionSpikes& p : spike_report(spiking, some_ids(40), {.rule = SpikeRule{4, 0}}).projections)
+    EXPECT_EQ(p.rule.k, 4.0f) << p.name;
+}
+
+TEST_F(SpikeReportTest, TheEventDrivenWayTakesSilenceAndALayout) {
+  const auto q8 = Model::load(MNEME_TEST_DATA "/models/llama_q8_0.gguf");
+  for (const ProjectionSpikes& p : spike_report(q8, some_ids(40), {.rule = SpikeRule{1, 0}}).projections)
+    EXPECT_EQ(p.event_tokens, 1.0) << p.name;  // about two fifths are silent
+  for (const ProjectionSpikes& p : spike_report(q8, some_ids(40), {.rule = SpikeRule{64, 0}}).projections)
+    EXPECT_LT(p.event_tokens, 0.2) << p.name;
+  for (const ProjectionSpikes& p : report({.rule = SpikeRule{1, 0}}).projections)  // F32 has no stripes
+    EXPECT_EQ(p.event_tokens, 0.0) << p.name;
+}
+
 TEST_F(SpikeReportTest, MeansWeighMultiplications) {
   const SpikeReport result = report({});
   // q 32x32, k and v 16x32, o 32x32, gate and up 64x32, down 32x64 of each layer
@@ -96,7 +117,7 @@ TEST_F(SpikeReportTest, MeansWeighMultiplications) {
 
 TEST_F(SpikeReportTest, BadInputIsNamed) {
   EXPECT_NE(error_of({}, 0).find("empty"), std::string::npos);
-  EXPECT_NE(error_of({.rule = {0, 0}}).find("k of"), std::string::npos);
+  EXPECT_NE(error_of({.rule = SpikeRule{0, 0}}).find("k of"), std::string::npos);
   EXPECT_NE(error_of({.ctx = 0}).find("ctx"), std::string::npos);
   EXPECT_NE(error_of({.ctx = 4096}, 4096).find("context"), std::string::npos);
   SpikeReportOptions options;
@@ -110,7 +131,7 @@ TEST_F(SpikeReportTest, BadInputIsNamed) {
 }
 
 SpikeRecord drawn() {
-  SpikeRecord record{3, {"q", "k"}, 4, 2, {}, {0, 1, -2, 5, -1, 0, 0, 3}, {1, 1}};
+  SpikeRecord record{3, {"q", "k"}, {}, 4, 2, {}, {0, 1, -2, 5, -1, 0, 0, 3}, {1, 1}};
   record.inputs.assign(8, 0.0f);
   return record;
 }
