@@ -6,11 +6,9 @@
 
 #include "core/half.h"
 #include "simd/packed_kernels.h"
-#include "simd/stripe_kernels.h"
 
 // after the table that it fills
 #include "simd/packed_kernels-inl.h"
-#include "simd/stripe_kernels-inl.h"
 
 namespace mneme {
 namespace {
@@ -37,8 +35,6 @@ struct Portable {
     return r;
   }
   static void prefetch(const std::byte*) {}
-  template <bool near>
-  static void prefetch_to(const std::byte*) {}
   static F set_f(float x) {
     return lanes<F>([&](int) { return x; });
   }
@@ -99,14 +95,6 @@ struct Portable {
       for (int k = 0; k < 4; ++k) acc.v[i] += int32_t{b.v[4 * i + k]} * a.v[k];
     return acc;
   }
-  // out[j], lane t: the codes of row 16 j + t (at 0) or 16 j + 8 + t (at 32) of four lines of stripes.h.
-  static void interleave(const std::byte* const (&line)[4], int64_t at, B (&out)[4]) {
-    for (int j = 0; j < 4; ++j)
-      for (int t = 0; t < kLanes; ++t)
-        for (int column = 0; column < 4; ++column)
-          out[j].v[4 * t + column] =
-              std::to_integer<uint8_t>(line[column][at + 16 * (t / 4) + 4 * j + t % 4]);
-  }
   static uint32_t max_abs_bits32(const float* x) {
     uint32_t max = 0;
     for (int i = 0; i < 32; ++i) {
@@ -133,10 +121,6 @@ struct Portable {
 
 const PackedKernels& packed_kernels_portable() {
   static constexpr PackedKernels kernels = make_kernels<Portable>();
-  return kernels;
-}
-const StripeKernels& stripe_kernels_portable() {
-  static constexpr StripeKernels kernels = make_stripe_kernels<Portable>();
   return kernels;
 }
 

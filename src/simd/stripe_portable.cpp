@@ -1,0 +1,84 @@
+// Products with matrices in stripes in plain C++, one row of X at a time: loops of their own instead of the
+// unrolled ones of stripe_kernels-inl.h, which take minutes to compile without vector instructions. The same
+// sums in the same order.
+#include <algorithm>
+#include <cstring>
+
+#include "core/half.h"
+#include "simd/stripe_kernels.h"
+
+namespace mneme {
+namespace {
+
+template <int Bits, bool HasMin, int Offset, int Lines>
+struct PlainStripe {
+  static constexpr int groups = Bits == 4 ? 2 : 1, rows = 64 * groups * Lines;
+  static constexpr int scale_bytes = rows * (HasMin ? 4 : 2), column_bytes = 64 * Lines;
+  static constexpr int block_bytes = scale_bytes + 32 * column_bytes;
+
+  // dot[place in the lines] += code * count; in 4-bit lines low nibbles first, then high ones
+  static void add_column(const std::byte* column, int32_t count, int32_t* dot) {
+    for (int i = 0; i < column_bytes; ++i) {
+      const auto code = std::to_integer<int32_t>(column[i]);
+      if constexpr (Bits == 8) {
+        dot[i] += code * count;
+      } else {
+        dot[i] += (code & 15) * count;
+        dot[64 + i] += (code >> 4) * count;
+      }
+    }
+  }
+  static void add_events(const EventView& events, int64_t n, int64_t b, const std::byte* codes,
+                         int32_t* dot) {
+    const int8_t* counts = events.counts + n * events.stride;
+    for (uint32_t e = 4 * events.begin[b]; e < 4 * events.begin[b + 1]; ++e)
+      if (counts[e] != 0) add_column(codes + column_bytes * events.columns[e], counts[e], dot);
+  }
+  // acc += scale * sum (+ min * sum of counts)
+  static void finish_block(const std::byte* block, int32_t count, const int32_t* dot, float* acc) {
+    for (int r = 0; r < rows; ++r) {
+      const int in_line = r % 64, place = 16 * (in_line / 4 % 4) + 4 * (in_line / 16) + in_line % 4;
+      const int32_t sum = dot[r / 64 * 64 + place] - Offset * count;
+      acc[r] = static_cast<float>(sum) * f16_to_f32(load_le<uint16_t>(block + 2 * r)) + acc[r];
+      if constexpr (HasMin)
+        acc[r] = f16_to_f32(load_le<uint16_t>(block + 2 * (rows + r))) * static_cast<float>(count) + acc[r];
+    }
+  }
+  static void row(const StripeArgs& args, int64_t stripe, int64_t n) {
+    float acc[rows] = {};
+    const std::byte* block = args.stripes + stripe * args.blocks * block_bytes;
+    for (int64_t b = 0; b < args.blocks; ++b, block += block_bytes) {
+      const std::byte* codes = block + scale_bytes;
+      int32_t dot[rows] = {};
+      if (args.events.begin != nullptr) {
+        if (args.events.begin[b] == args.events.begin[b + 1]) continue;
+        add_events(args.events, n, b, codes, dot);
+      } else {
+        const int8_t* counts = args.dense + (n * args.blocks + b) * 32;
+        for (int c = 0; c < 32; ++c) add_column(codes + column_bytes * c, counts[c], dot);
+      }
+      if (args.beyond != nullptr && args.beyond[n].begin != nullptr)
+        add_events(args.beyond[n], 0, b, codes, dot);
+      finish_block(block, args.sums[n * args.blocks + b], dot, acc);
+    }
+    for (float& value : acc) value *= args.threshold[n];
+    const int64_t first = stripe * rows, count = std::min<int64_t>(rows, args.rows - first);
+    std::copy_n(acc, count, args.y + n * args.stride + first);
+  }
+  static void product(const StripeArgs& args) {
+    for (int64_t stripe = args.stripe_begin; stripe < args.stripe_end; ++stripe)
+      for (int64_t n = args.n_begin; n < args.n_end; ++n) row(args, stripe, n);
+  }
+};
+
+}  // namespace
+
+const StripeKernels& stripe_kernels_portable() {
+  static constexpr StripeKernels kernels = {
+      {PlainStripe<8, false, 128, 1>::product, PlainStripe<8, false, 128, 2>::product},
+      PlainStripe<4, false, 8, 1>::product,
+      PlainStripe<4, true, 0, 1>::product};
+  return kernels;
+}
+
+}  // namespace mneme
