@@ -55,7 +55,7 @@ SIZES = {size.name: size for size in (
          facts=40, fact_spans=1, fact_items=2, fact_documents=200, fact_questions=2, fact_tokens=1280, fact_rows=61,
          convert_tokens=6400, convert_shares=(0.1,), convert_rates=(3e-3,), convert_bytes=20000, convert_model={}, curve_points=4),
     Size("small", "minutes an experiment on one core", vocab=1024, d_model=64, layers=4, heads=4, kv_heads=2, head_dim=16, hidden=176, window=32,
-         rows=2048, row_dim=16, more_rows=(128, 512, 8192), length=128, sequences=8, tokens=100_000, validate_tokens=32768, save_every=0, rates=(0.01, 0.02),
+         rows=2048, row_dim=16, more_rows=(128, 512, 8192), length=128, sequences=8, tokens=100_000, validate_tokens=32768, save_every=0, rates=(0.01, 0.02, 0.04),
          facts=400, fact_spans=2, fact_items=14, fact_documents=20000, fact_questions=50, fact_tokens=250_000, fact_rows=2048,
          convert_tokens=200_000, convert_shares=(0.02, 0.1), convert_rates=(1e-3, 3e-3, 1e-2), convert_bytes=2_000_000, convert_model={}),
     Size("published", "hours an experiment on two cores, in pieces of any length", vocab=2048, d_model=128, layers=6, heads=4, kv_heads=2, head_dim=32, hidden=352, window=64,
