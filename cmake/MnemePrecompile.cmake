@@ -1,5 +1,5 @@
 # Precompiled headers: what the command, the trainer and the tests include in almost every file and nobody here edits (option parser, JSON,
-# GoogleTest, libtorch) is parsed once for each kind of target. A file of the trainer compiles in a quarter of the time. A source still includes
+# GoogleTest, libtorch) is parsed once for each kind of target. A file of the trainer compiles in half of the time. A source still includes
 # what it uses: clang-tidy reads changed files without precompiled headers, and fails where one does not.
 #   mneme_precompile(TARGET HEADER...)   TARGET gets a header of its own
 #   mneme_precompile_as(TARGET OTHER)    TARGET uses that of OTHER, whose compile options must be the same
