@@ -180,7 +180,7 @@ int main(int argc, char** argv) {
   app.add_option("--rows", s.rows, "outputs");
   app.add_option("--cols", s.cols, "inputs, a multiple of 32");
   app.add_option("--batch", s.batch, "rows of X");
-  app.add_option("--type", s.type, "q8_0, q4_0 or q4_1");
+  app.add_option("--type", s.type)->check(CLI::IsMember({"q8_0", "q4_0", "q4_1"}));
   app.add_option("--threads", s.threads);
   app.add_option("--rounds", s.rounds);
   app.add_option("--megabytes", s.megabytes, "of matrices that take turns");

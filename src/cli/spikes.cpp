@@ -229,8 +229,10 @@ PerplexityResult score(const Options& options, const std::shared_ptr<const Model
 Perplexities measure_perplexities(const Options& options, const std::shared_ptr<const Model>& model,
                                   std::span<const TokenId> ids, uint32_t window, const CancelToken& cancel) {
   Perplexities result;
-  if (options.no_ppl || ids.size() < 2) {
-    result.why_not = options.no_ppl ? "--no-ppl" : "a text of one token";
+  if (options.no_ppl || ids.size() < 2 || window < 2) {
+    result.why_not = options.no_ppl   ? "--no-ppl"
+                     : ids.size() < 2 ? "a text of one token"
+                                      : "windows of one token";
     return result;
   }
   window = static_cast<uint32_t>(std::min<size_t>(window, ids.size()));
@@ -309,6 +311,11 @@ Json counts_json(const SpikeHistogram& histogram) {  // [count, occurrences], th
   return counts;
 }
 
+// 2.2f as 2.2, not as 2.200000047683716.
+double shortest(float x) {
+  return std::stod(fmt::format("{}", x));
+}
+
 Json as_json(const Options& options, const SpikeReport& report, const Perplexities& ppl) {
   const int64_t steps = options.steps;
   Json projections = Json::array(), means, codes = Json::array();
@@ -317,8 +324,8 @@ Json as_json(const Options& options, const SpikeReport& report, const Perplexiti
     Json entry{{"layer", p.layer}, {"name", p.name}, {"inputs", p.inputs}, {"outputs", p.outputs}};
     for (const Figure& figure : kFigures) entry[figure.json] = figure.of(*p.histogram, steps);
     entry["max"] = p.histogram->largest();
-    entry["k"] = p.rule.k;
-    entry["dead_zone"] = p.rule.dead_zone;
+    entry["k"] = shortest(p.rule.k);
+    entry["dead_zone"] = shortest(p.rule.dead_zone);
     entry["path"] = p.event_tokens > 0.5 ? "events" : "dense";
     entry["event_tokens"] = p.event_tokens;
     if (p.histogram.get() != before)
@@ -341,8 +348,8 @@ Json as_json(const Options& options, const SpikeReport& report, const Perplexiti
   const SpikeEnergy energy = spike_energy(means["popcount"].get<double>());
   const auto rule = common_rule(report);
   const bool scored = ppl.why_not.empty();
-  return {{"k", rule ? Json(rule->k) : Json()},
-          {"dead_zone", rule ? Json(rule->dead_zone) : Json()},
+  return {{"k", rule ? Json(shortest(rule->k)) : Json()},
+          {"dead_zone", rule ? Json(shortest(rule->dead_zone)) : Json()},
           {"ppl", scored ? Json(ppl.spikes) : Json()},
           {"ppl_float", scored ? Json(ppl.floats) : Json()},
           {"ppl_tokens", ppl.tokens},
@@ -482,9 +489,10 @@ Action set_up(CLI::App& app) {
                  "Tokens of a window; each is read by itself. 0: 512, or the model's context if that is less")
       ->type_name("N")
       ->check(CLI::Range(0, 1 << 24).description(""));
-  app.add_option(
-         "--k", options->k,
-         "Spikes that a neuron fires on average: the threshold is mean|x| / k; else the model's, or 3")
+  app.add_option("--k", options->k,
+                 "Spikes that a neuron fires on average: the threshold is mean|x| / k; else the model's, or "
+                 "3 (also with "
+                 "--dead-zone alone)")
       ->type_name("K")
       ->check(CLI::Range(1e-3f, 64.0f).description(""));
   app.add_option("--dead-zone", options->dead_zone,

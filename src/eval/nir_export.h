@@ -8,14 +8,13 @@
 //
 // Fed with the spikes of a counting code (binary or ternary), the integrator holds W s after the last step.
 // What it cannot express stays outside, and nir_export() refuses it by name:
-//   the neuron       its threshold follows every token, and its reset subtracts; NIR's neurons have one
-//   threshold for
-//                    all time and reset to a fixed potential. So spikes are the graph's input, recorded from
-//                    the model
-//   bitwise codes    no node weighs a spike by its step
-//   a bias           Affine adds it at every step, a projection once a token and after the scale V_th
-//   what lies        norms, rotary angles, softmax attention, the product of gate and up: so the graph of a
-//   layer is a between          chain for each projection, and there is no graph of several layers
+//
+// - the neuron: its threshold follows every token, and its reset subtracts; NIR's neurons have one threshold
+//   for all time and reset to a fixed potential. So spikes are the graph's input, recorded from the model;
+// - bitwise codes: no node weighs a spike by its step;
+// - a bias: Affine adds it at every step, a projection once a token and after the scale V_th;
+// - what lies between projections (norms, rotary angles, softmax attention, the product of gate and up): so
+//   the graph of a layer is a chain for each projection, and there is no graph of several layers.
 #pragma once
 #include <memory>
 #include <span>

@@ -3,9 +3,8 @@
 // Three figures are called sparsity in the literature, and they are not the same (docs/spikes.md):
 //   silent share     inputs without a spike: whole columns of weights that need not be read
 //   slot sparsity    1 - (ones of |s|) / T at T steps: free slots of a bitwise code in time
-//   silent windows   |s| cut into three windows of T bits; the part of all windows without a spike. This is
-//   what
-//                    SpikingBrain's 69.15 % is: almost any input reaches it, since high windows are empty.
+//   silent windows   |s| cut into three windows of T bits; the part of all windows without a spike.
+// The last is what SpikingBrain's 69.15 % is: almost any input reaches it, since high windows are empty.
 #pragma once
 #include <cstdint>
 #include <map>

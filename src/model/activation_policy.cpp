@@ -16,7 +16,7 @@ using Ordered = nlohmann::ordered_json;
 using namespace config_limits;
 using namespace config_names;
 
-constexpr double kAny = 1e300;  // validate() knows the ranges
+constexpr double kAnyNumber = 1e300;  // validate() knows the ranges
 
 ActivationConfig read_one(JsonFields& fields, const char* name) {
   ActivationConfig out;
@@ -27,8 +27,8 @@ ActivationConfig read_one(JsonFields& fields, const char* name) {
   JsonFields inner = fields.object(name);
   require(inner.has("type"), ErrorCode::invalid_argument, "{} is missing", inner.where("type"));
   read_word(inner, "type", kActivations, out.type);
-  out.k = inner.number("k", -kAny, kAny, out.k);
-  out.dead_zone = inner.number("dead_zone", -kAny, kAny, out.dead_zone);
+  out.k = inner.number("k", -kAnyNumber, kAnyNumber, out.k);
+  out.dead_zone = inner.number("dead_zone", -kAnyNumber, kAnyNumber, out.dead_zone);
   inner.finish();
   return out;
 }
@@ -121,8 +121,8 @@ void validate(const ActivationPolicy& policy, const std::string& where) {
     const std::string at = uniform ? where : fmt::format("{}.{}", where, key);
     require(one.type == Activation::spike || one == ActivationConfig(one.type), ErrorCode::invalid_argument,
             "{} has k or dead_zone, but only \"spike\" has them", at);
-    require(std::isfinite(one.k) && one.k > 0 && one.k <= kMaxFiringK, ErrorCode::invalid_argument,
-            "{}.k is {}, but must be a number above 0 and at most {}", at, one.k, kMaxFiringK);
+    require(std::isfinite(one.k) && one.k >= kMinFiringK && one.k <= kMaxFiringK, ErrorCode::invalid_argument,
+            "{}.k is {}, but must be a number from {} to {}", at, one.k, kMinFiringK, kMaxFiringK);
     require(std::isfinite(one.dead_zone) && one.dead_zone >= 0 && one.dead_zone <= kMaxDeadZone,
             ErrorCode::invalid_argument, "{}.dead_zone is {}, but must be a number from 0 to {}", at,
             one.dead_zone, kMaxDeadZone);

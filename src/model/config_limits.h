@@ -15,6 +15,7 @@ inline constexpr uint32_t kMaxContext = 1u << 30;  // positions
 inline constexpr double kMaxRopeBase = 1e15;
 inline constexpr double kMaxRopeFactor = 1e6;
 inline constexpr double kMaxScale = 1e6;     // any factor on embeddings, scores or logits, and the soft-caps
+inline constexpr double kMinFiringK = 1e-3;  // smaller ones would round to 0 in float arithmetic
 inline constexpr double kMaxFiringK = 64;    // spikes an input
 inline constexpr double kMaxDeadZone = 1e4;  // thresholds
 inline constexpr uint32_t kMaxNameBytes = 1024;

@@ -51,7 +51,7 @@ uint64_t bits(SpikeCode code, int32_t count, int64_t steps) noexcept {
 
 void fill_counting(std::span<const int32_t> counts, SpikeTrain& train) {
   int8_t* out = train.spikes.data();
-  for (int32_t t = 0; t < train.steps; ++t, out += counts.size())
+  for (int64_t t = 0; t < train.steps; ++t, out += counts.size())
     for (size_t i = 0; i < counts.size(); ++i)
       out[i] = static_cast<int8_t>((counts[i] > t ? 1 : 0) - (counts[i] < -t ? 1 : 0));
 }
@@ -117,7 +117,7 @@ SpikeTrain encode_spikes(SpikeCode code, std::span<const int32_t> counts, int64_
     steps = counts.empty() ? spike_steps(code, 0, 0) : spike_steps(code, *least, *most);
   }
   check_counts(code, counts, steps);
-  require(counts.empty() || steps <= kMostSlots / std::ssize(counts), ErrorCode::limit,
+  require(steps <= kMostSlots / std::max<std::ptrdiff_t>(1, std::ssize(counts)), ErrorCode::limit,
           "{} steps of {} neurons are more than {} slots; a bitwise code takes fewer steps", steps,
           counts.size(), kMostSlots);
   SpikeTrain train{code, steps, std::ssize(counts), {}};

@@ -7,8 +7,9 @@
 //   ternary          signed    max|s|                   sign(remainder)                    1
 //   unsigned         s >= 0    bits of max(s)           bit T-1-t of s                     2^(T-1-t)
 //   bidirectional    signed    bits of max|s|           bit T-1-t of |s|, times sign(s)    2^(T-1-t)
-//   twos_complement  signed    bits of max|s| + 1, >= 2 bit T-1-t of s mod 2^T             2^(T-1-t), the
-//   first negated
+//   twos_complement  signed    bits of max|s| + 1, >= 2 bit T-1-t of s mod 2^T             2^(T-1-t)
+//
+// where the first weight of two's complement is negative.
 //
 // "bits of m" is ceil(log2(m + 1)): 7 for 127, 8 for 128. T is at least 1. The number of spikes is what a
 // code costs: |s| for the first two, the ones of |s| for the next two. Two's complement is not sparse at all:

@@ -5,9 +5,9 @@
 // and a stripe is, for every 32 columns,
 //
 //   scales   one f16 a row, then one f16 min a row if the format has them
-//   codes    for each of 32 columns one or two lines of 64 bytes: 64 rows of 8-bit codes a line, or 128 rows
-//   of
-//            4-bit codes (rows 0..63 in low nibbles, 64..127 in high ones)
+//   codes    for each of 32 columns one or two lines of 64 bytes
+//
+// (a line: 64 rows of 8-bit codes, or 128 rows of 4-bit codes, rows 0..63 in low nibbles, 64..127 in high)
 //
 // and nothing else: blocks follow each other, and so do stripes, one stream without gaps. The last stripe is
 // padded with rows of zeros. A column of the list of events costs its lines; a block without events costs

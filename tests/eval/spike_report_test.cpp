@@ -83,9 +83,13 @@ TEST_F(SpikeReportTest, RecordsAreTheCountsOfWhatWasRead) {
 TEST_F(SpikeReportTest, ThreadsChangeNothing) {
   const auto one = load(1);
   const SpikeReport a = report({}), b = spike_report(one, some_ids(40), {});
-  for (size_t i = 0; i < a.projections.size(); ++i)
+  ASSERT_EQ(a.projections.size(), b.projections.size());
+  for (size_t i = 0; i < a.projections.size(); ++i) {
+    ASSERT_GT(a.projections[i].histogram->values(), 0u);
+    EXPECT_EQ(a.projections[i].histogram->values(), b.projections[i].histogram->values());
     a.projections[i].histogram->for_each(
         [&](int32_t count, uint64_t n) { EXPECT_EQ(b.projections[i].histogram->occurrences(count), n); });
+  }
 }
 
 TEST_F(SpikeReportTest, SpikingProjectionsAreCountedWithTheirNeuron) {

@@ -87,6 +87,7 @@ TEST(ActivationPolicy, WhatIsWrongInACommandLineIsNamed) {
   EXPECT_THAT(refused("spike:k="), HasSubstr("none of auto"));
   EXPECT_THAT(refused("spike:k=3x"), HasSubstr("must be a number"));
   EXPECT_THAT(refused("spike:k=0"), HasSubstr("activation.k is 0"));
+  EXPECT_THAT(refused("spike:k=1e-300"), HasSubstr("a number from 0.001"));  // 0 as a float
   EXPECT_THAT(refused("spike:dead_zone=-1"), HasSubstr("activation.dead_zone is -1"));
   EXPECT_THAT(refused("spike:dead_zone=nan"), HasSubstr("dead_zone is nan"));
   EXPECT_THAT(refused("spike:dwon=int8"), HasSubstr("did you mean down?"));

@@ -214,7 +214,8 @@ TEST_P(SpikeOnEveryIsa, FloatsAreCountsTimesTheThreshold) {
   EXPECT_NEAR(f[7], 900, rows.threshold[0] / 2);
 }
 
-// §1.7 of the paper's reading: mean|s| is near k whatever the distribution.
+// The threshold is mean|x| / k (arXiv:2509.05276, section 3.3), so mean|s| is near k whatever the
+// distribution.
 TEST(Spike, TheMeanCountIsAboutK) {
   for (const float k : {2.0f, 3.0f, 4.0f}) {
     const auto x = normal_row(65536, 5, 0.02f);

@@ -38,7 +38,11 @@ Activations::Activations(fs::path folder, const std::vector<uint32_t>& layers, u
   for (const uint32_t layer : layers) {
     const fs::path path = folder_ / fmt::format("layer-{:02}", layer);
     const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    require(descriptor >= 0, ErrorCode::io, "cannot write {}: {}", path.string(), std::strerror(errno));
+    if (descriptor < 0) {
+      const std::string why = std::strerror(errno);
+      for (const File& file : files_) ::close(file.descriptor);  // no destructor follows
+      fail(ErrorCode::io, "cannot write {}: {}", path.string(), why);
+    }
     files_.push_back({layer, path, descriptor});
     struct stat there = {};
     require(::fstat(descriptor, &there) == 0, ErrorCode::io, "cannot read {}: {}", path.string(),

@@ -103,7 +103,7 @@ int run_convert_command(int argc, char** argv, const std::function<bool()>& inte
   app.add_option("--recipe", options.recipe, "The stages (docs/conversion.md)")->required();
   app.add_option("--threads", options.threads, "Threads; 0: one per core")->check(CLI::Range(0, 1024));
   app.add_option("--snapshot", options.snapshot, "Write the model as last saved there, and do nothing else");
-  app.add_flag("--restart", options.restart, "Begin anew instead of going on");
+  app.add_flag("--restart", options.restart, "Begin anew instead of going on")->excludes("--snapshot");
   app.add_flag("--json", options.json, "Print the summary as JSON");
   app.add_flag("--quiet", options.quiet, "Print no progress");
   try {

@@ -118,8 +118,9 @@ NamedTensors rope_gates(const ModelConfig& old, const ModelConfig& config,
         const bool turned = channel < 2 * turns.size();
         const double reach = turned ? std::numbers::pi / 2 / turns[pair] : config.context;
         const double tokens = std::clamp(reach, 1.0, static_cast<double>(config.context));
-        // logsigmoid(z) / normalizer = -1 / tokens
-        bias.select(1, channel).fill_(-std::log(std::expm1(branch.gate_normalizer / tokens)));
+        // logsigmoid(z) / normalizer = -1 / tokens: z = -log(e^a - 1), here without the overflow of e^a
+        const double a = branch.gate_normalizer / tokens;
+        bias.select(1, channel).fill_(-(a + std::log(-std::expm1(-a))));
       }
       const char* name = branch.gate == GateType::low_rank ? "attn_gate_b.bias" : "attn_gate_a.bias";
       out.emplace(mixer_prefix(blk(layer), kind, b) + name, bias.flatten());

@@ -75,18 +75,19 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
             step, state_.stage);
     tuner.zero_gradients();
     loss.backward();
+    // Layers that share a layer_id share their rows: each has one gradient.
     std::vector<Tensor> of_rows;
     if (rows_learn)
-      for (auto& [name, of_layers] : rows)
-        for (auto& [layer, touched] : of_layers)
-          if (touched.rows.grad().defined()) of_rows.push_back(touched.rows.grad());
+      for_leaves(rows, [&](const std::string&, const TouchedRows& touched) {
+        if (touched.rows.grad().defined()) of_rows.push_back(touched.rows.grad());
+      });
     const double scale = tuner.step(step, of_rows);
     if (rows_learn)
-      for (auto& [name, of_layers] : rows)
-        for (auto& [layer, touched] : of_layers)
-          if (touched.rows.grad().defined())
-            row_optimisers.at(name).update(student_.tables.at(name).values(), touched.ids,
-                                           touched.rows.grad(), tuner.lr(step), scale);
+      for_leaves(rows, [&](const std::string& name, const TouchedRows& touched) {
+        if (touched.rows.grad().defined())
+          row_optimisers.at(name).update(student_.tables.at(name).values(), touched.ids, touched.rows.grad(),
+                                         tuner.lr(step), scale);
+      });
     tuner.zero_gradients();
     show("distillation", step, settings.steps, tokens_of_step, fmt::format("loss {:.4f}", loss_value));
     if (settings.measure_every > 0 && step % settings.measure_every == 0) {

@@ -174,6 +174,8 @@ Stage read_stage(const Json& json, size_t number) {
       require(out.mixer.contains("type") && (out.mixer["type"] == "gla" || out.mixer["type"] == "delta" ||
                                              out.mixer["type"] == "window"),
               ErrorCode::invalid_argument, "{}.type must be gla, delta or window", fields.where("to"));
+      require(!out.rope_decay || out.mixer["type"] == "gla", ErrorCode::invalid_argument,
+              "{} is \"rope\", which only gates of gla can start with", fields.where("decay"));
       break;
     case Stage::Kind::parallel:
       require(fields.has("layers"), ErrorCode::invalid_argument, "{} is missing: which layers are converted",
@@ -183,6 +185,9 @@ Stage read_stage(const Json& json, size_t number) {
       out.rope_decay = read_rope_decay(fields);
       require(out.mixer.contains("of"), ErrorCode::invalid_argument, "{} is missing: the two branches",
               fields.where("of"));
+      require(!out.rope_decay || out.mixer["of"].dump().find("\"gla\"") != std::string::npos,
+              ErrorCode::invalid_argument, "{} is \"rope\", but neither branch is gla",
+              fields.where("decay"));
       break;
     case Stage::Kind::engram:
       require(fields.has("layers"), ErrorCode::invalid_argument, "{} is missing: which layers get a memory",

@@ -108,6 +108,10 @@ std::optional<SavedState> StateFolder::load() {
   if (!fs::exists(file)) return std::nullopt;
   const Json json = parse_json(read_text_file(file), file.string());
   try {
+    require(
+        !json.at("recipe").is_string(), ErrorCode::mismatch,
+        "{} was begun by an older version of Mneme; finish it with that one, or begin anew with --restart",
+        folder_.string());
     const auto before = json.at("recipe").get<std::vector<std::string>>();
     const size_t begun = 1 + json.at("stage").get<size_t>() + (json.at("inner").is_null() ? 0 : 1);
     require(std::min(before.size(), recipe_.size()) >= begun &&

@@ -183,7 +183,11 @@ void ConversionWork::fit(ConvertedModel& model, uint32_t layer, const Activation
 
 void ConversionWork::fit_group(ConvertedModel& model, const std::vector<uint32_t>& group,
                                const TuneSettings& settings, Json& inner, const SaveModel& save_model) {
-  if (inner.value("fitted", size_t{0}) == group.size()) return;  // stopped just after the last one
+  if (inner.value("fitted", size_t{0}) == group.size()) {  // stopped just after the last one
+    std::error_code error;
+    fs::remove_all(folder_.path() / "activations", error);
+    return;
+  }
   Activations store(folder_.path() / "activations", group, settings.steps * settings.sequences,
                     original_.config.sink_tokens + settings.length, original_.config.d_model);
   capture(store, group, settings, inner);
