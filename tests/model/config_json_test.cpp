@@ -284,7 +284,7 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/layers/0/activation", {{"type", "spik"}}, kBad, "layers[0].activation.type is \"spik\""},
         Refusal{"/layers/0/activation", {{"type", "spike"}, {"kk", 3}}, kBad, "did you mean \"k\"?"},
         Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 0}}, kBad, "layers[0].activation.k is 0"},
-        Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 65}}, kBad, "at most 64"},
+        Refusal{"/layers/0/activation", {{"type", "spike"}, {"k", 65}}, kBad, "a number from 0.001 to 64"},
         Refusal{"/layers/0/activation",
                 {{"type", "spike"}, {"dead_zone", -1}},
                 kBad,
