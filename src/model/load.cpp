@@ -391,7 +391,12 @@ class Loader {
     Linear& head = model_->head;
     if (model_->config.tied) head.w = model_->embedding;
     head.name = model_->config.tied ? "token_embd" : "output";
-    head.input = input_form(Activation::automatic, head.w);
+    // The head does not spike; float or int8 for all projections holds for it, too.
+    Activation activation = Activation::automatic;
+    if (const auto& forced = options_.activation;
+        forced && *forced == ActivationPolicy(forced->of[0]) && forced->of[0].type != Activation::spike)
+      activation = forced->of[0].type;
+    head.input = input_form(activation, head.w);
     if (checkpoint_.find("output.bias") != nullptr) head.bias = vector("output.bias", head.w.rows);
   }
 
