@@ -147,11 +147,11 @@ def plot(result, svg):
     for stage in result["conversion"]["stages"]:
         if "quality" in stage:
             xs = [tokens] + [tokens + point["tokens"] for point in stage["quality"]]
-            right.plot(xs, [r / original for r in [stage["ppl_before"]] + [point["ppl"] for point in stage["quality"]]], ".-", color="tab:blue")
+            right.plot([x / 1000 for x in xs], [r / original for r in [stage["ppl_before"]] + [point["ppl"] for point in stage["quality"]]], ".-", color="tab:blue")
             tokens = xs[-1]
     right.axhline(result["ratio"], color="tab:red", linestyle="--", label=f"unseen text, engine: {result['ratio']:.3f}")
     right.axhline(1.1, color="gray", linestyle=":", label="goal: 1.10")
-    right.set(xlabel="tokens of distillation", ylabel="perplexity / original")
+    right.set(xlabel="thousands of tokens of distillation", ylabel="perplexity / original")
     for axes in (left, right):
         axes.legend(fontsize=7)
     figure.tight_layout()
