@@ -57,13 +57,13 @@ ensure_packages() {
   rm -f "$log"
 }
 
-# build_targets PRESET [TARGET...]: configures when needed and builds. Concurrent calls wait for each other.
+# build_targets PRESET [TARGET...]: configures when needed and builds. Concurrent calls for a preset wait for each other.
 build_targets() {
   local preset=$1 dir=$MNEME_TOP/build/$1
   shift
   mkdir -p "$MNEME_TOP/build" || die "cannot write to $MNEME_TOP/build"
   local lock
-  exec {lock}>"$MNEME_TOP/build/.lock"
+  exec {lock}>"$MNEME_TOP/build/.$preset.lock"
   flock -n "$lock" || { say "another build is running here; waiting for it"; flock "$lock"; }
 
   local tool

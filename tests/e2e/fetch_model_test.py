@@ -165,7 +165,7 @@ class RunScriptTest(Base):
         self.assertEqual(self.run_sh("--build-only", "-p", "hi").returncode, 2)
 
     def test_starts_wait_for_a_running_build(self):
-        with open(e2e.TOP / "build/.lock", "w") as lock:
+        with open(e2e.TOP / "build/.release.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             child = subprocess.Popen([str(e2e.TOP / "run.sh"), "--build-only"], env=self.env, stderr=subprocess.PIPE, text=True)
             time.sleep(1)
