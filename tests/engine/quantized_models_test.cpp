@@ -19,28 +19,6 @@ float max_difference(const std::vector<float>& expected, const std::vector<float
   return max;
 }
 
-// Root mean square of the difference over that of the expected logits.
-double relative_difference(const std::vector<float>& expected, const std::vector<float>& got) {
-  double difference = 0, total = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    difference += std::pow(double{expected[i]} - got[i], 2);
-    total += std::pow(double{expected[i]}, 2);
-  }
-  return std::sqrt(difference / total);
-}
-
-std::vector<float> all_logits(const std::shared_ptr<const Model>& model, const Golden& golden,
-                              uint32_t chunk) {
-  SessionOptions options;
-  options.kv = KvType::f32;
-  options.chunk = chunk;
-  Session session(model, options);
-  AppendOptions all;
-  all.all_logits = true;
-  const auto logits = session.append(golden.ids, all);
-  return {logits.begin(), logits.end()};
-}
-
 class IsaModel : public testing::TestWithParam<std::string> {};
 
 TEST_P(IsaModel, EveryIsaAgrees) {

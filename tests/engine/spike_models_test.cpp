@@ -21,28 +21,6 @@ std::shared_ptr<const Model> load_spiking(const std::string& name, const std::st
   return load_tiny(name, options);
 }
 
-std::vector<float> all_logits(const std::shared_ptr<const Model>& model, const Golden& golden,
-                              uint32_t chunk) {
-  SessionOptions options;
-  options.kv = KvType::f32;
-  options.chunk = chunk;
-  Session session(model, options);
-  AppendOptions all;
-  all.all_logits = true;
-  const auto logits = session.append(golden.ids, all);
-  return {logits.begin(), logits.end()};
-}
-
-// Root mean square of the difference over that of the expected logits.
-double difference(const std::vector<float>& expected, const std::vector<float>& got) {
-  double sum = 0, total = 0;
-  for (size_t i = 0; i < expected.size(); ++i) {
-    sum += std::pow(double{expected[i]} - got[i], 2);
-    total += std::pow(double{expected[i]}, 2);
-  }
-  return std::sqrt(sum / total);
-}
-
 TEST(SpikingModel, DecodeEqualsTheChunkOnEveryIsa) {
   const Golden golden = load_golden("llama_q8_0");
   const Isa before = active_isa();
@@ -62,7 +40,7 @@ TEST(SpikingModel, MoreSpikesComeNearerToFloat) {
   double last = 1;
   for (const char* policy : {"spike:k=1", "spike:k=4", "spike:k=16", "spike:k=64"}) {
     const double now =
-        difference(golden.logits, all_logits(load_spiking("llama_q8_0.gguf", policy), golden, 512));
+        relative_difference(golden.logits, all_logits(load_spiking("llama_q8_0.gguf", policy), golden, 512));
     EXPECT_LT(now, last) << policy;
     last = now;
   }
@@ -74,11 +52,11 @@ TEST(SpikingModel, WeightsWithoutStripesGiveTheSame) {
   const Golden golden = load_golden("llama");
   const auto floats = all_logits(load_spiking("llama", "spike:k=64"), golden, 512);
   EXPECT_EQ(all_logits(load_spiking("llama", "spike:k=64"), golden, 1), floats);
-  EXPECT_LT(difference(golden.logits, floats), 0.06);
+  EXPECT_LT(relative_difference(golden.logits, floats), 0.06);
   LoadOptions options;
   options.type = "q8_0";
   options.activation = ActivationPolicy::parse("spike:k=64");
-  EXPECT_LT(difference(floats, all_logits(load_tiny("llama", options), golden, 512)), 0.08);
+  EXPECT_LT(relative_difference(floats, all_logits(load_tiny("llama", options), golden, 512)), 0.08);
 }
 
 TEST(SpikingModel, ProjectionsOfOneInputMayDiffer) {
@@ -86,7 +64,7 @@ TEST(SpikingModel, ProjectionsOfOneInputMayDiffer) {
   const auto mixed = load_spiking("llama_q8_0.gguf", "spike:k=3,k=int8,v=float,up=int8,down=auto");
   EXPECT_EQ(all_logits(mixed, golden, 1), all_logits(mixed, golden, 512));
   const auto expected = all_logits(load_spiking("llama_q8_0.gguf", "spike:k=3"), golden, 512);
-  EXPECT_GT(difference(expected, all_logits(mixed, golden, 512)), 1e-4);
+  EXPECT_GT(relative_difference(expected, all_logits(mixed, golden, 512)), 1e-4);
   const std::string plan = mixed->describe_plan();
   EXPECT_THAT(plan, HasSubstr("spikes (k 3)"));
   EXPECT_THAT(plan, HasSubstr("* int8"));

@@ -1,6 +1,7 @@
 // The tiny random checkpoints of tests/data/models, made with transformers (tools/make_golden_models.py), and
 // of tests/data/mixers (tools/mixer_reference.py), whose names begin with "mixers/".
 #pragma once
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "mneme/model.h"
+#include "mneme/session.h"
 
 namespace mneme {
 
@@ -34,6 +36,29 @@ inline Golden load_golden(const std::string& name) {
   const auto* values = reinterpret_cast<const float*>(file.bytes().data());
   golden.logits.assign(values, values + file.size() / sizeof(float));
   return golden;
+}
+
+/// Logits after each id of a golden text, read in chunks of `chunk`, keys and values in f32.
+inline std::vector<float> all_logits(const std::shared_ptr<const Model>& model, const Golden& golden,
+                                     uint32_t chunk) {
+  SessionOptions options;
+  options.kv = KvType::f32;
+  options.chunk = chunk;
+  Session session(model, options);
+  AppendOptions all;
+  all.all_logits = true;
+  const auto logits = session.append(golden.ids, all);
+  return {logits.begin(), logits.end()};
+}
+
+/// Root mean square of the difference over that of the expected values.
+inline double relative_difference(const std::vector<float>& expected, const std::vector<float>& got) {
+  double difference = 0, total = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    difference += std::pow(double{expected[i]} - got[i], 2);
+    total += std::pow(double{expected[i]}, 2);
+  }
+  return std::sqrt(difference / total);
 }
 
 }  // namespace mneme
