@@ -2,7 +2,8 @@
 # GoogleTest, libtorch) is parsed once for each kind of target. A file of the trainer compiles in half of the time. A source still includes
 # what it uses: clang-tidy reads changed files without precompiled headers, and fails where one does not.
 #   mneme_precompile(TARGET HEADER...)   TARGET gets a header of its own
-#   mneme_precompile_as(TARGET OTHER)    TARGET uses that of OTHER, whose compile options must be the same
+#   mneme_precompile_as(TARGET OTHER)    TARGET uses that of OTHER, whose compile options must be the same; a program may share a library's,
+#                                        as it is then compiled as position-independent as one
 # The compiler refuses a precompiled header made with other options (-Winvalid-pch with -Werror), so that none is left aside unnoticed.
 option(MNEME_PCH "Precompile the headers of other projects" ${PROJECT_IS_TOP_LEVEL})
 
@@ -25,5 +26,9 @@ function(mneme_precompile_as target other)
   if(MNEME_PCH)
     target_precompile_headers(${target} REUSE_FROM ${other})
     target_link_libraries(${target} PRIVATE mneme_precompiled)
+    get_target_property(kind ${other} TYPE)
+    if(NOT kind STREQUAL EXECUTABLE)
+      target_compile_options(${target} PRIVATE -fPIC)  # after CMake's -fPIE, and the last one counts
+    endif()
   endif()
 endfunction()

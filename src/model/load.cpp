@@ -413,11 +413,10 @@ class Loader {
       if (!lookup_only) sum += matrix_bytes(*m.out);
     }
     for (const size_t layer : model_->memory_layers) {
-      const MemoryTable& rows = *model_->memory_tables[model_->layers[layer].memory->table].rows;
-      sum +=
-          uint64_t{
-              model_->memory_tables[model_->layers[layer].memory->table].hash.config().rows_per_token()} *
-          rows.row_bytes();
+      const auto& memory = model_->layers[layer].memory;
+      if (!memory) continue;
+      const auto& table = model_->memory_tables[memory->table];
+      sum += uint64_t{table.hash.config().rows_per_token()} * table.rows->row_bytes();
     }
     model_->bytes_per_token = sum;
     for (const LoadedTable& table : model_->memory_tables) {

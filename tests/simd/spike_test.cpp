@@ -56,11 +56,11 @@ void expect_equals_reference(const NeuronSetting& neuron, const std::vector<floa
   ASSERT_EQ(rows.threshold[0], threshold) << what;
   ASSERT_EQ(counts_of(rows, 0, cols), expected) << what;
   int64_t spiking = 0;
+  const std::vector<int32_t> events = listed(rows, 0, cols);
   for (int64_t c = 0; c < cols; ++c) {
     const int32_t count = expected[static_cast<size_t>(c)];
     ASSERT_EQ((rows.fired[static_cast<size_t>(c / 32)] >> (c % 32)) & 1, count != 0 ? 1u : 0u) << what;
-    ASSERT_EQ(listed(rows, 0, cols)[static_cast<size_t>(c)], std::clamp(count, -127, 127))
-        << what << " " << c;
+    ASSERT_EQ(events[static_cast<size_t>(c)], std::clamp(count, -127, 127)) << what << " " << c;
     spiking += count != 0;
   }
   ASSERT_EQ(rows.spiking[0], spiking) << what;
