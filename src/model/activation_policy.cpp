@@ -80,6 +80,11 @@ void set(std::string_view key, std::string_view value, ActivationConfig& all,
   }
   for (const auto& [projection, name] : kProjectionNames) {
     if (name != key) continue;
+    const auto is_value = [&](const auto& entry) { return entry.second == value; };
+    require(key != "k" || std::ranges::any_of(kActivations, is_value), ErrorCode::invalid_argument,
+            "activation: k={} is neither a number, the neuron's k, nor what the key projection reads: auto, "
+            "float, int8 or spike",
+            value.substr(0, 64));
     apart.emplace_back(projection, type_of(value));
     return;
   }

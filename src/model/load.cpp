@@ -29,8 +29,9 @@ class Loader {
         checkpoint_(open_checkpoint(path, options.mmap ? LoadMode::mmap : LoadMode::read)) {
     if (!options.type.empty()) {
       const auto type = dtype_from_name(options.type);
-      require(type && can_quantize(*type), ErrorCode::invalid_argument,
-              "cannot hold weights as \"{}\"; types are f32, f16, bf16, q8_0, q4_0, q4_1", options.type);
+      if (!type || !can_quantize(*type))
+        fail(ErrorCode::invalid_argument,
+             "cannot hold weights as \"{}\"; types are f32, f16, bf16, q8_0, q4_0, q4_1", options.type);
       wanted_ = *type;
     }
   }
@@ -201,7 +202,9 @@ class Loader {
     const ModelConfig& config = model_->config;
     size_t modules = 0, convs = 0;
     for (const size_t layer : model_->memory_layers) {
-      const EngramModuleConfig& module = *config.layers[layer].memory;
+      const auto& memory = config.layers[layer].memory;
+      if (!memory) continue;
+      const EngramModuleConfig& module = *memory;
       MemoryWeights& w = model_->layers[layer].memory.emplace();
       w.index = modules++;
       if (module.conv) w.conv_index = convs++;
@@ -218,10 +221,13 @@ class Loader {
   }
 
   void load_module_vectors(size_t layer) {
-    const EngramModuleConfig& module = *model_->config.layers[layer].memory;
+    const auto& described = model_->config.layers[layer].memory;
+    auto& loaded = model_->layers[layer].memory;
+    if (!described || !loaded) return;
+    const EngramModuleConfig& module = *described;
     const int64_t d = model_->config.d_model;
     const std::string block = fmt::format("blk.{}.engram_", layer);
-    MemoryWeights& w = *model_->layers[layer].memory;
+    MemoryWeights& w = *loaded;
     w.gate = vector(block + "k_norm.weight", d, module.norm_offset);
     const std::vector<float> query = vector(block + "q_norm.weight", d, module.norm_offset);
     for (size_t i = 0; i < query.size(); ++i) w.gate[i] *= query[i];

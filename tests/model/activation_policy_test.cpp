@@ -84,7 +84,8 @@ TEST(ActivationPolicy, WhatIsWrongInACommandLineIsNamed) {
   EXPECT_THAT(refused(""), HasSubstr("none of auto, float, int8, spike"));
   EXPECT_THAT(refused("spike:"), HasSubstr("after the colon"));
   EXPECT_THAT(refused("spike:k"), HasSubstr("\"k\" must be"));
-  EXPECT_THAT(refused("spike:k="), HasSubstr("none of auto"));
+  EXPECT_THAT(refused("spike:k="), HasSubstr("neither a number"));
+  EXPECT_THAT(refused("spike:k=abc"), HasSubstr("k=abc is neither a number, the neuron's k, nor"));
   EXPECT_THAT(refused("spike:k=3x"), HasSubstr("must be a number"));
   EXPECT_THAT(refused("spike:k=0"), HasSubstr("activation.k is 0"));
   EXPECT_THAT(refused("spike:k=1e-300"), HasSubstr("a number from 0.001"));  // 0 as a float

@@ -10,6 +10,7 @@
 
 #include "mneme/error.h"
 #include "simd/recurrence_inputs.h"
+#include "stride.h"
 
 namespace mneme {
 namespace {
@@ -82,7 +83,7 @@ class RecurrentStatesReach : public testing::TestWithParam<int64_t> {};
 
 TEST_P(RecurrentStatesReach, AnyWayToAPositionGivesTheBitsOfTheStraightRun) {
   const auto layout = make_layout(GetParam());
-  for (uint32_t seed = 0; seed < 8; ++seed) {
+  for (uint32_t seed = 0; seed < 8; seed += kStride) {
     std::mt19937 rng(seed);
     RecurrentStates states(layout);
     std::vector<uint32_t> held;

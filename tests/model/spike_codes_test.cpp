@@ -7,6 +7,7 @@
 
 #include "mneme/error.h"
 #include "random_values.h"
+#include "stride.h"
 
 namespace mneme {
 namespace {
@@ -59,7 +60,7 @@ TEST(SpikeCodesTest, EveryInt8AndInt16IsItsOwnDecoding) {
     for (const int32_t most : {127, 32767})
       // A counting code takes as many steps as its largest count; in pieces, so that small counts have short
       // trains.
-      for (int32_t first = is_unsigned(code) ? 0 : -most - 1; first <= most; first += 512) {
+      for (int32_t first = is_unsigned(code) ? 0 : -most - 1; first <= most; first += 512 * kStride) {
         std::vector<int32_t> counts;
         for (int32_t count = first; count <= most && count < first + 512; ++count) counts.push_back(count);
         ASSERT_EQ(decode_spikes(encode_spikes(code, counts)), counts) << to_string(code) << " from " << first;

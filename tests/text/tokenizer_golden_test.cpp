@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "core/json.h"
+#include "stride.h"
 #include "text/stream_encoder.h"
 #include "text/tokenizer_golden.h"
 #include "text/tokenizer_json.h"
@@ -30,9 +31,9 @@ TEST_P(SmallVocabulary, AStreamEqualsTheWhole) {
   const Json variants = Json::parse(read_text_file(golden::folder() / "variants.json"));
   const auto tokenizer = make_tokenizer(spec_from_tokenizer_json(compose(variants.at(GetParam()))));
   std::string text;
-  for (size_t i = 0; i < golden::corpus().size(); i += 9)
+  for (size_t i = 0; i < golden::corpus().size(); i += size_t{9} * kStride)
     if (golden::corpus()[i].size() < 3000) text += golden::corpus()[i] + "\n";
-  ASSERT_GT(text.size(), 100000u);
+  ASSERT_GT(text.size(), 100000u / kStride);
   for (const bool special : {true, false}) {
     const EncodeOptions options{.add_special = special, .parse_special = special};
     StreamEncoder encoder(*tokenizer, options, 3000, text.size() + 1);  // no cut by force
