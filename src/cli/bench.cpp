@@ -24,6 +24,7 @@
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "cost/bandwidth.h"
+#include "cost/decode_timer.h"
 #include "cost/machine.h"
 #include "cost/traffic.h"
 #include "engine/synthetic.h"
@@ -62,11 +63,6 @@ struct Result {
   }
 };
 
-double median_of(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return (values[(values.size() - 1) / 2] + values[values.size() / 2]) / 2;
-}
-
 double sd_of(const std::vector<double>& values, double mean) {
   double squares = 0;
   for (const double v : values) squares += (v - mean) * (v - mean);
@@ -78,16 +74,6 @@ uint64_t resident_bytes() {
   uint64_t total = 0, resident = 0;
   file >> total >> resident;
   return resident * 4096;
-}
-
-std::vector<TokenId> random_ids(uint64_t count, uint32_t vocab, uint64_t seed) {
-  std::vector<TokenId> ids(count);
-  uint64_t state = seed * 2654435761U + 1;
-  for (TokenId& id : ids) {
-    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-    id = static_cast<TokenId>((state >> 33) % vocab);
-  }
-  return ids;
 }
 
 std::vector<Test> tests_of(const Options& options) {

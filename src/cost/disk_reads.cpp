@@ -20,7 +20,7 @@ namespace mneme {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr size_t kBlock = 4096;
+constexpr size_t kDiskBlock = 4096;
 
 /// SplitMix64: any seed gives a full-period stream, good enough for offsets and incompressible bytes.
 uint64_t next_random(uint64_t& state) {
@@ -80,14 +80,16 @@ double read_at_random(int fd, uint64_t bytes, int threads, double seconds) {
   const auto length = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   for (int t = 0; t < threads; ++t)
     pool.emplace_back([&, t] {
-      const std::unique_ptr<void, decltype(&std::free)> block(std::aligned_alloc(kBlock, kBlock), &std::free);
+      const std::unique_ptr<void, decltype(&std::free)> block(std::aligned_alloc(kDiskBlock, kDiskBlock),
+                                                              &std::free);
       uint64_t state = static_cast<uint64_t>(t) * 7919 + 17, done = 0;
       ready.count_down();
       go.wait();
       const auto end = Clock::now() + length;
       while (block != nullptr && Clock::now() < end) {
-        const uint64_t offset = next_random(state) % (bytes / kBlock) * kBlock;
-        if (::pread(fd, block.get(), kBlock, static_cast<off_t>(offset)) != static_cast<ssize_t>(kBlock)) {
+        const uint64_t offset = next_random(state) % (bytes / kDiskBlock) * kDiskBlock;
+        if (::pread(fd, block.get(), kDiskBlock, static_cast<off_t>(offset)) !=
+            static_cast<ssize_t>(kDiskBlock)) {
           failed = true;
           break;
         }

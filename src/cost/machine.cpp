@@ -20,7 +20,7 @@
 namespace mneme {
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kMachineVersion = 1;
 
 std::string cpu_name() {
   std::ifstream file("/proc/cpuinfo");
@@ -107,7 +107,7 @@ Json to_json(const MachineFigures& figures) {
   Json reads = Json::array();
   for (const RandomReadRate& rate : figures.random_reads)
     reads.push_back({{"threads", rate.threads}, {"iops", rate.iops}});
-  return {{"version", kVersion},
+  return {{"version", kMachineVersion},
           {"cpu", figures.cpu},
           {"isa", figures.isa},
           {"threads", figures.threads},
@@ -131,8 +131,8 @@ Json to_json(const MachineFigures& figures) {
 MachineFigures machine_from_json(const Json& json) {
   MachineFigures figures;
   try {
-    require(json.at("version").get<int>() == kVersion, ErrorCode::corrupt, "machine figures of version {}",
-            json.at("version").dump());
+    require(json.at("version").get<int>() == kMachineVersion, ErrorCode::corrupt,
+            "machine figures of version {}", json.at("version").dump());
     json.at("cpu").get_to(figures.cpu);
     json.at("isa").get_to(figures.isa);
     json.at("threads").get_to(figures.threads);

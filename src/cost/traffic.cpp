@@ -41,7 +41,26 @@ uint64_t kv_bytes(const ModelConfig& config, KvType kv, uint64_t context,
   return bytes;
 }
 
+/// Sum of floor((start + i step) / block) over i = 1 ... count, by Euclid's scheme: what is left after whole
+/// multiples is counted along the other axis. Below 2^62 for the ranges of contexts.
+uint64_t sum_of_quotients(uint64_t count, uint64_t start, uint64_t step, uint64_t block) {
+  if (count == 0) return 0;
+  const uint64_t pairs = count % 2 == 0 ? count / 2 * (count + 1) : (count + 1) / 2 * count;
+  uint64_t sum = start / block * count + step / block * pairs;
+  start %= block;
+  step %= block;
+  const uint64_t top = (start + step * count) / block;
+  if (top == 0) return sum;
+  // Quotients reach h = 1 ... top; all but floor((h block - start - 1) / step) of the i reach h.
+  const uint64_t first = block - start - 1;
+  return sum + top * count - first / step - sum_of_quotients(top - 1, first, block, step);
+}
+
 }  // namespace
+
+uint64_t positions_seen(const MixerConfig& mixer, uint64_t context) {
+  return mixer.softmax() ? std::min(context, most_seen(mixer)) : 0;
+}
 
 uint64_t kv_bytes_written(const ModelConfig& config, KvType kv) {
   uint64_t bytes = 0;
@@ -79,14 +98,24 @@ double decode_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t wei
 
 double prefill_bytes_per_token(const ModelConfig& config, KvType kv, uint64_t weights, uint64_t depth,
                                uint64_t tokens, uint64_t chunk) {
-  double bytes = 0;
-  for (uint64_t done = 0; done < tokens;) {
-    done += std::min(chunk, tokens - done);
-    bytes += static_cast<double>(weights) + static_cast<double>(kv_bytes_read(config, kv, depth + done)) +
-             2 * static_cast<double>(state_bytes(config));
-  }
-  return bytes / static_cast<double>(std::max<uint64_t>(tokens, 1)) +
-         static_cast<double>(kv_bytes_written(config, kv));
+  const uint64_t n = std::max<uint64_t>(tokens, 1), full = (n - 1) / chunk;  // passes before the last
+  double bytes = static_cast<double>(full + 1) *
+                     (static_cast<double>(weights) + 2 * static_cast<double>(state_bytes(config))) +
+                 static_cast<double>(kv_bytes_read(config, kv, depth + n));
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches()) {
+      // The positions that these passes see, depth + i chunk each: of the first ones all, of others `most`.
+      const uint64_t most = most_seen(mixer);
+      const uint64_t below = most < depth + chunk ? 0 : std::min(full, (most - depth) / chunk);
+      const uint64_t pairs = below % 2 == 0 ? below / 2 * (below + 1) : (below + 1) / 2 * below;
+      const uint64_t seen = full * config.sink_tokens + below * depth + pairs * chunk +
+                            (below == full ? 0 : (full - below) * most);
+      bytes += static_cast<double>(position_bytes(mixer, kv)) * static_cast<double>(seen);
+      if (mixer.type == MixerType::sparse)
+        bytes += static_cast<double>(mean_key_bytes(mixer, mixer.block)) *
+                 static_cast<double>(sum_of_quotients(full, depth, chunk, mixer.block));
+    }
+  return bytes / static_cast<double>(n) + static_cast<double>(kv_bytes_written(config, kv));
 }
 
 }  // namespace mneme

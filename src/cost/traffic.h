@@ -13,6 +13,10 @@ uint64_t kv_bytes_written(const ModelConfig& config, KvType kv);
 /// than it and its sinks (the cache keeps up to a page and the rollback reach beside them), sink tokens
 /// included.
 uint64_t kv_bytes_held(const ModelConfig& config, KvType kv, uint64_t context);
+/// Positions of its cache that the attention of one token reads when it sees `context`, itself included,
+/// without the model's sink tokens: windows no more than themselves and their sinks, sparse mixers no more
+/// than their blocks. 0 for a recurrence.
+uint64_t positions_seen(const MixerConfig& mixer, uint64_t context);
 /// Bytes of the states of the recurrences (f32), read and written by every token or pass.
 uint64_t state_bytes(const ModelConfig& config);
 /// Bytes of keys and values that the attention of one token reads when it sees `context` positions, itself

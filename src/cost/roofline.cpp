@@ -1,0 +1,191 @@
+#include "cost/roofline.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cost/traffic.h"
+#include "model/attention_stage.h"
+#include "model/sequence_state.h"
+#include "simd/spike_product.h"
+
+namespace mneme {
+namespace {
+
+constexpr double kDecodeColumns = 64;  // of a state in a task (model/stages_recurrent.cpp)
+
+/// Seconds of `tasks` equal tasks of `each` seconds on the threads.
+double shared_out(double tasks, double each, int threads) {
+  return std::ceil(tasks / threads) * each;
+}
+
+class Predictor {
+ public:
+  Predictor(const ModelShape& shape, KvType kv, KernelTimes& times, double working_set)
+      : shape_(shape), kv_(kv), times_(times), rate_(times.read_rate(working_set)) {
+    out_.read_gbps = rate_ / 1e9;
+  }
+
+  /// A stage that reads `bytes` and computes for `compute` seconds.
+  void add(CostPart part, double bytes, double compute) {
+    const double reading = bytes / rate_;
+    out_.reading += reading;
+    out_.computing += compute;
+    out_.parts[static_cast<size_t>(part)] += std::max(reading, compute);
+  }
+  /// What adds to a stage's time, whatever it reads.
+  void add_serial(CostPart part, double seconds) {
+    out_.computing += seconds;
+    out_.parts[static_cast<size_t>(part)] += seconds;
+  }
+
+  void decode_mixer(const MixerConfig& mixer, Linear::Input output_input, uint64_t context) {
+    const auto threads = times_.threads();
+    const double width = double(mixer.heads) * mixer.head_dim;
+    if (mixer.recurrent()) {
+      const double tiles = std::ceil(mixer.head_dim / kDecodeColumns);
+      const double bytes = 2.0 * mixer.kv_heads * mixer.head_dim * mixer.head_dim * sizeof(float);
+      add(CostPart::attention, bytes,
+          shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, threads));
+    } else {
+      const double seen = static_cast<double>(positions_seen(mixer, context)) + shape_.config.sink_tokens;
+      const auto units = static_cast<int64_t>(std::ceil(seen / double(kAttentionBlock)));
+      const auto parts = static_cast<double>(part_count(units));
+      const double each = times_.attention(kv_, mixer.head_dim, mixer.heads / mixer.kv_heads) * seen / parts;
+      add(CostPart::attention, cache_bytes(mixer, context),
+          shared_out(mixer.kv_heads * parts, each, threads));
+      if (mixer.type == MixerType::sparse) {
+        const double means = static_cast<double>(context / mixer.block) * width;
+        add_serial(CostPart::attention, means * times_.product(PackedType::f32, Linear::Input::floats));
+      }
+    }
+    add_serial(CostPart::attention, width * times_.row(output_input));
+  }
+
+  void prompt_mixer(const MixerConfig& mixer, uint64_t tokens, uint32_t chunk) {
+    const auto n = static_cast<double>(tokens);
+    if (mixer.recurrent()) {
+      const double tiles = std::max(1.0, mixer.head_dim / 32.0);
+      add(CostPart::attention, 0,
+          shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, times_.threads()) * n);
+      return;
+    }
+    const double pairs =
+        prompt_position_macs(mixer, shape_.config.sink_tokens, tokens) / (2.0 * mixer.heads * mixer.head_dim);
+    ModelConfig one = shape_.config;
+    one.layers.assign(1, LayerConfig{});
+    one.layers[0].mixer = mixer;
+    add(CostPart::attention, n * prefill_bytes_per_token(one, kv_, 0, 0, tokens, chunk),
+        pairs * mixer.kv_heads * times_.batch_attention(kv_, mixer.head_dim, mixer.heads / mixer.kv_heads) /
+            times_.threads());
+  }
+
+  void add_stages(double passes) {
+    const std::array<double, kCostParts> stages = decode_stages(shape_.config);
+    for (const CostPart part : kAllCostParts) {
+      const double seconds = stages[static_cast<size_t>(part)] * passes * times_.stage();
+      out_.stages += seconds;
+      out_.parts[static_cast<size_t>(part)] += seconds;
+    }
+    out_.stages += passes * times_.job();
+    out_.parts[static_cast<size_t>(CostPart::head)] += passes * times_.job();
+  }
+
+  PredictedTime take() const { return out_; }
+
+ private:
+  double cache_bytes(const MixerConfig& mixer, uint64_t context) const {
+    ModelConfig one = shape_.config;
+    one.layers.assign(1, LayerConfig{});
+    one.layers[0].mixer = mixer;
+    return static_cast<double>(kv_bytes_read(one, kv_, context));
+  }
+
+  const ModelShape& shape_;
+  KvType kv_;
+  KernelTimes& times_;
+  double rate_;
+  PredictedTime out_;
+};
+
+/// What the o projection of each layer's branch reads, in order.
+std::vector<Linear::Input> output_inputs(const ModelShape& shape) {
+  std::vector<Linear::Input> inputs;
+  for (const WeightShape& weight : shape.weights)
+    if (weight.projection == "o" || weight.projection.ends_with(".o")) inputs.push_back(weight.input);
+  return inputs;
+}
+
+}  // namespace
+
+double PredictedTime::seconds() const {
+  double sum = 0;
+  for (const double part : parts) sum += part;
+  return sum;
+}
+
+PredictedTime predict_decode(const ModelShape& shape, KvType kv, uint64_t context, KernelTimes& times) {
+  const PassCost cost = decode_cost(shape, kv, context);
+  Predictor predictor(shape, kv, times, cost.total().bytes);
+  const ModelConfig& config = shape.config;
+  const double d = config.d_model;
+  for (const WeightShape& weight : shape.weights) {
+    if (weight.looked_up) continue;
+    const bool spikes = weight.input == Linear::Input::spikes;
+    const double macs =
+        weight.values() * weight.used * (weight.event_driven() ? listed_share(weight.active) : 1);
+    predictor.add(weight.part, weight.decode_bytes(), macs * times.product(weight.w.type, weight.input));
+    // Each thread prepares the inputs of a stage for itself; the hidden rows of a feed-forward are shared
+    // out, but for neurons, whose threshold needs the whole row.
+    if (weight.projection == "q" || weight.projection.ends_with(".q") || weight.projection == "gate" ||
+        weight.part == CostPart::head)
+      predictor.add_serial(weight.part, d * times.row(weight.input));
+    if (weight.projection == "down") {
+      predictor.add_serial(weight.part,
+                           static_cast<double>(weight.w.cols) * times.hidden() / times.threads());
+      if (spikes)
+        predictor.add_serial(weight.part, static_cast<double>(weight.w.cols) * times.row(weight.input));
+    }
+  }
+  const std::vector<Linear::Input> outputs = output_inputs(shape);
+  size_t mixer_index = 0;
+  for (const LayerConfig& layer : config.layers) {
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      predictor.decode_mixer(mixer, outputs.at(mixer_index++), context);
+    if (!layer.memory) continue;
+    const EngramTableConfig& table = config.tables.at(layer.memory->table);
+    predictor.add_serial(CostPart::memory, (table.embedding_dim() + 2 * d) * times.row(Linear::Input::int8));
+  }
+  predictor.add(CostPart::memory, shape.memory_row_bytes(), 0);
+  predictor.add_stages(1);
+  return predictor.take();
+}
+
+PredictedTime predict_prompt(const ModelShape& shape, KvType kv, uint64_t tokens, uint32_t chunk,
+                             KernelTimes& times) {
+  const PassCost cost = prompt_cost(shape, kv, tokens, chunk);
+  const auto n = static_cast<double>(tokens);
+  const double passes = std::ceil(n / chunk);
+  Predictor predictor(shape, kv, times, cost.total().bytes / passes);
+  for (const WeightShape& weight : shape.weights) {
+    if (weight.looked_up) continue;
+    if (weight.part == CostPart::head) {
+      predictor.add(weight.part, weight.decode_bytes(),
+                    weight.values() * times.product(weight.w.type, weight.input));
+      continue;
+    }
+    predictor.add(weight.part, static_cast<double>(matrix_bytes(weight.w)) * weight.used * passes,
+                  weight.values() * weight.used * n * times.batch_product(weight.w.type, weight.input));
+    const double each = n / times.threads();  // rows are shared out
+    if (weight.projection == "q" || weight.projection.ends_with(".q") || weight.projection == "gate")
+      predictor.add_serial(weight.part, each * shape.config.d_model * times.row(weight.input));
+    if (weight.projection == "down")
+      predictor.add_serial(weight.part, each * static_cast<double>(weight.w.cols) * times.hidden());
+  }
+  for (const LayerConfig& layer : shape.config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches()) predictor.prompt_mixer(mixer, tokens, chunk);
+  predictor.add(CostPart::memory, n * shape.memory_row_bytes(), 0);
+  predictor.add_stages(1.6 * passes);  // a prompt's list has about so many more stages
+  return predictor.take();
+}
+
+}  // namespace mneme

@@ -1,0 +1,395 @@
+#include "cost/work.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <map>
+
+#include "core/checked.h"
+#include "core/dtype.h"
+#include "core/fail.h"
+#include "cost/traffic.h"
+#include "memory/engram_hash.h"
+#include "model/config_names.h"
+#include "model/tensor_names.h"
+#include "simd/rows.h"
+#include "simd/spike_product.h"
+
+namespace mneme {
+namespace {
+
+/// "blk.3.mix1.attn_q.weight" taken apart.
+struct TensorPlace {
+  bool in_layer = false;
+  size_t layer = 0;
+  int branch = -1;   // of a parallel mixer
+  std::string kind;  // "attn_q", "token_embd"
+};
+
+TensorPlace place_of(std::string name) {
+  TensorPlace place;
+  if (name.ends_with(".weight")) name.resize(name.size() - 7);
+  if (name.starts_with("blk.")) {
+    place.in_layer = true;
+    const char* const end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(name.data() + 4, end, place.layer);
+    name = error == std::errc() && rest < end ? std::string(rest + 1, end) : std::string();
+    if (name.starts_with("mix") && name.size() > 5 && name[4] == '.') {
+      place.branch = name[3] - '0';
+      name.erase(0, 5);
+    }
+  }
+  place.kind = name;
+  return place;
+}
+
+struct MatrixKind {
+  std::string_view kind;
+  CostPart part;
+  Projection projection;
+  std::string_view reader;  // as probes name it
+};
+constexpr MatrixKind kMatrices[] = {
+    {"attn_q", CostPart::attention, Projection::q, "q"},
+    {"attn_k", CostPart::attention, Projection::k, "k"},
+    {"attn_v", CostPart::attention, Projection::v, "v"},
+    {"attn_gate_a", CostPart::attention, Projection::recurrence, "gate_a"},
+    {"attn_decay", CostPart::attention, Projection::recurrence, "decay"},
+    {"attn_beta", CostPart::attention, Projection::recurrence, "beta"},
+    {"attn_output", CostPart::attention, Projection::o, "o"},
+    {"ffn_gate", CostPart::feed_forward, Projection::gate, "gate"},
+    {"ffn_up", CostPart::feed_forward, Projection::up, "up"},
+    {"ffn_down", CostPart::feed_forward, Projection::down, "down"},
+    {"engram_k", CostPart::memory, Projection::memory, ""},
+    {"engram_v", CostPart::memory, Projection::memory, ""},
+};
+
+bool is_quantized(PackedType type) {
+  return packed_layout(type).scales != PackedLayout::Scales::none;
+}
+
+/// As the loader decides it (model/load.cpp).
+Linear::Input input_of(Activation activation, const PackedMatrix& w) {
+  const bool quantized = is_quantized(w.type);
+  if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
+  if (activation == Activation::float_) return Linear::Input::floats;
+  require(w.cols % kBlock == 0, ErrorCode::unsupported,
+          "activation {} needs rows of a multiple of {} values; this model has {}",
+          config_names::word(config_names::kActivations, activation), kBlock, w.cols);
+  if (activation == Activation::spike)
+    return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
+  return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
+}
+
+Activation head_activation(const std::optional<ActivationPolicy>& forced) {
+  if (!forced || forced->of[0].type == Activation::spike || *forced != ActivationPolicy(forced->of[0]))
+    return Activation::automatic;
+  return forced->of[0].type;
+}
+
+class Counter {
+ public:
+  Counter(const ModelConfig& config, const TypeOfTensor& type_of,
+          const std::optional<ActivationPolicy>& forced)
+      : type_of_(type_of), forced_(forced) {
+    shape_.config = config;
+  }
+
+  ModelShape count() {
+    for (const ExpectedTensor& tensor : expected_tensors(shape_.config)) add(tensor);
+    count_tables();
+    shape_.resident = shape_.vector_bytes;
+    for (const WeightShape& weight : shape_.weights)
+      shape_.resident = checked_add(shape_.resident, weight.bytes(), "weights");
+    return std::move(shape_);
+  }
+
+ private:
+  void add(const ExpectedTensor& tensor) {
+    const TensorPlace place = place_of(tensor.name);
+    if (place.kind == "token_embd" || place.kind == "output") return add_table(tensor, place.kind);
+    const auto* const found = std::find_if(std::begin(kMatrices), std::end(kMatrices),
+                                           [&](const MatrixKind& m) { return m.kind == place.kind; });
+    const bool bias = tensor.name.ends_with(".bias");
+    if (found == std::end(kMatrices) || bias || tensor.shape.size() != 2) return add_vector(tensor);
+    WeightShape weight = matrix(tensor);
+    weight.part = found->part;
+    weight.layer = place.layer;
+    weight.projection = found->reader;
+    if (place.branch >= 0) weight.projection = fmt::format("{}.{}", place.branch, found->reader);
+    const ActivationPolicy& policy = forced_ ? *forced_ : shape_.config.layers[place.layer].activation;
+    const Activation activation = policy[found->projection].type;
+    if (activation == Activation::spike && can_stripe(weight.w.type))
+      weight.w.stripe_lines = best_stripe_lines(weight.w.type, weight.w.rows);
+    weight.input = input_of(activation, weight.w);
+    shape_.weights.push_back(std::move(weight));
+  }
+
+  // The embedding, which is the head too if tied, and the head of others.
+  void add_table(const ExpectedTensor& tensor, const std::string& kind) {
+    if (tensor.shape.size() != 2) return add_vector(tensor);  // a bias of the head
+    WeightShape weight = matrix(tensor);
+    weight.part = CostPart::head;
+    weight.looked_up = kind == "token_embd" && !shape_.config.tied;
+    if (!weight.looked_up) weight.input = input_of(head_activation(forced_), weight.w);
+    shape_.weights.push_back(std::move(weight));
+  }
+
+  WeightShape matrix(const ExpectedTensor& tensor) const {
+    WeightShape weight;
+    weight.name = tensor.name.substr(0, tensor.name.size() - 7);
+    weight.w.type = type_of_(tensor.name, tensor.shape[1]);
+    weight.w.rows = static_cast<int64_t>(tensor.shape[0]);
+    weight.w.cols = static_cast<int64_t>(tensor.shape[1]);
+    return weight;
+  }
+
+  void add_vector(const ExpectedTensor& tensor) {
+    uint64_t values = sizeof(float);
+    for (const uint64_t side : tensor.shape) values = checked_mul(values, side, "vectors");
+    shape_.vector_bytes = checked_add(shape_.vector_bytes, values, "vectors");
+  }
+
+  void count_tables() {
+    for (const auto& [name, table] : shape_.config.tables) {
+      const uint64_t rows = EngramHash(table).rows();
+      shape_.table_rows += rows;
+      shape_.table_bytes = checked_add(
+          shape_.table_bytes, checked_mul(rows, row_bytes(table.format, table.head_dim), "memory tables"),
+          "memory tables");
+    }
+  }
+
+  ModelShape shape_;
+  const TypeOfTensor& type_of_;
+  const std::optional<ActivationPolicy>& forced_;
+};
+
+/// Multiply-adds beside the matrices: gates of low rank, convolutions.
+void add_small(const ModelConfig& config, double tokens, PassCost& cost) {
+  for (const LayerConfig& layer : config.layers) {
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      if (mixer.type == MixerType::gla && mixer.gate == GateType::low_rank)
+        cost[CostPart::attention].macs += tokens * mixer.kv_heads * mixer.head_dim * mixer.gate_rank;
+    if (layer.memory && layer.memory->conv)
+      cost[CostPart::memory].macs += tokens * config.d_model * layer.memory->conv->kernel;
+  }
+  cost.float_macs += cost[CostPart::attention].macs + cost[CostPart::memory].macs;
+}
+
+/// `weights`: that the pass would multiply if every input fired; `macs`: that it does.
+void add_macs(const WeightShape& weight, double weights, double macs, PassCost& cost) {
+  cost[weight.part].macs += macs;
+  switch (weight.input) {
+    case Linear::Input::int8:
+      cost.int8_macs += macs;
+      break;
+    case Linear::Input::spikes:
+      cost.spike_macs += macs;
+      cost.spike_weights += weights;
+      break;
+    default:
+      cost.float_macs += macs;
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(CostPart part) noexcept {
+  constexpr std::string_view kNames[] = {"attention", "feed_forward", "memory", "head"};
+  return kNames[static_cast<size_t>(part)];
+}
+
+uint64_t WeightShape::bytes() const {
+  return checked_mul(matrix_bytes(w), static_cast<uint64_t>(copies), "weights");
+}
+
+bool WeightShape::event_driven() const {
+  return input == Linear::Input::spikes && listed_share(active) <= kEventShare;
+}
+
+double WeightShape::decode_bytes() const {
+  if (looked_up) return 0;
+  const auto all = static_cast<double>(matrix_bytes(w)) * used;
+  if (!event_driven()) return all;
+  const double scales =
+      static_cast<double>(stripe_scale_bytes(w)) / static_cast<double>(stripe_block_bytes(w));
+  const double read_blocks = 1 - std::pow(1 - active, static_cast<double>(kBlock));
+  return all * (scales * read_blocks + (1 - scales) * listed_share(active));
+}
+
+double listed_share(double active) noexcept {
+  constexpr int kColumns = static_cast<int>(kBlock), kGroup = 4;
+  if (!(active > 0)) return 0;
+  if (active >= 1) return 1;
+  double share = 0, logs = 0;  // of binomial coefficients
+  for (int fired = 0; fired <= kColumns; ++fired) {
+    if (fired > 0) logs += std::log(double(kColumns - fired + 1)) - std::log(double(fired));
+    const double chance =
+        std::exp(logs + fired * std::log(active) + (kColumns - fired) * std::log1p(-active));
+    share += chance * ((fired + kGroup - 1) / kGroup * kGroup) / double(kColumns);
+  }
+  return std::min(1.0, share);
+}
+
+double ModelShape::memory_row_bytes() const {
+  double bytes = 0;
+  for (const LayerConfig& layer : config.layers) {
+    if (!layer.memory) continue;
+    const EngramTableConfig& table = config.tables.at(layer.memory->table);
+    bytes += double(table.rows_per_token()) * row_bytes(table.format, table.head_dim);
+  }
+  return bytes;
+}
+
+double ModelShape::decode_weight_bytes() const {
+  double bytes = memory_row_bytes();
+  for (const WeightShape& weight : weights) bytes += weight.decode_bytes();
+  return bytes;
+}
+
+ModelShape shape_of(const ModelConfig& config, const TypeOfTensor& type_of,
+                    const std::optional<ActivationPolicy>& activation) {
+  return Counter(config, type_of, activation).count();
+}
+
+ModelShape shape_of(const ModelConfig& config, DType type,
+                    const std::optional<ActivationPolicy>& activation) {
+  const DTypeInfo& info = dtype_info(type);
+  uint64_t disk = 0;
+  const auto fits = [&](uint64_t cols) { return cols % info.block_size == 0; };
+  ModelShape shape = shape_of(
+      config, [&](const std::string&, uint64_t cols) { return packed_type(fits(cols) ? type : DType::f16); },
+      activation);
+  for (const WeightShape& weight : shape.weights) {
+    const DTypeInfo& of = dtype_info(fits(static_cast<uint64_t>(weight.w.cols)) ? type : DType::f16);
+    const auto values =
+        checked_mul(static_cast<uint64_t>(weight.w.rows), static_cast<uint64_t>(weight.w.cols), "weights");
+    disk = checked_add(disk,
+                       checked_mul(checked_mul(values / of.block_size, of.block_bytes, "weights"),
+                                   static_cast<uint64_t>(weight.copies), "weights"),
+                       "weights");
+  }
+  shape.disk = checked_add(disk, shape.vector_bytes, "weights");
+  return shape;
+}
+
+ModelShape shape_of(const Model& model, const std::optional<ActivationPolicy>& activation) {
+  std::map<std::string, PackedType, std::less<>> types;
+  for (const TensorDescription& tensor : model.tensors()) {
+    const std::string layout = tensor.layout.substr(0, tensor.layout.find(','));
+    for (int type = 0; type <= static_cast<int>(PackedType::q6_k); ++type)
+      if (packed_layout(static_cast<PackedType>(type)).name == layout)
+        types[tensor.name] = static_cast<PackedType>(type);
+  }
+  ModelShape shape = shape_of(
+      model.config(),
+      [&](const std::string& name, uint64_t) {
+        const auto found = types.find(name);
+        return found == types.end() ? PackedType::f32 : found->second;
+      },
+      activation);
+  shape.disk = model.bytes().disk;
+  return shape;
+}
+
+PartCost PassCost::total() const {
+  PartCost sum;
+  for (const PartCost& part : parts) {
+    sum.macs += part.macs;
+    sum.bytes += part.bytes;
+  }
+  return sum;
+}
+
+double position_macs(const MixerConfig& mixer, uint32_t sink_tokens, uint64_t context) {
+  const double width = double(mixer.heads) * mixer.head_dim;
+  if (mixer.recurrent()) {
+    const double state = double(mixer.kv_heads) * mixer.head_dim * mixer.head_dim;
+    return state * ((mixer.type == MixerType::gla ? 2 : 3) + mixer.heads / mixer.kv_heads);
+  }
+  const double seen = static_cast<double>(positions_seen(mixer, context)) + sink_tokens;
+  const double means = mixer.type == MixerType::sparse ? static_cast<double>(context / mixer.block) : 0;
+  return width * (2 * seen + means);
+}
+
+double prompt_position_macs(const MixerConfig& mixer, uint32_t sink_tokens, uint64_t tokens) {
+  const auto n = static_cast<double>(tokens);
+  if (mixer.recurrent()) return n * position_macs(mixer, sink_tokens, 1);
+  const double width = double(mixer.heads) * mixer.head_dim;
+  // The sum of min(t, most) over the tokens t = 1 ... n, and of floor(t / block).
+  const auto most = static_cast<double>(positions_seen(mixer, UINT64_MAX));
+  const double seen = n <= most ? n * (n + 1) / 2 : most * (most + 1) / 2 + (n - most) * most;
+  double means = 0;
+  if (mixer.type == MixerType::sparse) {
+    const double block = mixer.block, whole = std::floor(n / block);
+    means = block * whole * (whole - 1) / 2 + whole * (n - whole * block + 1);
+  }
+  return width * (2 * (seen + n * sink_tokens) + means);
+}
+
+PassCost decode_cost(const ModelShape& shape, KvType kv, uint64_t context) {
+  PassCost cost;
+  const ModelConfig& config = shape.config;
+  add_small(config, 1, cost);
+  for (const WeightShape& weight : shape.weights) {
+    if (weight.looked_up) continue;
+    add_macs(weight, weight.values() * weight.used, weight.decode_macs(), cost);
+    cost[weight.part].bytes += weight.decode_bytes();
+  }
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      cost.position_macs += position_macs(mixer, config.sink_tokens, context);
+  cost[CostPart::attention].macs += cost.position_macs;
+  cost.float_macs += cost.position_macs;
+  cost[CostPart::attention].bytes += decode_bytes_per_token(config, kv, 0, context - 1, 1);
+  cost[CostPart::memory].bytes += shape.memory_row_bytes();
+  return cost;
+}
+
+PassCost prompt_cost(const ModelShape& shape, KvType kv, uint64_t tokens, uint32_t chunk) {
+  PassCost cost;
+  const ModelConfig& config = shape.config;
+  const auto n = static_cast<double>(tokens);
+  const double passes = std::ceil(n / chunk), rows = std::min<double>(chunk, n);
+  add_small(config, n, cost);
+  for (const WeightShape& weight : shape.weights) {
+    if (weight.looked_up) continue;
+    // The head is for the last token of the prompt. Of experts, those that some token of a pass chose, if
+    // tokens choose apart and evenly.
+    const bool head = weight.part == CostPart::head;
+    const double touched =
+        weight.copies > 1 ? weight.copies * (1 - std::pow(1 - weight.used / weight.copies, rows)) : 1;
+    const double macs = weight.values() * weight.used * (head ? 1 : n);
+    add_macs(weight, macs, macs, cost);
+    cost[weight.part].bytes += static_cast<double>(matrix_bytes(weight.w)) * touched * (head ? 1 : passes);
+  }
+  for (const LayerConfig& layer : config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      cost.position_macs += prompt_position_macs(mixer, config.sink_tokens, tokens);
+  cost[CostPart::attention].macs += cost.position_macs;
+  cost.float_macs += cost.position_macs;
+  cost[CostPart::attention].bytes += n * prefill_bytes_per_token(config, kv, 0, 0, tokens, chunk);
+  cost[CostPart::memory].bytes += n * shape.memory_row_bytes();
+  return cost;
+}
+
+std::array<double, kCostParts> decode_stages(const ModelConfig& config) {
+  double attention = 0, ffn = 0, memory = 0;
+  bool convolves = false;
+  for (const LayerConfig& layer : config.layers) {
+    for (const MixerConfig& mixer : layer.mixer.branches())
+      attention += mixer.type == MixerType::sparse ? 4 : 3;
+    if (layer.mixer.type == MixerType::parallel) attention += 1;
+    if (layer.memory) memory += layer.memory->conv ? 4 : 3;
+    convolves |= layer.memory && layer.memory->conv;
+    ffn += 2;
+    if (layer.post_norm) {
+      attention += 1;
+      ffn += 1;
+    }
+  }
+  return {attention, ffn, memory + (convolves ? 1 : 0), 2};  // head: with the embedding
+}
+
+}  // namespace mneme
