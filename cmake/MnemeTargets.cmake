@@ -52,7 +52,8 @@ function(mneme_folder name)
   elseif(MNEME_SANITIZE)
     # Kernels are inlined loads and stores by the thousand: a check of each pointer makes clang three times slower, coverage ten times.
     # AddressSanitizer still watches every one of them.
-    target_compile_options(mneme_simd PRIVATE -fno-sanitize=alignment,null,object-size,vptr,pointer-overflow)
+    # A property of the sources, because -fsanitize, which comes with mneme_options, would turn them on again after an option of the target.
+    set_property(SOURCE ${sources} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=alignment,null,object-size,vptr,pointer-overflow)
   endif()
   set(MNEME_FOLDERS ${MNEME_FOLDERS} ${name} CACHE INTERNAL "")
 endfunction()
