@@ -1,6 +1,8 @@
-// `mneme convert`: a model becomes another kind of model by a recipe; the work is mneme-train's.
+// `mneme convert`: a model becomes another kind of model by a recipe; the work is mneme-train's, but for the
+// calibration of spikes, which needs no training.
 #include <memory>
 
+#include "cli/calibrate.h"
 #include "cli/options.h"
 #include "cli/store.h"
 #include "cli/train_program.h"
@@ -16,7 +18,19 @@ struct Options {
   bool restart = false;
 };
 
+/// A recipe that is a stream can be read once only, and is the trainer's.
+std::optional<CalibrationRecipe> calibration_in(const Options& options) {
+  std::error_code error;
+  if (fs::exists(options.recipe, error) && !fs::is_regular_file(options.recipe, error)) return std::nullopt;
+  return CalibrationRecipe::load(options.recipe);
+}
+
 int run(const Options& options) {
+  if (const auto recipe = calibration_in(options)) {
+    if (!options.snapshot.empty() || options.restart)
+      throw UsageError("a calibration keeps nothing until its end: --snapshot and --restart have no meaning");
+    return run_calibration(options.in, options.out, *recipe, options.common);
+  }
   std::vector<std::string> words{"convert", resolve_model(options.in).string(), options.out, "--recipe",
                                  options.recipe};
   if (options.restart) words.emplace_back("--restart");
@@ -30,12 +44,14 @@ int run(const Options& options) {
 
 const VerbRegistration registration(
     {.name = "convert",
-     .summary = "Change a model's architecture by a recipe: windows, recurrences, memories",
+     .summary = "Change a model by a recipe: windows, recurrences, memories, calibrated spikes",
      .group = Group::models,
      .examples = {{"mneme convert model.gguf hybrid/ --recipe hybrid.json",
                    "the stages that the recipe says"},
                   {"mneme convert model.gguf hybrid/ --recipe hybrid.json",
                    "again after a stop or a crash: it goes on"},
+                  {"mneme convert model.gguf quiet.gguf --recipe spikes.json",
+                   "neurons whose silent inputs cost nothing (docs/spikes.md)"},
                   {"mneme quantize hybrid/ hybrid.gguf --type q8_0", "the result as one file"}},
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
@@ -43,10 +59,12 @@ const VerbRegistration registration(
            ->required()
            ->type_name("IN");
        app.add_option("out", options->out,
-                      "Folder to write; OUT.convert beside it keeps what is done until then")
+                      "Folder to write; OUT.convert beside it keeps what is done until then. A calibration "
+                      "writes a GGUF file, or a folder if OUT ends with '/'")
            ->required()
            ->type_name("OUT");
-       app.add_option("--recipe", options->recipe, "The stages, JSON (docs/conversion.md)")
+       app.add_option("--recipe", options->recipe,
+                      "The stages, JSON (docs/conversion.md, for spikes docs/spikes.md)")
            ->required()
            ->type_name("FILE");
        app.add_option("--snapshot", options->snapshot,

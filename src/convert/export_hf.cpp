@@ -78,10 +78,15 @@ void check_space(const fs::path& out, uint64_t bytes) {
           out.string(), bytes, static_cast<uint64_t>(space.available), folder.string());
 }
 
+void put_activation(const QuantizeOptions& options, ModelConfig& config) {
+  for (size_t i = 0; i < options.activation.size(); ++i) config.layers[i].activation = options.activation[i];
+}
+
 uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options) {
   AtomicFolder folder(out);
-  HfDescription description = describe_hf(
-      options.copy_tables ? copy_tables(in, folder.path()) : config_seen_from(in, out), torch_name(type));
+  ModelConfig config = options.copy_tables ? copy_tables(in, folder.path()) : config_seen_from(in, out);
+  put_activation(options, config);
+  HfDescription description = describe_hf(config, torch_name(type));
   const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::hugging_face});
   std::vector<SafetensorToWrite> tensors;
   uint64_t bytes = 0;

@@ -10,6 +10,9 @@ namespace mneme {
 /// content is refused with Error(invalid_argument). Returns the bytes written.
 uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options);
 
+/// The config's activations become those of the options, if there are any.
+void put_activation(const QuantizeOptions& options, ModelConfig& config);
+
 /// Throws Error(io) if the file system of `out` has less than `bytes` free, before anything is written.
 void check_space(const fs::path& out, uint64_t bytes);
 

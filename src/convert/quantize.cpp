@@ -20,14 +20,23 @@ bool wants_folder(const fs::path& out, ModelFormat format) {
   return !out.has_filename() || fs::is_directory(out, error);
 }
 
-DType parse_type(const std::string& name, bool folder) {
-  const auto type = dtype_from_name(name);
-  if (!type || !can_quantize(*type))
+/// `stored`: of the embedding, for a type that is not named.
+DType parse_type(const std::string& name, bool folder, DType stored) {
+  const auto type = name.empty() ? stored : dtype_from_name(name);
+  if (!type || (!name.empty() && !can_quantize(*type)))
     fail(ErrorCode::invalid_argument,
          "type \"{}\" cannot be written; q8_0, q4_0, q4_1, f16, bf16 and f32 can", name);
+  const std::string known = name.empty() ? std::string(dtype_info(*type).name) : name;
   require(!folder || !dtype_info(*type).quantized, ErrorCode::invalid_argument,
-          "a Hugging Face folder holds f32, f16 or bf16, not {}; name a .gguf file to write {}", name, name);
+          "a Hugging Face folder holds f32, f16 or bf16, not {}; name a .gguf file to write {}", known,
+          known);
   return *type;
+}
+
+void check_activation(const ModelConfig& config, const QuantizeOptions& options) {
+  require(options.activation.empty() || options.activation.size() == config.layers.size(),
+          ErrorCode::invalid_argument, "{} activations for a model of {} layers", options.activation.size(),
+          config.layers.size());
 }
 
 void check_not_same(const Checkpoint& in, const fs::path& out) {
@@ -76,22 +85,26 @@ uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
                        const QuantizeOptions& options) {
   GgufDescription description;
   const fs::path beside = fs::absolute(out).parent_path();
-  const ModelConfig config =
+  ModelConfig config =
       options.copy_tables ? copy_tables(in, beside) : config_seen_from(in, out.parent_path());
+  put_activation(options, config);
+  const bool as_stored = options.type.empty();
   if (in.metadata() != nullptr) {  // GGUF to GGUF: same tensors, same keys
     description.metadata = *in.metadata();
     for (const char* key : {"split.no", "split.count", "split.tensors.count"})
       description.metadata.erase(key);
     description.config = config;
-    if (!config.tables.empty()) description.metadata.set(kConfigKey, config.to_json());
+    if (!config.tables.empty() || !options.activation.empty())
+      description.metadata.set(kConfigKey, config.to_json());
   } else {
     description = describe_gguf(config);
     put_tokenizer(in, description.metadata);
   }
-  description.metadata.set("general.file_type", file_type(type));
-  if (dtype_info(type).quantized) description.metadata.set("general.quantization_version", uint64_t{2});
+  if (!as_stored || in.metadata() == nullptr) description.metadata.set("general.file_type", file_type(type));
+  if (!as_stored && dtype_info(type).quantized)
+    description.metadata.set("general.quantization_version", uint64_t{2});
   for (const auto& [key, text] : options.notes) description.metadata.set(key, text);
-  const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::gguf});
+  const auto plan = plan_weights(in, description.config, {type, options.pure, NameStyle::gguf, as_stored});
   std::vector<GgufTensorToWrite> tensors;
   uint64_t bytes = 0;
   for (const auto& tensor : plan) {
@@ -109,19 +122,36 @@ uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
   return fs::file_size(out);
 }
 
+/// Returns the type of matrices.
+DType check_arguments(const Checkpoint& in, const fs::path& out, bool folder,
+                      const QuantizeOptions& options) {
+  const DType type = parse_type(options.type, folder, in.at("token_embd.weight").type);
+  check_notes(options, folder);
+  check_activation(in.config(), options);
+  check_not_same(in, out);
+  return type;
+}
+
 }  // namespace
 
 QuantizeResult quantize_model(const fs::path& in, const fs::path& out, const QuantizeOptions& options) {
   const bool folder = wants_folder(out, options.format);
-  const DType type = parse_type(options.type, folder);
-  check_notes(options, folder);
   const Checkpoint checkpoint = open_checkpoint(in);
-  check_not_same(checkpoint, out);
+  const DType type = check_arguments(checkpoint, out, folder, options);
   QuantizeResult result;
   result.bytes_in = checkpoint.tensors().file_bytes();
   result.bytes_out =
       folder ? export_hf(checkpoint, out, type, options) : write_as_gguf(checkpoint, out, type, options);
   return result;
+}
+
+void check_quantize(const fs::path& in, const fs::path& out, const QuantizeOptions& options) {
+  check_arguments(open_checkpoint(in), out, wants_folder(out, options.format), options);
+  const fs::path target = out.has_filename() ? out : out.parent_path();
+  const fs::path parent = fs::absolute(target).parent_path();
+  std::error_code error;
+  require(fs::is_directory(parent, error), ErrorCode::not_found, "there is no folder {} to write {} in",
+          parent.string(), out.string());
 }
 
 }  // namespace mneme

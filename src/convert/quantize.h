@@ -8,18 +8,21 @@
 #include <vector>
 
 #include "core/file.h"
+#include "mneme/model_config.h"
 
 namespace mneme {
 
 enum class ModelFormat { automatic, gguf, hugging_face };
 
 struct QuantizeOptions {
-  std::string type =
-      "q8_0";  // of matrices: q8_0, q4_0, q4_1 (GGUF only), f16, bf16, f32; norms and biases become F32
+  /// Of matrices: q8_0, q4_0, q4_1 (GGUF only), f16, bf16, f32; "" leaves each as it is stored (a folder
+  /// takes the embedding's). Norms and biases become F32.
+  std::string type = "q8_0";
   bool pure = false;  // q4_0, q4_1: the embedding and the output head too, which otherwise become Q8_0
   ModelFormat format = ModelFormat::automatic;  // a folder if `out` is one or ends with '/', else GGUF
   int threads = 0;                              // 0: one per core
   bool copy_tables = false;  // memory tables are copied beside the output, which then names the copies
+  std::vector<ActivationPolicy> activation = {};  // one a layer, instead of those of `in`; empty: as they are
   /// Texts for a GGUF file's metadata, by key ("general.license"); they replace what `in` says.
   std::vector<std::pair<std::string, std::string>> notes;
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of the output; may throw to stop
@@ -36,5 +39,8 @@ struct QuantizeResult {
 /// key does not begin with "general." or that Mneme writes itself), io (no space, cannot write), corrupt (a
 /// weight that is not finite, by tensor), and what opening `in` throws.
 QuantizeResult quantize_model(const fs::path& in, const fs::path& out, const QuantizeOptions& options);
+
+/// Throws what quantize_model would say of its arguments before it writes: for work that ends with it.
+void check_quantize(const fs::path& in, const fs::path& out, const QuantizeOptions& options);
 
 }  // namespace mneme

@@ -73,6 +73,7 @@ bool is_norm(std::string_view name) {
 DType target_type(const TensorInfo& source, const std::string& name, const WeightPlanOptions& options) {
   if (source.shape.size() < 2 || name.ends_with(".engram_conv.weight")) return DType::f32;  // small
   if (name.ends_with(".attn_gate_b.weight") || name == "sink_embd.weight") return DType::f32;
+  if (options.as_stored) return source.type;
   DType type = options.type;
   const bool four_bits = type == DType::q4_0 || type == DType::q4_1;
   if (four_bits && !options.pure && (name == "token_embd.weight" || name == "output.weight"))

@@ -30,6 +30,7 @@ struct WeightPlanOptions {
   DType type = DType::q8_0;  // of matrices; 1-D tensors become F32
   bool pure = false;         // q4_0, q4_1: the embedding and the head too, instead of Q8_0
   NameStyle names = NameStyle::gguf;
+  bool as_stored = false;  // matrices keep the type that they have
 };
 
 /// The tensors of `in`, in the order of the forward pass, as a checkpoint of `target` has them: the same
