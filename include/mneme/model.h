@@ -60,7 +60,6 @@ struct ModelBytes {
 };
 
 struct ModelImpl;
-class TunableModel;
 
 /// Thread-safe. Loading throws mneme::Error: not_found, io, corrupt, unsupported, mismatch, out_of_memory.
 class Model {
@@ -102,7 +101,6 @@ class Model {
   const ModelImpl& impl() const noexcept { return *impl_; }
 
  private:
-  friend class TunableModel;
   explicit Model(std::unique_ptr<ModelImpl> impl);
   std::unique_ptr<ModelImpl> impl_;
 };

@@ -85,8 +85,7 @@ uint64_t write_as_gguf(const Checkpoint& in, const fs::path& out, DType type,
                        const QuantizeOptions& options) {
   GgufDescription description;
   const fs::path beside = fs::absolute(out).parent_path();
-  ModelConfig config =
-      options.copy_tables ? copy_tables(in, beside) : config_seen_from(in, out.parent_path());
+  ModelConfig config = options.copy_tables ? copy_tables(in, beside) : config_seen_from(in, beside);
   put_activation(options, config);
   const bool as_stored = options.type.empty();
   if (in.metadata() != nullptr) {  // GGUF to GGUF: same tensors, same keys

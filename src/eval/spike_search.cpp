@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
 #include "core/fail.h"
 
@@ -43,10 +42,10 @@ class Aim {
 
   double next() const { return next_; }
   void measured(double target, double loss) {
-    (loss <= budget_ ? below_ : above_) = Point{target, loss};
-    if (!above_)
+    (loss <= budget_ ? below_ : above_) = {target, loss};
+    if (above_.target == 0)
       next_ = target * std::clamp(wanted_ / std::max(loss, 1e-12), 1.05, 8.0);
-    else if (!below_)
+    else if (below_.target == 0)
       next_ = target * std::clamp(wanted_ / loss, 0.05, 0.9);
     else
       next_ = between();
@@ -54,18 +53,18 @@ class Aim {
 
  private:
   struct Point {
-    double target, loss;
+    double target = 0, loss = 0;  // target 0: none yet
   };
   double between() const {
-    const double low = std::log(below_->target), high = std::log(above_->target);
+    const double low = std::log(below_.target), high = std::log(above_.target);
     double part = 0.5;
-    if (below_->loss > 0 && above_->loss > below_->loss)
-      part = std::log(wanted_ / below_->loss) / std::log(above_->loss / below_->loss);
+    if (below_.loss > 0 && above_.loss > below_.loss)
+      part = std::log(wanted_ / below_.loss) / std::log(above_.loss / below_.loss);
     return std::exp(low + std::clamp(part, 0.1, 0.9) * (high - low));
   }
 
   double budget_, wanted_, next_;
-  std::optional<Point> below_, above_;
+  Point below_, above_;
 };
 
 }  // namespace

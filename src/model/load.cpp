@@ -12,7 +12,6 @@
 #include "model/load_tokenizer.h"
 #include "model/rope_frequencies.h"
 #include "model/tensor_names.h"
-#include "model/tunable_model.h"
 #include "simd/blocks.h"
 #include "simd/stripes.h"
 
@@ -25,9 +24,8 @@ constexpr int64_t kTilesPerTask = 16;
 
 class Loader {
  public:
-  Loader(const std::string& path, const LoadOptions& options, const std::vector<ActivationPolicy>* layers)
+  Loader(const std::string& path, const LoadOptions& options)
       : options_(options),
-        layers_(layers),
         checkpoint_(open_checkpoint(path, options.mmap ? LoadMode::mmap : LoadMode::read)) {
     if (!options.type.empty()) {
       const auto type = dtype_from_name(options.type);
@@ -47,7 +45,6 @@ class Loader {
       validate(*options_.activation, "activation");
       model->load_choices += "activation " + options_.activation->to_json() + "\n";
     }
-    if (layers_ != nullptr) choose_layers(*model);
     model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
     model_ = model.get();
     model->tokenizer = load_tokenizer(checkpoint_);
@@ -148,17 +145,7 @@ class Loader {
     return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
   }
 
-  void choose_layers(ModelImpl& model) const {
-    require(layers_->size() == model.config.layers.size(), ErrorCode::invalid_argument,
-            "{} activations for a model of {} layers", layers_->size(), model.config.layers.size());
-    for (size_t i = 0; i < layers_->size(); ++i) {
-      validate((*layers_)[i], fmt::format("layers[{}].activation", i));
-      model.load_choices += "activation " + (*layers_)[i].to_json() + "\n";
-    }
-  }
-
   const ActivationPolicy& policy(size_t layer) const {
-    if (layers_ != nullptr) return (*layers_)[layer];
     return options_.activation ? *options_.activation : model_->config.layers[layer].activation;
   }
 
@@ -435,7 +422,6 @@ class Loader {
   }
 
   const LoadOptions& options_;
-  const std::vector<ActivationPolicy>* layers_;  // or null
   Checkpoint checkpoint_;
   std::optional<DType> wanted_;
   ModelImpl* model_ = nullptr;
@@ -447,14 +433,23 @@ class Loader {
 
 }  // namespace
 
+void share_neurons(const std::vector<Linear*>& readers) {
+  std::vector<NeuronSetting> neurons;
+  for (Linear* linear : readers) {
+    if (linear->input != Linear::Input::spikes && linear->input != Linear::Input::spike_floats) continue;
+    const auto at = std::find(neurons.begin(), neurons.end(), linear->neuron);
+    linear->spike_slot = static_cast<size_t>(at - neurons.begin());
+    if (at == neurons.end()) neurons.push_back(linear->neuron);
+  }
+}
+
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options) {
   return load_model(path, options, open_memories(options));
 }
 
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options,
-                                      std::vector<OpenedMemory> memories,
-                                      const std::vector<ActivationPolicy>* layers) {
-  return Loader(path, options, layers).load(path, std::move(memories));
+                                      std::vector<OpenedMemory> memories) {
+  return Loader(path, options).load(path, std::move(memories));
 }
 
 }  // namespace mneme

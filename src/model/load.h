@@ -8,11 +8,12 @@
 namespace mneme {
 
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options);
-/// With memories that are open already, instead of those of options.memory. `layers`: an activation for each
-/// layer, instead of the config's and of options.activation; null: none.
+/// With memories that are open already, instead of those of options.memory.
 std::unique_ptr<ModelImpl> load_model(const std::string& path, const LoadOptions& options,
-                                      std::vector<OpenedMemory> memories,
-                                      const std::vector<ActivationPolicy>* layers = nullptr);
+                                      std::vector<OpenedMemory> memories);
+
+/// Numbers the neurons of projections that read the same input: equal ones fire once.
+void share_neurons(const std::vector<Linear*>& readers);
 
 /// SHA-256 (hex) of config JSON, tensor directory and per-tensor SHA-256 of the checkpoint at `path`; kept in
 /// the cache folder under path, sizes and times of its files.

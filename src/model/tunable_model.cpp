@@ -1,9 +1,8 @@
 #include "model/tunable_model.h"
 
-#include <algorithm>
-
 #include "core/fail.h"
 #include "model/activation_policy.h"
+#include "model/config_names.h"
 #include "model/load.h"
 
 namespace mneme {
@@ -39,38 +38,31 @@ void set_layer(const ActivationPolicy& policy, LayerWeights& layer) {
 
 }  // namespace
 
-void share_neurons(const std::vector<Linear*>& readers) {
-  std::vector<NeuronSetting> neurons;
-  for (Linear* linear : readers) {
-    if (!spikes(*linear)) continue;
-    const auto at = std::find(neurons.begin(), neurons.end(), linear->neuron);
-    linear->spike_slot = static_cast<size_t>(at - neurons.begin());
-    if (at == neurons.end()) neurons.push_back(linear->neuron);
-  }
-}
-
-TunableModel::TunableModel(const std::string& path, const LoadOptions& options,
-                           std::vector<ActivationPolicy> layers)
-    : impl_(nullptr), layers_(std::move(layers)) {
-  require(!options.activation, ErrorCode::invalid_argument,
+TunableModel::TunableModel(const std::string& path, LoadOptions options,
+                           std::vector<ActivationPolicy> layers) {
+  require(!options.activation && !layers.empty(), ErrorCode::invalid_argument,
           "a model that is to be tuned has an activation for each layer, not one for all");
-  std::unique_ptr<ModelImpl> impl = load_model(path, options, open_memories(options), &layers_);
-  impl_ = impl.get();
-  model_ = std::shared_ptr<const Model>(new Model(std::move(impl)));
+  kinds_ = layers.front();
+  options.activation = kinds_;
+  model_ = Model::load(path, options);
+  set(layers);
 }
 
-void TunableModel::set(std::vector<ActivationPolicy> layers) {
-  require(layers.size() == layers_.size(), ErrorCode::invalid_argument,
-          "{} activations for a model of {} layers", layers.size(), layers_.size());
+void TunableModel::set(const std::vector<ActivationPolicy>& layers) {
+  // Model::load made it without const, and this object alone may change it.
+  auto& impl = const_cast<ModelImpl&>(model_->impl());
+  require(layers.size() == impl.layers.size(), ErrorCode::invalid_argument,
+          "{} activations for a model of {} layers", layers.size(), impl.layers.size());
   for (size_t i = 0; i < layers.size(); ++i) {
     validate(layers[i], fmt::format("layers[{}].activation", i));
-    for (size_t p = 0; p < kProjections; ++p)
-      require(layers[i].of[p].type == layers_[i].of[p].type, ErrorCode::invalid_argument,
-              "layers[{}]: the kind of an activation cannot change after loading", i);
+    for (const auto& [projection, name] : config_names::kProjectionNames)
+      require(
+          layers[i][projection].type == kinds_[projection].type, ErrorCode::unsupported,
+          "{} has another kind of activation in layer {} than in layer 0; only k and dead zone may differ",
+          name, i);
   }
-  layers_ = std::move(layers);
-  for (size_t i = 0; i < layers_.size(); ++i) set_layer(layers_[i], impl_->layers[i]);
-  impl_->plan = compile_plan(*impl_);  // stages hold the neurons of their inputs
+  for (size_t i = 0; i < layers.size(); ++i) set_layer(layers[i], impl.layers[i]);
+  impl.plan = compile_plan(impl);  // stages hold the neurons of their inputs
 }
 
 }  // namespace mneme

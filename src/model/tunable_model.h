@@ -14,25 +14,20 @@ namespace mneme {
 class TunableModel {
  public:
   /// Loads a model with one policy a layer instead of those of its config (options.activation must be
-  /// empty). Throws what Model::load throws, and Error(invalid_argument) unless there is a valid policy for
-  /// every layer.
-  TunableModel(const std::string& path, const LoadOptions& options, std::vector<ActivationPolicy> layers);
+  /// empty). Throws what Model::load throws, and what set() throws.
+  TunableModel(const std::string& path, LoadOptions options, std::vector<ActivationPolicy> layers);
 
   const std::shared_ptr<const Model>& model() const noexcept { return model_; }
-  const std::vector<ActivationPolicy>& layers() const noexcept { return layers_; }
 
   /// Sets k and dead zone of every projection that spikes. No session of the model may exist: their states,
-  /// and that of its sink tokens, belong to the neurons that computed them. Throws Error(invalid_argument)
-  /// for a value out of range, or if a projection would spike that does not, or the other way round.
-  void set(std::vector<ActivationPolicy> layers);
+  /// and that of its sink tokens, belong to the neurons that computed them. Throws Error: invalid_argument (a
+  /// value out of range, not one policy for every layer), unsupported (a projection whose kind of activation
+  /// is not the same in every layer, or not that which it was loaded with).
+  void set(const std::vector<ActivationPolicy>& layers);
 
  private:
-  ModelImpl* impl_;  // of model_
   std::shared_ptr<const Model> model_;
-  std::vector<ActivationPolicy> layers_;
+  ActivationPolicy kinds_;  // of every layer
 };
-
-/// Numbers the neurons of projections that read the same input: equal ones fire once.
-void share_neurons(const std::vector<Linear*>& readers);
 
 }  // namespace mneme
