@@ -121,6 +121,7 @@ class CalibrationRun {
     {
       const auto model = load();
       check_weights(*model);
+      model_bytes_ = model->bytes_per_token();
       texts_ = read_texts(*model, recipe_);
       held_out_.before = score(model);
     }
@@ -130,7 +131,6 @@ class CalibrationRun {
       const TunableModel tuned(in_, load_, found.layers);
       held_out_.after = score(tuned.model());
       held_out_.spikes = count(tuned.model());
-      model_bytes_ = tuned.model()->bytes_per_token();
     }
     write(found.layers);
     bars_.clear();

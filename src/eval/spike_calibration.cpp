@@ -218,7 +218,9 @@ class Calibrator {
   /// The model without spikes: perplexity, policies, units and their candidates.
   void read_as_it_is() {
     const auto model = Model::load(path_, load_);
-    own_ = std::vector<ActivationPolicy>();
+    const uint32_t context = model->config().context;
+    require(context == 0 || options_.ctx <= context, ErrorCode::limit,
+            "windows of {} tokens do not fit the context of {}", options_.ctx, context);
     for (const LayerConfig& layer : model->config().layers) own_.push_back(layer.activation);
     model_bytes_ = static_cast<double>(model->bytes_per_token());
     const std::vector<ProbeSite> sites = probe_sites(model->impl());

@@ -64,7 +64,7 @@ TEST(CalibrationRecipeTest, WhatIsWrongIsNamed) {
       {R"({"kind": "calibrate", "budget": -0.02})", "stages[0].budget"},
       {R"({"kind": "calibrate", "budget": 0})", "stages[0].budget"},
       {R"({"kind": "calibrate", "budget": "2 %"})", "stages[0].budget"},
-      {R"({"kind": "calibrate", "bugdet": 0.02})", "did you mean budget"},
+      {R"({"kind": "calibrate", "bugdet": 0.02})", "did you mean \"budget\""},
       {R"({"kind": "calibrate", "projections": ["dwon"]})", "did you mean \"down\""},
       {R"({"kind": "calibrate", "projections": ["memory"]})", "q, k, v, o, gate, up, down"},
       {R"({"kind": "calibrate", "projections": ["q", "q"]})", "twice"},

@@ -31,7 +31,7 @@ class CalibrateTest(unittest.TestCase):
         return path
 
     def convert(self, *arguments, model=Q8, out="out.gguf", recipe=None, **options):
-        return e2e.mneme("convert", model, self.folder / out, "--recipe", recipe or self.recipe(), *arguments, **options)
+        return e2e.mneme("convert", model, f"{self.folder}/{out}", "--recipe", recipe or self.recipe(), *arguments, **options)
 
     def test_the_model_does_what_was_reported(self):
         ran = self.convert("--json", recipe=self.recipe(budget=0.01, share=False, curve=[0.1]))
@@ -52,7 +52,7 @@ class CalibrateTest(unittest.TestCase):
         self.assertGreater(got["curve"][-1]["silent"], got["curve"][0]["silent"])
         config = e2e.mneme_json("inspect", out)["config"]
         self.assertIn("spike", json.dumps(config))
-        self.assertIn("in stripes", e2e.mneme("inspect", out).stdout)
+        self.assertIn("in stripes", e2e.mneme("inspect", out, "--plan").stdout)
         self.assertGreater(len(e2e.mneme_json("generate", out, "-p", "the cat", "-n", "8")["text"]), 0)
         dense = e2e.mneme_json("perplexity", out, self.folder / "train.txt", *window, "--activation", "auto")
         self.assertAlmostEqual(dense["ppl"], got["ppl_after"], delta=0.1 * got["ppl_after"])
@@ -82,7 +82,7 @@ class CalibrateTest(unittest.TestCase):
         ran = self.convert("--json", model=MODELS / "llama", out="file.gguf", recipe=self.recipe(weights="q8_0"))
         self.assertEqual(ran.returncode, 0, ran.stderr)
         file = e2e.mneme_json("perplexity", self.folder / "file.gguf", self.folder / "train.txt", "--ctx", "64", "--tokens", "512")
-        self.assertAlmostEqual(file["ppl"], after["ppl"], places=8)
+        self.assertAlmostEqual(file["ppl"], after["ppl"], delta=0.01)  # rows of q and k in another order
 
     def refused(self, says, **options):
         ran = self.convert(**options)

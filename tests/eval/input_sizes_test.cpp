@@ -81,7 +81,9 @@ TEST(InputSizesTest, LargerDeadZonesSilenceMoreAndCostMore) {
   for (const double ratio : silent_ratios()) {
     const NeuronCandidate now = sizes.candidate(16, 16 * ratio);
     EXPECT_GE(now.silent, before.silent);
-    if (ratio > 0.25) EXPECT_GE(now.error, before.error);
+    if (ratio > 0.25) {
+      EXPECT_GE(now.error, before.error);
+    }
     before = now;
   }
   EXPECT_GT(before.silent, 0.9);

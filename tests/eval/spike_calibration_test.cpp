@@ -57,7 +57,9 @@ double perplexity_of(const std::shared_ptr<const Model>& model) {
     tokens = calibration_ids(256);
     return false;
   };
-  return perplexity(runner, text, {.ctx = 32}).ppl;
+  PerplexityOptions request;
+  request.ctx = 32;
+  return perplexity(runner, text, request).ppl;
 }
 
 TEST(SpikeCalibrationTest, WhatIsFoundIsWhatTheModelDoes) {
