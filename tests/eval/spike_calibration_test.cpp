@@ -214,7 +214,6 @@ TEST(SoftTargetsTest, TheModelItselfHasTheLeastCrossEntropy) {
     EXPECT_GT(now, before) << coarser;
     before = now;
   }
-  EXPECT_THROW(targets.cross_entropy(Model::load(MNEME_TEST_DATA "/models/qwen3.gguf"), {}), Error);
 }
 
 }  // namespace
