@@ -9,7 +9,7 @@
 namespace mneme::train {
 namespace {
 
-constexpr int64_t kPlacesAtATime = 256;  // of two sets of logits held at once
+constexpr int64_t kLessonPlaces = 256;  // of two sets of logits held at once
 
 /// Logits of some places, and d logits / d (hidden head^T) where that is not the scale alone.
 struct Logits {
@@ -43,8 +43,8 @@ struct DistillationLoss : torch::autograd::Function<DistillationLoss> {
     const double t = in->temperature;
     const Tensor back = weight.detach().unsqueeze(0);
     double sum = 0;
-    for (int64_t at = 0; at < places; at += kPlacesAtATime) {
-      const int64_t count = std::min(kPlacesAtATime, places - at);
+    for (int64_t at = 0; at < places; at += kLessonPlaces) {
+      const int64_t count = std::min(kLessonPlaces, places - at);
       const Tensor h = hidden.narrow(0, at, count);
       const Logits student = logits_of(h, in->student, in->bfloat16);
       const Tensor teacher =

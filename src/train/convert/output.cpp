@@ -7,7 +7,8 @@
 namespace mneme::train {
 namespace {
 
-void save_text(const fs::path& path, const std::string& text) {
+/// A tokenizer need not have each of its files.
+void save_unless_empty(const fs::path& path, const std::string& text) {
   if (text.empty()) return;
   AtomicFile file(path);
   file.write(text);
@@ -29,11 +30,12 @@ void write_output(const ConvertedModel& model, const Checkpoint& original, const
   const HfTokenizerFiles tokenizer = tokenizer_files(original);
   OrderedJson generation = {{"_from_model_config", true}};
   for (const auto& [key, value] : tokenizer.special_ids.items()) generation[key] = value;
-  save_text(folder / "generation_config.json",
-            tokenizer.generation_config.empty() ? generation.dump(2) + "\n" : tokenizer.generation_config);
-  save_text(folder / "tokenizer.json", tokenizer.tokenizer);
-  save_text(folder / "tokenizer_config.json", tokenizer.tokenizer_config);
-  save_text(folder / "conversion.json", summary.dump(1) + "\n");
+  save_unless_empty(folder / "generation_config.json", tokenizer.generation_config.empty()
+                                                           ? generation.dump(2) + "\n"
+                                                           : tokenizer.generation_config);
+  save_unless_empty(folder / "tokenizer.json", tokenizer.tokenizer);
+  save_unless_empty(folder / "tokenizer_config.json", tokenizer.tokenizer_config);
+  save_unless_empty(folder / "conversion.json", summary.dump(1) + "\n");
   fs::rename(folder, target, error);  // replaces an empty folder
   require(!error, ErrorCode::io, "cannot rename {} to {}: {}", folder.string(), target.string(),
           error.message());

@@ -16,7 +16,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 using Kind = RosterMessage::Kind;
-constexpr milliseconds kPatience{5'000};  // for a message to leave
 constexpr milliseconds kFarewell{2'000};  // for the others to close, when this process leaves
 
 }  // namespace

@@ -14,6 +14,9 @@
 
 namespace mneme::train {
 
+/// For a message to leave, and for a newcomer to say who it is.
+inline constexpr std::chrono::milliseconds kPatience{5'000};
+
 class Roster::State {
  public:
   explicit State(RosterOptions options) : options_(std::move(options)) {}
