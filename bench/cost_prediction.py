@@ -10,11 +10,13 @@ use (tools/make_random_gguf.py; needs numpy and gguf in --python) in --work, abo
 """
 import argparse
 import json
+import os
 import pathlib
 import shlex
 import statistics
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 GOAL = 0.15
@@ -66,6 +68,26 @@ def run(command, prefix=""):
     return ran.stdout
 
 
+def run_pinned(command, prefix):
+    """As run(), with the caller's thread on one core and every other thread on a second one: beside other work the system may put both
+    threads of a pass on one core, which the engine answers by using one thread for seconds."""
+    process = subprocess.Popen([*shlex.split(prefix), *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pinned = set()
+    while process.poll() is None:
+        try:
+            for tid in map(int, os.listdir(f"/proc/{process.pid}/task")):
+                if tid not in pinned:
+                    os.sched_setaffinity(tid, {0 if tid == process.pid else 1})
+                    pinned.add(tid)
+        except OSError:
+            pass  # the thread or the process has ended
+        time.sleep(0.002)
+    out, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))}: exit {process.returncode}: {errors.strip()[-400:]}")
+    return out
+
+
 def model_of(args, made):
     """The file of a case; random weights are written once."""
     kind = made[0]
@@ -102,8 +124,9 @@ def measure(args, name):
     model = model_of(args, made)
     if "SPIKES" in more:
         more = [word for word in more if word != "SPIKES"] + ["--spikes", spikes_report(args, model)]
-    return json.loads(run([args.bin / "mneme", "cost", model, "--context", context, "--measure", "--machine", "measure", "--tokens", args.tokens,
-                           "--repeat", args.repeat, "--json", "--quiet", *more], args.prefix))
+    command = [args.bin / "mneme", "cost", model, "--context", context, "--measure", "--machine", "measure", "--tokens", args.tokens,
+               "--repeat", args.repeat, "--json", "--quiet", *more]
+    return json.loads(run_pinned([*command, "--threads", 2], args.prefix) if args.pin else run(command, args.prefix))
 
 
 def row(name, results):
@@ -125,9 +148,10 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="a Python with numpy and gguf")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--cases", help="only those whose names contain one of these words, separated by commas")
     parser.add_argument("--prefix", default="", help="command put before each measured run")
+    parser.add_argument("--pin", action="store_true", help="two threads, each on a core of its own: for a machine with other work")
     parser.add_argument("--prepare", action="store_true", help="only make the files")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ constexpr Panel kPanels[] = {
      [](const CostPoint& p, CostPart part) {
        return p.predicted ? p.predicted->parts[static_cast<size_t>(part)] * 1e3 : 0.0;
      },
-     [](const CostPoint& p) { return p.measured ? p.measured->median() * 1e3 : 0.0; }},
+     [](const CostPoint& p) { return p.measured ? p.measured->reached() * 1e3 : 0.0; }},
 };
 
 double height_of(const Panel& panel, const CostPoint& point) {

@@ -35,7 +35,7 @@ std::optional<double> milliseconds(const std::optional<PredictedTime>& time) {
   return time ? std::optional(time->seconds() * 1e3) : std::nullopt;
 }
 std::optional<double> milliseconds(const std::optional<TimedRuns>& time) {
-  return time ? std::optional(time->median() * 1e3) : std::nullopt;
+  return time ? std::optional(time->reached() * 1e3) : std::nullopt;
 }
 std::optional<double> quotient(const std::optional<double>& a, const std::optional<double>& b) {
   return a && b && *b > 0 ? std::optional(*a / *b) : std::nullopt;
@@ -133,9 +133,9 @@ std::string time_text(const CostPoint& point) {
     text += fmt::format("{:<19}", what);
     if (predicted) text += fmt::format("{:.4g} ms predicted", predicted->seconds() * 1e3);
     if (measured)
-      text += fmt::format("{}{:.4g} ms measured", predicted ? ", " : "", measured->median() * 1e3);
+      text += fmt::format("{}{:.4g} ms measured", predicted ? ", " : "", measured->reached() * 1e3);
     if (predicted && measured)
-      text += fmt::format("; predicted / measured = {:.3f}", predicted->seconds() / measured->median());
+      text += fmt::format("; predicted / measured = {:.3f}", predicted->seconds() / measured->reached());
     text += "\n";
   };
   line("A token", point.predicted, point.measured);
@@ -169,7 +169,7 @@ std::string price_text(const CostPoint& point) {
 }  // namespace
 
 std::optional<double> CostPoint::token_seconds() const {
-  if (measured) return measured->median();
+  if (measured) return measured->reached();
   if (predicted) return predicted->seconds();
   return std::nullopt;
 }

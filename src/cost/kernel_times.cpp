@@ -27,7 +27,7 @@ namespace mneme {
 namespace {
 
 constexpr int64_t kCols = 1024, kBatchRows = 64, kQueryTokens = 16;
-constexpr double kShortest = 1.5e-3;  // seconds of a timed batch
+constexpr uint64_t kSmallStage = 512 << 10, kLargeStage = 8 << 20;  // bytes
 constexpr int kBatches = 9;
 constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr uint64_t kWorkingSets[] = {8 * kMiB,   16 * kMiB,  32 * kMiB,  64 * kMiB,
@@ -142,10 +142,20 @@ struct Attention {
     args.hi = hi.data();
   }
   void run() {
+    clear();
+    attend(args, 0, positions, scratch, {m.data(), l.data(), acc.data()});
+  }
+  /// The positions of another page.
+  void run_page(const std::byte* page) {
+    clear();
+    AttentionArgs other = args;
+    other.pages = &page;
+    attend(other, 0, kPagePositions, scratch, {m.data(), l.data(), acc.data()});
+  }
+  void clear() {
     std::fill(m.begin(), m.end(), -std::numeric_limits<float>::infinity());
     std::fill(l.begin(), l.end(), 0.0f);
     std::fill(acc.begin(), acc.end(), 0.0f);
-    attend(args, 0, positions, scratch, {m.data(), l.data(), acc.data()});
   }
 
   int64_t queries, positions = 0;
@@ -293,7 +303,7 @@ ThreadPool& KernelTimes::pool() {
   return *pool_;
 }
 
-double KernelTimes::on_all_threads(const std::function<void(int thread)>& work) {
+double KernelTimes::on_all_threads(const std::function<void(int thread)>& work, double shortest) {
   using Clock = std::chrono::steady_clock;
   int64_t repeats = 1;
   const auto batch = [&] {
@@ -304,7 +314,7 @@ double KernelTimes::on_all_threads(const std::function<void(int thread)>& work) 
     return std::chrono::duration<double>(Clock::now() - start).count();
   };
   batch();
-  while (batch() < kShortest && repeats < (int64_t{1} << 40)) repeats *= 2;
+  while (batch() < shortest && repeats < (int64_t{1} << 40)) repeats *= 2;
   std::vector<double> seconds;
   for (int i = 0; i < kBatches; ++i) seconds.push_back(batch() / static_cast<double>(repeats));
   // The lower quartile: what the machine reaches, whatever else takes a core for some of the batches.
@@ -312,33 +322,114 @@ double KernelTimes::on_all_threads(const std::function<void(int thread)>& work) 
   return seconds[kBatches / 4];
 }
 
-double KernelTimes::read_rate(double working_set) {
+double KernelTimes::by_working_set(const std::string& name, double working_set,
+                                   const std::function<double(uint64_t bytes)>& measure) {
   const uint64_t most = bandwidth_buffer_bytes(kWorkingSets[std::size(kWorkingSets) - 1]);
-  const auto rate = [&](uint64_t bytes) {
-    const double seconds = figure(fmt::format("read {} MiB", bytes / kMiB), [&] {
-      HugeBuffer buffer(bytes);
-      const auto threads = static_cast<uint64_t>(threads_);
-      const uint64_t share = bytes / threads / 4096 * 4096;
-      const auto slice = [&](int thread) { return buffer.data() + static_cast<uint64_t>(thread) * share; };
-      pool().run([&](int thread) { std::memset(slice(thread), thread + 1, share); });
-      std::atomic<uint64_t> sum{0};  // keeps the reads alive
-      const double once = on_all_threads([&](int thread) {
-        sum += sum_words({reinterpret_cast<const uint64_t*>(slice(thread)), share / 8});
-      });
-      return once / static_cast<double>(share * threads) * static_cast<double>(bytes);
-    });
-    return static_cast<double>(bytes) / seconds;
+  const auto at = [&](size_t i) {
+    return figure(fmt::format("{} {} MiB", name, kWorkingSets[i] / kMiB),
+                  [&] { return measure(kWorkingSets[i]); });
   };
   size_t above = 0;
   while (above + 1 < std::size(kWorkingSets) && static_cast<double>(kWorkingSets[above]) < working_set &&
          kWorkingSets[above + 1] <= most)
     ++above;
   const auto upper = static_cast<double>(kWorkingSets[above]);
-  if (above == 0 || working_set >= upper) return rate(kWorkingSets[above]);
+  if (above == 0 || working_set >= upper) return at(above);
   const auto lower = static_cast<double>(kWorkingSets[above - 1]);
   const double part = std::log(working_set / lower) / std::log(upper / lower);
-  // Times a byte, not rates, are what a mixture of hits and misses averages.
-  return 1 / ((1 - part) / rate(kWorkingSets[above - 1]) + part / rate(kWorkingSets[above]));
+  return (1 - part) * at(above - 1) + part * at(above);
+}
+
+double KernelTimes::read(double working_set) {
+  return by_working_set("read", working_set, [&](uint64_t bytes) {
+    HugeBuffer buffer(bytes);
+    const auto threads = static_cast<uint64_t>(threads_);
+    const uint64_t share = bytes / threads / 4096 * 4096;
+    const auto slice = [&](int thread) { return buffer.data() + static_cast<uint64_t>(thread) * share; };
+    pool().run([&](int thread) { std::memset(slice(thread), thread + 1, share); });
+    std::atomic<uint64_t> sum{0};  // keeps the reads alive
+    const double seconds = on_all_threads([&](int thread) {
+      sum += sum_words({reinterpret_cast<const uint64_t*>(slice(thread)), share / 8});
+    });
+    return seconds / static_cast<double>(share * threads);
+  });
+}
+
+double KernelTimes::time_stages(PackedType type, Linear::Input input, uint64_t bytes, uint64_t stage_bytes) {
+  Product one(type, input, 1);  // inputs of one row, and the layout
+  PackedMatrix w = one.w;
+  const int64_t unit = w.stripe_lines > 0 ? stripe_tiles(w) : 1;
+  const int64_t unit_bytes = w.stripe_lines > 0 ? stripe_bytes(w) : packed_tile_bytes(type, kCols);
+  const int64_t units = std::max<int64_t>(1, static_cast<int64_t>(stage_bytes) / unit_bytes);
+  const int64_t stages = std::max<int64_t>(1, static_cast<int64_t>(bytes) / (units * unit_bytes));
+  const int64_t tiles = units * unit;
+  w.rows = stages * tiles * kTileRows;
+  HugeBuffer memory(static_cast<uint64_t>(stages * units * unit_bytes));
+  const uint64_t share = memory.size() / static_cast<uint64_t>(threads_);
+  pool().run([&](int t) { std::memset(memory.data() + static_cast<uint64_t>(t) * share, 0, share); });
+  w.data = memory.data();
+  std::vector<float> y(static_cast<size_t>(w.rows));
+  const int64_t group = (std::max<int64_t>(1, units / (int64_t{8} * threads_))) * unit;
+  const int64_t tasks = (tiles + group - 1) / group;
+  const double pass = on_all_threads(
+      [&](int thread) {
+        for (int64_t s = 0; s < stages; ++s) {
+          const int slot = static_cast<int>(s & 1);
+          pool().share_tasks(slot, thread, tasks);
+          pool().barrier(thread);
+          for (int64_t task = pool().next_task(slot, thread); task >= 0;
+               task = pool().next_task(slot, thread)) {
+            const int64_t begin = s * tiles + task * group, end = std::min(begin + group, (s + 1) * tiles);
+            if (input == Linear::Input::int8)
+              packed_product(w, one.q, begin, end, 0, 1, y.data(), w.rows);
+            else if (input == Linear::Input::spikes)
+              spike_product(w, one.spikes, begin, end, 0, 1, y.data(), w.rows);
+            else
+              packed_product(w, one.x.data(), kCols, begin, end, 0, 1, y.data(), w.rows);
+          }
+        }
+        pool().barrier(thread);  // so that the next pass may use the lists of tasks again
+      },
+      5e-3);
+  // Bytes that were touched: where inputs are silent, those of the list.
+  const double listed = one.macs() / static_cast<double>(one.w.rows * kCols);
+  return pass / static_cast<double>(stages) / (input == Linear::Input::spikes ? listed : 1.0);
+}
+
+KernelTimes::Stream KernelTimes::stream(PackedType type, Linear::Input input, double working_set) {
+  const std::string name = fmt::format("{} {}", name_of(type), name_of(input));
+  const auto large_of = [](uint64_t bytes) { return std::min(kLargeStage, bytes / 2); };
+  const double small = by_working_set("small stages " + name, working_set, [&](uint64_t bytes) {
+    return time_stages(type, input, bytes, kSmallStage);
+  });
+  const double large = by_working_set("large stages " + name, working_set, [&](uint64_t bytes) {
+    return time_stages(type, input, bytes, large_of(bytes)) * static_cast<double>(kLargeStage) /
+           static_cast<double>(large_of(bytes));
+  });
+  Stream out;
+  out.per_byte = (large - small) / static_cast<double>(kLargeStage - kSmallStage);
+  if (out.per_byte <= 0) out.per_byte = large / static_cast<double>(kLargeStage);
+  out.per_stage = std::max(0.0, small - out.per_byte * static_cast<double>(kSmallStage));
+  return out;
+}
+
+double KernelTimes::stream_attention(KvType kv, uint32_t head_dim, uint32_t group, double working_set) {
+  const std::string name = fmt::format("attend {} {}x{} from", name_of(kv), group, head_dim);
+  return by_working_set(name, working_set, [&](uint64_t bytes) {
+    const auto workers = one_a_thread<Attention>(threads_, kv, int64_t{head_dim}, int64_t{group});
+    const auto page = static_cast<uint64_t>(workers[0]->args.geometry.page_bytes());
+    const uint64_t pages = std::max<uint64_t>(1, bytes / page / static_cast<uint64_t>(threads_));
+    HugeBuffer memory(pages * page * static_cast<uint64_t>(threads_));
+    const auto first = [&](int t) { return memory.data() + static_cast<uint64_t>(t) * pages * page; };
+    pool().run([&](int t) {
+      for (uint64_t p = 0; p < pages; ++p)
+        std::memcpy(first(t) + p * page, workers[static_cast<size_t>(t)]->memory.data(), page);
+    });
+    const double seconds = on_all_threads([&](int t) {
+      for (uint64_t p = 0; p < pages; ++p) workers[static_cast<size_t>(t)]->run_page(first(t) + p * page);
+    });
+    return seconds / static_cast<double>(pages * kPagePositions);
+  });
 }
 
 double KernelTimes::product(PackedType type, Linear::Input input) {

@@ -37,15 +37,26 @@ class KernelTimes {
   bool measured() const noexcept { return measured_; }
   bool cached() const noexcept { return cached_; }
 
-  /// Bytes a second that all threads together read from a buffer of `working_set` bytes again and again:
-  /// between measured sizes by the logarithm of the size.
-  double read_rate(double working_set);
-  /// A multiply-add of one row with a matrix whose weights are in the cache, all threads together. For spikes
-  /// in stripes: of the columns in the list.
+  // Figures by working set, the bytes that a pass reads again and again: between measured sizes by the
+  // logarithm of the size.
+  /// Seconds a byte of plain loads, all threads together.
+  double read(double working_set);
+  /// Products of one row with matrices that come from memory, in stages with a barrier each, as a decoding
+  /// pass walks them. For spikes in stripes: of the bytes that the list of events touches.
+  struct Stream {
+    double per_byte = 0, per_stage = 0;
+  };
+  Stream stream(PackedType type, Linear::Input input, double working_set);
+  /// One position of one kv head for its `group` queries, keys and values from memory, one thread.
+  double stream_attention(KvType kv, uint32_t head_dim, uint32_t group, double working_set);
+
+  // Figures of arithmetic alone: everything in the second-level cache.
+  /// A multiply-add of one row with a matrix, all threads together. For spikes in stripes: of the columns in
+  /// the list.
   double product(PackedType type, Linear::Input input);
   /// The same for a pass of many rows.
   double batch_product(PackedType type, Linear::Input input);
-  /// One position of one kv head for its `group` queries, keys in the cache, one thread.
+  /// One position of one kv head for its `group` queries, one thread.
   double attention(KvType kv, uint32_t head_dim, uint32_t group);
   /// The same for the queries of 16 tokens, for one of them.
   double batch_attention(KvType kv, uint32_t head_dim, uint32_t group);
@@ -69,7 +80,10 @@ class KernelTimes {
  private:
   double figure(const std::string& name, const std::function<double()>& measure);
   ThreadPool& pool();
-  double on_all_threads(const std::function<void(int thread)>& work);
+  double on_all_threads(const std::function<void(int thread)>& work, double shortest = 1.5e-3);
+  double by_working_set(const std::string& name, double working_set,
+                        const std::function<double(uint64_t bytes)>& measure);
+  double time_stages(PackedType type, Linear::Input input, uint64_t bytes, uint64_t stage_bytes);
   void load();
 
   int threads_;

@@ -13,6 +13,12 @@ namespace {
 
 constexpr double kDecodeColumns = 64;  // of a state in a task (model/stages_recurrent.cpp)
 
+/// Positions that `heads` heads read together if each chooses `chosen` of `context` for itself.
+double chosen_apart(double context, double chosen, uint32_t heads) {
+  if (chosen >= context) return context;
+  return context * (1 - std::pow(1 - chosen / context, double(heads)));
+}
+
 /// Seconds of `tasks` equal tasks of `each` seconds on the threads.
 double shared_out(double tasks, double each, int threads) {
   return std::ceil(tasks / threads) * each;
@@ -21,16 +27,29 @@ double shared_out(double tasks, double each, int threads) {
 class Predictor {
  public:
   Predictor(const ModelShape& shape, KvType kv, KernelTimes& times, double working_set)
-      : shape_(shape), kv_(kv), times_(times), rate_(times.read_rate(working_set)) {
+      : shape_(shape), kv_(kv), times_(times), working_set_(working_set), rate_(1 / times.read(working_set)) {
     out_.read_gbps = rate_ / 1e9;
   }
 
-  /// A stage that reads `bytes` and computes for `compute` seconds.
-  void add(CostPart part, double bytes, double compute) {
-    const double reading = bytes / rate_;
-    out_.reading += reading;
+  /// Work that reads `bytes`, computes for `compute` seconds, and takes `seconds` where both meet.
+  void add(CostPart part, double bytes, double compute, double seconds) {
+    out_.reading += bytes / rate_;
     out_.computing += compute;
-    out_.parts[static_cast<size_t>(part)] += std::max(reading, compute);
+    out_.parts[static_cast<size_t>(part)] += std::max({seconds, bytes / rate_, compute});
+  }
+  double read_seconds(double bytes) const { return bytes / rate_; }
+
+  /// A product of one row at decode; the end of its stage counts with the first matrix of the stage.
+  void decode_product(const WeightShape& weight, bool begins_stage) {
+    const double columns = weight.event_driven() ? listed_share(weight.active) : 1;
+    const double bytes = weight.decode_bytes();
+    const KernelTimes::Stream stream = times_.stream(weight.w.type, weight.input, working_set_);
+    add(weight.part, bytes,
+        weight.values() * weight.used * columns * times_.product(weight.w.type, weight.input),
+        bytes * stream.per_byte);
+    if (!begins_stage) return;
+    out_.stages += stream.per_stage;
+    out_.parts[static_cast<size_t>(weight.part)] += stream.per_stage;
   }
   /// What adds to a stage's time, whatever it reads.
   void add_serial(CostPart part, double seconds) {
@@ -44,15 +63,23 @@ class Predictor {
     if (mixer.recurrent()) {
       const double tiles = std::ceil(mixer.head_dim / kDecodeColumns);
       const double bytes = 2.0 * mixer.kv_heads * mixer.head_dim * mixer.head_dim * sizeof(float);
-      add(CostPart::attention, bytes,
-          shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, threads));
+      const double compute = shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, threads);
+      add(CostPart::attention, bytes, compute, compute + read_seconds(bytes));
     } else {
-      const double seen = static_cast<double>(positions_seen(mixer, context)) + shape_.config.sink_tokens;
+      const uint32_t group = mixer.heads / mixer.kv_heads;
+      double seen = static_cast<double>(positions_seen(mixer, context)) + shape_.config.sink_tokens;
+      uint32_t queries = group;  // that share a position that is read
+      if (mixer.type == MixerType::sparse && !mixer.shared && group > 1) {
+        const double chosen = seen;
+        seen = chosen_apart(static_cast<double>(context), chosen, group);
+        queries = static_cast<uint32_t>(std::clamp(std::round(chosen * group / seen), 1.0, double(group)));
+      }
       const auto units = static_cast<int64_t>(std::ceil(seen / double(kAttentionBlock)));
       const auto parts = static_cast<double>(part_count(units));
-      const double each = times_.attention(kv_, mixer.head_dim, mixer.heads / mixer.kv_heads) * seen / parts;
+      const double rounds = shared_out(mixer.kv_heads * parts, seen / parts, threads);
       add(CostPart::attention, cache_bytes(mixer, context),
-          shared_out(mixer.kv_heads * parts, each, threads));
+          rounds * times_.attention(kv_, mixer.head_dim, queries),
+          rounds * times_.stream_attention(kv_, mixer.head_dim, queries, working_set_));
       if (mixer.type == MixerType::sparse) {
         const double means = static_cast<double>(context / mixer.block) * width;
         add_serial(CostPart::attention, means * times_.product(PackedType::f32, Linear::Input::floats));
@@ -65,8 +92,9 @@ class Predictor {
     const auto n = static_cast<double>(tokens);
     if (mixer.recurrent()) {
       const double tiles = std::max(1.0, mixer.head_dim / 32.0);
-      add(CostPart::attention, 0,
-          shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, times_.threads()) * n);
+      const double compute =
+          shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, times_.threads()) * n;
+      add(CostPart::attention, 0, compute, compute);
       return;
     }
     const double pairs =
@@ -74,17 +102,20 @@ class Predictor {
     ModelConfig one = shape_.config;
     one.layers.assign(1, LayerConfig{});
     one.layers[0].mixer = mixer;
-    add(CostPart::attention, n * prefill_bytes_per_token(one, kv_, 0, 0, tokens, chunk),
-        pairs * mixer.kv_heads * times_.batch_attention(kv_, mixer.head_dim, mixer.heads / mixer.kv_heads) /
-            times_.threads());
+    const double compute = pairs * mixer.kv_heads *
+                           times_.batch_attention(kv_, mixer.head_dim, mixer.heads / mixer.kv_heads) /
+                           times_.threads();
+    add(CostPart::attention, n * prefill_bytes_per_token(one, kv_, 0, 0, tokens, chunk), compute, compute);
   }
 
-  void add_stages(double passes) {
+  /// The ends of stages, without `counted` of each part that products have counted.
+  void add_stages(double passes, const std::array<double, kCostParts>& counted) {
     const std::array<double, kCostParts> stages = decode_stages(shape_.config);
     for (const CostPart part : kAllCostParts) {
-      const double seconds = stages[static_cast<size_t>(part)] * passes * times_.stage();
+      const auto i = static_cast<size_t>(part);
+      const double seconds = std::max(0.0, stages[i] - counted[i]) * passes * times_.stage();
       out_.stages += seconds;
-      out_.parts[static_cast<size_t>(part)] += seconds;
+      out_.parts[i] += seconds;
     }
     out_.stages += passes * times_.job();
     out_.parts[static_cast<size_t>(CostPart::head)] += passes * times_.job();
@@ -103,7 +134,7 @@ class Predictor {
   const ModelShape& shape_;
   KvType kv_;
   KernelTimes& times_;
-  double rate_;
+  double working_set_, rate_;
   PredictedTime out_;
 };
 
@@ -113,6 +144,15 @@ std::vector<Linear::Input> output_inputs(const ModelShape& shape) {
   for (const WeightShape& weight : shape.weights)
     if (weight.projection == "o" || weight.projection.ends_with(".o")) inputs.push_back(weight.input);
   return inputs;
+}
+
+/// Whether a matrix is the first of its stage: q (k, v and gates follow), o, gate (up follows), down, the key
+/// of a memory module, the head.
+bool begins_stage(const WeightShape& weight) {
+  const std::string_view name = weight.projection;
+  const std::string_view kind = name.substr(name.find('.') + 1);
+  return kind == "q" || kind == "o" || kind == "gate" || kind == "down" || weight.part == CostPart::head ||
+         weight.name.ends_with("engram_k");
 }
 
 }  // namespace
@@ -128,12 +168,13 @@ PredictedTime predict_decode(const ModelShape& shape, KvType kv, uint64_t contex
   Predictor predictor(shape, kv, times, cost.total().bytes);
   const ModelConfig& config = shape.config;
   const double d = config.d_model;
+  std::array<double, kCostParts> counted{};
   for (const WeightShape& weight : shape.weights) {
     if (weight.looked_up) continue;
     const bool spikes = weight.input == Linear::Input::spikes;
-    const double macs =
-        weight.values() * weight.used * (weight.event_driven() ? listed_share(weight.active) : 1);
-    predictor.add(weight.part, weight.decode_bytes(), macs * times.product(weight.w.type, weight.input));
+    const bool begins = begins_stage(weight);
+    counted[static_cast<size_t>(weight.part)] += begins ? 1 : 0;
+    predictor.decode_product(weight, begins);
     // Each thread prepares the inputs of a stage for itself; the hidden rows of a feed-forward are shared
     // out, but for neurons, whose threshold needs the whole row.
     if (weight.projection == "q" || weight.projection.ends_with(".q") || weight.projection == "gate" ||
@@ -155,8 +196,9 @@ PredictedTime predict_decode(const ModelShape& shape, KvType kv, uint64_t contex
     const EngramTableConfig& table = config.tables.at(layer.memory->table);
     predictor.add_serial(CostPart::memory, (table.embedding_dim() + 2 * d) * times.row(Linear::Input::int8));
   }
-  predictor.add(CostPart::memory, shape.memory_row_bytes(), 0);
-  predictor.add_stages(1);
+  const double rows = shape.memory_row_bytes();
+  predictor.add(CostPart::memory, rows, 0, predictor.read_seconds(rows));
+  predictor.add_stages(1, counted);
   return predictor.take();
 }
 
@@ -169,12 +211,13 @@ PredictedTime predict_prompt(const ModelShape& shape, KvType kv, uint64_t tokens
   for (const WeightShape& weight : shape.weights) {
     if (weight.looked_up) continue;
     if (weight.part == CostPart::head) {
-      predictor.add(weight.part, weight.decode_bytes(),
-                    weight.values() * times.product(weight.w.type, weight.input));
+      predictor.decode_product(weight, false);
       continue;
     }
-    predictor.add(weight.part, static_cast<double>(matrix_bytes(weight.w)) * weight.used * passes,
-                  weight.values() * weight.used * n * times.batch_product(weight.w.type, weight.input));
+    const double compute =
+        weight.values() * weight.used * n * times.batch_product(weight.w.type, weight.input);
+    predictor.add(weight.part, static_cast<double>(matrix_bytes(weight.w)) * weight.used * passes, compute,
+                  compute);
     const double each = n / times.threads();  // rows are shared out
     if (weight.projection == "q" || weight.projection.ends_with(".q") || weight.projection == "gate")
       predictor.add_serial(weight.part, each * shape.config.d_model * times.row(weight.input));
@@ -183,8 +226,8 @@ PredictedTime predict_prompt(const ModelShape& shape, KvType kv, uint64_t tokens
   }
   for (const LayerConfig& layer : shape.config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches()) predictor.prompt_mixer(mixer, tokens, chunk);
-  predictor.add(CostPart::memory, n * shape.memory_row_bytes(), 0);
-  predictor.add_stages(1.6 * passes);  // a prompt's list has about so many more stages
+  predictor.add(CostPart::memory, n * shape.memory_row_bytes(), 0, 0);
+  predictor.add_stages(1.6 * passes, {});  // a prompt's list has about so many more stages
   return predictor.take();
 }
 

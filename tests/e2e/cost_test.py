@@ -129,7 +129,7 @@ class Predictions(Case):
                         machine="measure")
         self.assertGreater(got["predicted_ms"], 0)
         self.assertGreater(got["measured_ms"], 0)
-        self.assertEqual(len(got["measured_runs_ms"]), 3)
+        self.assertGreaterEqual(len(got["measured_runs_ms"]), 3)
         self.assertAlmostEqual(got["predicted_over_measured"], got["predicted_ms"] / got["measured_ms"])
         self.assertGreater(got["prompt"]["measured_ms"], 0)
         self.assertEqual(got["figures"], "measured in this run")
