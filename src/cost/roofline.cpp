@@ -19,6 +19,23 @@ double chosen_apart(double context, double chosen, uint32_t heads) {
   return context * (1 - std::pow(1 - chosen / context, double(heads)));
 }
 
+/// Bytes of the cache that a token reads because the heads of sparse mixers choose apart, beyond what
+/// kv_bytes_read() counts.
+double bytes_chosen_apart(const ModelShape& shape, KvType kv, uint64_t context) {
+  double bytes = 0;
+  ModelConfig one = shape.config;
+  for (const LayerConfig& layer : shape.config.layers)
+    for (const MixerConfig& mixer : layer.mixer.branches()) {
+      if (mixer.type != MixerType::sparse || mixer.shared) continue;
+      one.layers.assign(1, LayerConfig{});
+      one.layers[0].mixer = mixer;
+      const auto seen = static_cast<double>(positions_seen(mixer, context));
+      const double read = chosen_apart(static_cast<double>(context), seen, mixer.heads / mixer.kv_heads);
+      bytes += (read - seen) * static_cast<double>(kv_bytes_written(one, kv));
+    }
+  return bytes;
+}
+
 /// Seconds of `tasks` equal tasks of `each` seconds on the threads.
 double shared_out(double tasks, double each, int threads) {
   return std::ceil(tasks / threads) * each;
@@ -164,8 +181,8 @@ double PredictedTime::seconds() const {
 }
 
 PredictedTime predict_decode(const ModelShape& shape, KvType kv, uint64_t context, KernelTimes& times) {
-  const PassCost cost = decode_cost(shape, kv, context);
-  Predictor predictor(shape, kv, times, cost.total().bytes);
+  const double bytes = decode_cost(shape, kv, context).total().bytes + bytes_chosen_apart(shape, kv, context);
+  Predictor predictor(shape, kv, times, bytes);
   const ModelConfig& config = shape.config;
   const double d = config.d_model;
   std::array<double, kCostParts> counted{};
