@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <map>
+#include <memory>
 
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -32,20 +33,20 @@ class PartProgress {
  public:
   explicit PartProgress(bool enabled) : enabled_(enabled) {}
   void update(const std::string& title, Progress::Unit unit, uint64_t done, uint64_t total) {
-    if (!bar_ || title != title_) {
-      bar_.emplace(title, unit, enabled_);
+    if (bar_ == nullptr || title != title_) {
+      bar_ = std::make_unique<Progress>(title, unit, enabled_);
       title_ = title;
     }
     bar_->update(done, total);
   }
   void clear() {
-    if (bar_) bar_->clear();
+    if (bar_ != nullptr) bar_->clear();
   }
 
  private:
   const bool enabled_;
   std::string title_;
-  std::optional<Progress> bar_;
+  std::unique_ptr<Progress> bar_;
 };
 
 /// The first `most` tokens of some files, one after the other.

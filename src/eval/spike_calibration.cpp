@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <memory>
 #include <optional>
 
 #include "core/fail.h"
@@ -173,7 +174,7 @@ class Calibrator {
 
   Calibration run() {
     read_as_it_is();
-    tuned_.emplace(path_, load_, policies(NeuronChoice(units_.size(), 0)));
+    tuned_ = std::make_unique<TunableModel>(path_, load_, policies(NeuronChoice(units_.size(), 0)));
     measure_sensitivities();
     const BudgetResult fitted = fit();
     Calibration out;
@@ -340,7 +341,7 @@ class Calibrator {
   std::vector<SpikeUnit> units_;
   PerplexityResult before_;
   double model_bytes_ = 0;
-  std::optional<TunableModel> tuned_;
+  std::unique_ptr<TunableModel> tuned_;
 };
 
 void check_calibration(const LoadOptions& load, std::span<const TokenId> ids,

@@ -24,31 +24,31 @@ std::string recipe_error(const std::string& stage, const std::string& data = R"(
 }
 
 TEST(CalibrationRecipeTest, DefaultsAndFields) {
-  const auto plain = read_recipe(R"({"kind": "calibrate"})");
-  ASSERT_TRUE(plain.has_value());
-  EXPECT_EQ(plain->train, std::vector<fs::path>{"/texts/a.txt"});
-  EXPECT_TRUE(plain->validation.empty());
-  EXPECT_EQ(plain->budget, 0.02);
-  EXPECT_EQ(plain->context, 512u);
-  EXPECT_TRUE(plain->share);
-  const auto full = read_recipe(
-      R"({"kind": "calibrate", "budget": 0.05, "tokens": 4096, "probe_tokens": 256, "rounds": 2, "share": false, "projections": ["up", "q"],
+  const auto plain = read_recipe(R"({"kind": "calibrate"})").value_or(CalibrationRecipe());
+  EXPECT_EQ(plain.train, std::vector<fs::path>{"/texts/a.txt"});
+  EXPECT_TRUE(plain.validation.empty());
+  EXPECT_EQ(plain.budget, 0.02);
+  EXPECT_EQ(plain.context, 512u);
+  EXPECT_TRUE(plain.share);
+  const auto full =
+      read_recipe(
+          R"({"kind": "calibrate", "budget": 0.05, "tokens": 4096, "probe_tokens": 256, "rounds": 2, "share": false, "projections": ["up", "q"],
           "k": [8, 16], "curve": [0.1], "weights": "q8_0"})",
-      R"({"train": ["/b.txt", "c.txt"], "validation": ["v.txt"], "context": 1024, "tokens": 2048})");
-  ASSERT_TRUE(full.has_value());
-  EXPECT_EQ(full->train, (std::vector<fs::path>{"/b.txt", "/texts/c.txt"}));
-  EXPECT_EQ(full->validation, std::vector<fs::path>{"/texts/v.txt"});
-  EXPECT_EQ(full->context, 1024u);
-  EXPECT_EQ(full->held_out, 2048u);
-  EXPECT_EQ(full->tokens, 4096u);
-  EXPECT_EQ(full->budget, 0.05);
-  EXPECT_EQ(full->probe_tokens, 256u);
-  EXPECT_EQ(full->rounds, 2u);
-  EXPECT_FALSE(full->share);
-  EXPECT_EQ(full->projections, (std::vector{Projection::up, Projection::q}));
-  EXPECT_EQ(full->ks, (std::vector<double>{8, 16}));
-  EXPECT_EQ(full->curve, std::vector<double>{0.1});
-  EXPECT_EQ(full->weights, "q8_0");
+          R"({"train": ["/b.txt", "c.txt"], "validation": ["v.txt"], "context": 1024, "tokens": 2048})")
+          .value_or(CalibrationRecipe());
+  EXPECT_EQ(full.train, (std::vector<fs::path>{"/b.txt", "/texts/c.txt"}));
+  EXPECT_EQ(full.validation, std::vector<fs::path>{"/texts/v.txt"});
+  EXPECT_EQ(full.context, 1024u);
+  EXPECT_EQ(full.held_out, 2048u);
+  EXPECT_EQ(full.tokens, 4096u);
+  EXPECT_EQ(full.budget, 0.05);
+  EXPECT_EQ(full.probe_tokens, 256u);
+  EXPECT_EQ(full.rounds, 2u);
+  EXPECT_FALSE(full.share);
+  EXPECT_EQ(full.projections, (std::vector{Projection::up, Projection::q}));
+  EXPECT_EQ(full.ks, (std::vector<double>{8, 16}));
+  EXPECT_EQ(full.curve, std::vector<double>{0.1});
+  EXPECT_EQ(full.weights, "q8_0");
 }
 
 TEST(CalibrationRecipeTest, OtherRecipesAreNotOurs) {
