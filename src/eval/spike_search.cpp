@@ -164,9 +164,11 @@ BudgetResult fit_budget(std::span<const SpikeUnit> units, const BudgetSearch& se
         (result.best.choice.empty() ||
          saved_bytes(units, point.choice) > saved_bytes(units, result.best.choice)))
       result.best = point;
-  const double ratio = result.best.predicted / std::max(result.best.measured, 1e-12);
+  // By how much the arithmetic is wrong, where that can be told.
+  const MeasuredChoice& best = result.best;
+  const double ratio = best.measured > search.budget / 4 ? best.predicted / best.measured : 1;
   for (const double budget : search.beyond)
-    try_choice(choose_for_loss(units, budget * std::clamp(ratio, 0.01, 100.0)));
+    try_choice(choose_for_loss(units, budget * std::clamp(ratio, 0.1, 10.0)));
   std::stable_sort(
       result.curve.begin(), result.curve.end(),
       [](const MeasuredChoice& a, const MeasuredChoice& b) { return a.predicted < b.predicted; });
