@@ -164,12 +164,13 @@ std::vector<Linear::Input> output_inputs(const ModelShape& shape) {
 }
 
 /// Whether a matrix is the first of its stage: q (k, v and gates follow), o, gate (up follows), down, the key
-/// of a memory module, the head.
+/// of a memory module, the head; with experts the router (shared ones follow), and theirs.
 bool begins_stage(const WeightShape& weight) {
   const std::string_view name = weight.projection;
   const std::string_view kind = name.substr(name.find('.') + 1);
-  return kind == "q" || kind == "o" || kind == "gate" || kind == "down" || weight.part == CostPart::head ||
-         weight.name.ends_with("engram_k");
+  return kind == "q" || kind == "o" || kind == "gate" || kind == "down" || kind == "gate_exps" ||
+         kind == "down_exps" || weight.part == CostPart::head || weight.name.ends_with("engram_k") ||
+         weight.name.ends_with("ffn_gate_inp");
 }
 
 }  // namespace
@@ -197,9 +198,9 @@ PredictedTime predict_decode(const ModelShape& shape, KvType kv, uint64_t contex
     if (weight.projection == "q" || weight.projection.ends_with(".q") || weight.projection == "gate" ||
         weight.part == CostPart::head)
       predictor.add_serial(weight.part, d * times.row(weight.input));
-    if (weight.projection == "down") {
-      predictor.add_serial(weight.part,
-                           static_cast<double>(weight.w.cols) * times.hidden() / times.threads());
+    if (weight.projection.starts_with("down")) {
+      predictor.add_serial(
+          weight.part, static_cast<double>(weight.w.cols) * weight.used * times.hidden() / times.threads());
       if (spikes)
         predictor.add_serial(weight.part, static_cast<double>(weight.w.cols) * times.row(weight.input));
     }
@@ -236,9 +237,10 @@ PredictedTime predict_prompt(const ModelShape& shape, KvType kv, uint64_t tokens
     predictor.add(weight.part, static_cast<double>(matrix_bytes(weight.w)) * weight.used * passes, compute,
                   compute);
     const double each = n / times.threads();  // rows are shared out
-    if (weight.projection == "q" || weight.projection.ends_with(".q") || weight.projection == "gate")
+    if (weight.projection == "q" || weight.projection.ends_with(".q") ||
+        (weight.part == CostPart::feed_forward && weight.projection.starts_with("gate")))
       predictor.add_serial(weight.part, each * shape.config.d_model * times.row(weight.input));
-    if (weight.projection == "down")
+    if (weight.projection.starts_with("down"))
       predictor.add_serial(weight.part, each * static_cast<double>(weight.w.cols) * times.hidden());
   }
   for (const LayerConfig& layer : shape.config.layers)
