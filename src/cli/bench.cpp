@@ -153,7 +153,7 @@ class Bench {
  private:
   void go_to(uint64_t depth) {
     session_.reset();  // before the next one: at great depths two would not fit
-    session_.emplace(model_, session_options_);
+    session_ = std::make_unique<Session>(model_, session_options_);
     depth_ = depth;
     if (options_.synthetic) {
       const auto progress = [&](uint64_t done, uint64_t total) {
@@ -175,8 +175,8 @@ class Bench {
   // rollbacks (which costs memory in windows and recurrences) need not be as long as a prompt.
   double run_once(const Test& test) {
     const auto ids = random_ids(test.tokens, model_->config().vocab, 2 + runs_++);
-    std::optional<Session> reader;
-    if (!test.decode) reader.emplace(session_->fork());
+    std::unique_ptr<Session> reader;
+    if (!test.decode) reader = std::make_unique<Session>(session_->fork());
     const auto start = std::chrono::steady_clock::now();
     if (test.decode) {
       for (const TokenId& id : ids) append(*session_, {&id, 1});
@@ -204,7 +204,7 @@ class Bench {
   std::unique_ptr<ReadBandwidth> probe_;
   int probe_threads_ = 1;
   std::optional<MachineFigures> machine_;
-  std::optional<Session> session_;
+  std::unique_ptr<Session> session_;
   uint64_t depth_ = 0;
 };
 
@@ -280,6 +280,7 @@ int run(const Options& options) {
   if (!options.common.quiet) print_start(*model);
   Bench bench(options, model, tests, interrupt.token());
   std::vector<Result> results;
+  results.reserve(tests.size());
   for (const Test& test : tests) results.push_back(bench.run(test));
   if (options.common.json) {
     Json json = Json::array();

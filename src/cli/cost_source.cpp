@@ -35,25 +35,25 @@ ModelConfig read_config(const std::string& path) {
 }  // namespace
 
 PackedType CostSource::type_in_checkpoint(const std::string& name, uint64_t cols) const {
-  const TensorInfo* const found = checkpoint->find(name);
+  const TensorInfo* const found = checkpoint ? checkpoint->find(name) : nullptr;
   if (found == nullptr) return PackedType::f32;
-  const bool converted =
-      type && !dtype_info(found->type).quantized && cols % dtype_info(*type).block_size == 0;
-  return packed_type(converted ? *type : found->type);
+  const DType wanted = type.value_or(found->type);
+  const bool converted = !dtype_info(found->type).quantized && cols % dtype_info(wanted).block_size == 0;
+  return packed_type(converted ? wanted : found->type);
 }
 
 ModelShape CostSource::own_shape(const std::optional<ActivationPolicy>& with) const {
-  if (is_config()) return shape_of(config, *type, with);
+  if (is_config() && type) return shape_of(config, *type, with);
   if (model) return shape_of(*model, with);
   ModelShape shape = shape_of(
       config, [this](const std::string& name, uint64_t cols) { return type_in_checkpoint(name, cols); },
       with);
-  shape.disk = checkpoint->tensors().file_bytes();
+  if (checkpoint) shape.disk = checkpoint->tensors().file_bytes();
   return shape;
 }
 
 ModelShape CostSource::shape(const ModelConfig& of, const std::optional<ActivationPolicy>& with) const {
-  if (is_config()) return shape_of(of, *type, with);
+  if (is_config() && type) return shape_of(of, *type, with);
   ModelShape own = own_shape(with);
   if (of == config) return own;
   std::map<std::string, PackedType, std::less<>> types;

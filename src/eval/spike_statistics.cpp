@@ -24,7 +24,7 @@ void SpikeHistogram::add(std::span<const int32_t> counts) {
   common_.resize(2 * kCommon + 1);
   for (const int32_t count : counts) {
     if (count >= -kCommon && count <= kCommon)
-      ++common_[static_cast<size_t>(count + kCommon)];
+      ++common_[static_cast<size_t>(int64_t{count} + kCommon)];
     else
       ++rare_[count];
     least_ = std::min(least_, count);
@@ -49,7 +49,7 @@ int64_t SpikeHistogram::largest() const noexcept {
 
 uint64_t SpikeHistogram::occurrences(int32_t count) const {
   if (count >= -kCommon && count <= kCommon)
-    return common_.empty() ? 0 : common_[static_cast<size_t>(count + kCommon)];
+    return common_.empty() ? 0 : common_[static_cast<size_t>(int64_t{count} + kCommon)];
   const auto at = rare_.find(count);
   return at == rare_.end() ? 0 : at->second;
 }
@@ -95,6 +95,7 @@ std::vector<double> SpikeHistogram::window_spikes(int64_t steps) const {
     }
   });
   std::vector<double> parts;
+  parts.reserve(sums.size());
   for (const uint64_t sum : sums) parts.push_back(part(sum) / static_cast<double>(kWindows));
   return parts;
 }

@@ -49,7 +49,7 @@ class SpikeHistogram {
     for (const auto& [count, n] : rare_)
       if (count < -kCommon) body(count, n);
     for (int32_t count = -kCommon; count <= kCommon && !common_.empty(); ++count)
-      if (const uint64_t n = common_[static_cast<size_t>(count + kCommon)]; n > 0) body(count, n);
+      if (const uint64_t n = common_[static_cast<size_t>(int64_t{count} + kCommon)]; n > 0) body(count, n);
     for (const auto& [count, n] : rare_)
       if (count > kCommon) body(count, n);
   }
