@@ -5,7 +5,7 @@
 // the engine takes, and beside the speed-up the ideal one, dense bytes / bytes of the lines and scales that
 // events need. Matrices rotate through a working set beyond the caches. Reported: medians over rounds in
 // which the four take turns. With --batch N, rows of X are as many, each silent on its own, and lists are
-// their unions.
+// their unions; with --same all are silent at the same inputs, so that the length of the list is that of one.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -28,7 +28,8 @@ using Clock = std::chrono::steady_clock;
 
 struct Settings {
   int64_t rows = 8192, cols = 2048, batch = 1, megabytes = 600;
-  int threads = 1, rounds = 7;
+  int threads = 1, rounds = 7, lines = 0;
+  bool same = false;
   std::string type = "q8_0";
   std::vector<double> silent{0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9};
 };
@@ -41,7 +42,8 @@ PackedType type_of(const std::string& name) {
 struct Matrices {
   Matrices(const Settings& s, bool striped) {
     PackedMatrix w{type_of(s.type), s.rows, s.cols};
-    if (striped) w.stripe_lines = best_stripe_lines(w.type, s.rows);
+    if (striped)
+      w.stripe_lines = s.lines > 0 ? static_cast<uint8_t>(s.lines) : best_stripe_lines(w.type, s.rows);
     const auto bytes = static_cast<int64_t>(matrix_bytes(w));
     const int64_t copies = std::max<int64_t>(1, (s.megabytes << 20) / bytes);
     memory = HugeBuffer(static_cast<uint64_t>(copies * bytes));
@@ -99,6 +101,8 @@ std::vector<float> inputs(const Settings& s, double silent, NeuronSetting& neuro
   std::vector<float> x(static_cast<size_t>(s.batch * s.cols)), sorted;
   double mean = 0;
   for (float& v : x) v = normal(rng);
+  if (s.same)
+    for (int64_t n = 1; n < s.batch; ++n) std::copy_n(x.begin(), s.cols, x.begin() + n * s.cols);
   for (const float v : x) sorted.push_back(std::abs(v));
   for (const float v : sorted) mean += v / static_cast<double>(sorted.size());
   std::sort(sorted.begin(), sorted.end());
@@ -127,7 +131,7 @@ nlohmann::ordered_json Bench::share(double silent) {
     fire_row(neuron, x.data() + n * s.cols, n, s.cols, spikes);
     spiking += static_cast<double>(spikes.spiking[static_cast<size_t>(n)]);
   }
-  unite_events(s.cols, spikes);
+  unite_events(s.cols, spikes, true);
   const auto product = [&](SpikePath path) {
     return [&, path](const PackedMatrix& w, int64_t first, int64_t last) {
       spike_product(w, spikes, first, last, 0, s.batch, y.data(), s.rows, path);
@@ -180,7 +184,10 @@ int main(int argc, char** argv) {
   app.add_option("--rows", s.rows, "outputs");
   app.add_option("--cols", s.cols, "inputs, a multiple of 32");
   app.add_option("--batch", s.batch, "rows of X");
+  app.add_flag("--same", s.same, "rows of X are silent at the same inputs");
   app.add_option("--type", s.type)->check(CLI::IsMember({"q8_0", "q4_0", "q4_1"}));
+  app.add_option("--lines", s.lines, "cache lines a column; default: what the engine takes")
+      ->check(CLI::Range(0, 2));
   app.add_option("--threads", s.threads);
   app.add_option("--rounds", s.rounds);
   app.add_option("--megabytes", s.megabytes, "of matrices that take turns");
@@ -192,6 +199,7 @@ int main(int argc, char** argv) {
                                 {"cols", s.cols},
                                 {"type", s.type},
                                 {"batch", s.batch},
+                                {"lines", bench.stripes.all[0].stripe_lines},
                                 {"threads", s.threads},
                                 {"shares", nlohmann::ordered_json::array()}};
   for (const double silent : s.silent) out["shares"].push_back(bench.share(silent));

@@ -63,9 +63,11 @@ inline void prepare_row(const InputForms& forms, const float* x, int64_t row, in
     const float* d = out.q.d.data() + row * (cols / kBlock);
     for (int64_t c = 0; c < cols; ++c) f[c] = d[c / kBlock] * static_cast<float>(q[c]);
   }
+  if (forms.spikes.empty()) return;
+  const RowMagnitude magnitude = magnitude_of(x, cols);  // the same for every neuron
   for (size_t i = 0; i < forms.spikes.size(); ++i) {
     Activations::Spikes& spikes = out.spikes[i];
-    fire_row(forms.spikes[i].neuron, x, row, cols, spikes.rows);
+    fire_row(forms.spikes[i].neuron, magnitude, x, row, cols, spikes.rows);
     if (forms.spikes[i].floats) spikes_to_floats(spikes.rows, row, cols, spikes.f.data() + row * cols);
   }
 }

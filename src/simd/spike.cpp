@@ -16,6 +16,28 @@
 
 #include "simd/highway_isa.h"
 
+#ifndef MNEME_ROW_FIRING
+#define MNEME_ROW_FIRING
+namespace mneme {
+
+/// What fire_blocks_n() reads and writes: one row of SpikeRows, and its list of events if `columns` is there.
+struct RowFiring {
+  const float* x;
+  int64_t blocks;
+  float threshold, dead;
+  int8_t* base;
+  uint32_t* fired;
+  int32_t* sums;
+  uint32_t* begin;
+  uint8_t* columns;
+  int8_t* counts;
+  bool beyond;  // whether a count is beyond ±127
+  int64_t spiking, end;
+};
+
+}  // namespace mneme
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace mneme {
 namespace HWY_NAMESPACE {
@@ -29,58 +51,89 @@ constexpr hn::Rebind<uint8_t, D> du8;
 using F = hn::Vec<D>;
 using I = hn::VFromD<decltype(di)>;
 
-// sums[c]: of |x| over the columns c, c + 32, ...; returns the bits of the largest |x|.
+// sums[c]: of |x| over the columns c, c + 32, ...; returns the bits of the largest |x|. Two chains of
+// additions side by side, because each waits for its last one.
 int32_t magnitudes_n(const float* x, int64_t n, float* sums) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   I most = hn::Zero(di);
-  for (int64_t c = 0; c < 32; c += lanes) {
-    F sum = hn::Zero(d);
+  for (int64_t c = 0; c < 32; c += 2 * lanes) {
+    F sum0 = hn::Zero(d), sum1 = hn::Zero(d);
     for (int64_t i = c; i < n; i += 32) {
-      const F magnitude = hn::Abs(hn::LoadU(d, x + i));
-      most = hn::Max(most, hn::BitCast(di, magnitude));
-      sum = hn::Add(sum, magnitude);
+      const F a = hn::Abs(hn::LoadU(d, x + i)), b = hn::Abs(hn::LoadU(d, x + i + lanes));
+      most = hn::Max(most, hn::Max(hn::BitCast(di, a), hn::BitCast(di, b)));
+      sum0 = hn::Add(sum0, a);
+      sum1 = hn::Add(sum1, b);
     }
-    hn::StoreU(sum, d, sums + c);
+    hn::StoreU(sum0, d, sums + c);
+    hn::StoreU(sum1, d, sums + c + lanes);
   }
   return hn::GetLane(hn::MaxOfLanes(di, most));
 }
 
-// A block of 32: whole counts, clamped counts, and the columns and counts of those that fire, one after the
-// other (up to 16 more of each are overwritten). Returns the bits of the columns that fire.
-uint32_t fire_block(const float* x, float threshold, float dead, int32_t* counts, int8_t* base, int32_t* sum,
-                    bool* beyond, uint8_t* columns, int8_t* listed) {
+// round(x / v), ties to even. A division takes several times as long as all the rest, so x is multiplied by
+// the inverse of v. That is at most |x / v| 2^-22 away from the rounded quotient, which matters only near
+// halves: there it is divided after all. Counts are below 2^19.
+HWY_INLINE I rounded_quotient(F x, F v, F inverse) {
+  const F quotient = hn::Mul(x, inverse);
+  const I count = hn::NearestInt(quotient);
+  const F off = hn::Abs(hn::Sub(quotient, hn::ConvertTo(d, count)));
+  const F safe = hn::NegMulAdd(hn::Abs(quotient), hn::Set(d, 0x1p-20f), hn::Set(d, 0.5f));
+  if (HWY_LIKELY(hn::AllTrue(d, hn::Lt(off, safe)))) return count;
+  return hn::NearestInt(hn::Div(x, v));
+}
+
+// A row: counts clamped to ±127, sums of whole counts and bits of the columns that fire, block by block; and
+// with a list, columns and clamped counts of those that fire, one after the other, each block filled up to a
+// multiple of 4 (up to 16 more are overwritten).
+void fire_blocks_n(RowFiring& out) {
+  constexpr size_t kMaskBytes = (hn::MaxLanes(d) + 7) / 8;
+  const RowFiring row = out;  // a copy, because stores of bytes might change `out` for all a compiler knows
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  const F v = hn::Set(d, threshold), least = hn::Set(d, dead);
-  const I most = hn::Set(di, 127);
-  I total = hn::Zero(di), excess = hn::Zero(di);
-  uint32_t fired = 0;
-  for (int64_t c = 0; c < 32; c += lanes) {
-    const F values = hn::LoadU(d, x + c);
-    const auto loud = hn::RebindMask(di, hn::Ge(hn::Abs(values), least));
-    const I count = hn::IfThenElseZero(loud, hn::NearestInt(hn::Div(values, v)));
-    const I clamped = hn::Max(hn::Min(count, most), hn::Neg(most));
-    total = hn::Add(total, count);
-    excess = hn::Or(excess, hn::Xor(count, clamped));
-    hn::StoreU(count, di, counts + c);
-    hn::StoreU(hn::DemoteTo(d8, clamped), d8, base + c);
-    const auto fires = hn::Ne(count, hn::Zero(di));
-    uint8_t bytes[8] = {};
-    hn::StoreMaskBits(di, fires, bytes);
-    uint32_t bits;
-    std::memcpy(&bits, bytes, 4);
-    fired |= bits << c;
-    if (columns != nullptr) {
-      const I index = hn::Iota(di, static_cast<int32_t>(c));
-      hn::StoreU(hn::DemoteTo(du8, hn::Compress(index, fires)), du8, columns);
-      hn::StoreU(hn::DemoteTo(d8, hn::Compress(clamped, fires)), d8, listed);
-      const auto written = hn::CountTrue(di, fires);
-      columns += written;
-      listed += written;
+  const F v = hn::Set(d, row.threshold), inverse = hn::Set(d, 1.0f / row.threshold);
+  const F least = hn::Set(d, row.dead);
+  const I most = hn::Set(di, 127), low = hn::Set(di, 255);
+  I excess = hn::Zero(di);
+  int64_t end = 0, spiking = 0;
+  for (int64_t b = 0; b < row.blocks; ++b) {
+    I total = hn::Zero(di);
+    uint32_t fired = 0;
+    int64_t at = end;
+    for (int64_t c = 0; c < 32; c += lanes) {
+      const F values = hn::LoadU(d, row.x + 32 * b + c);
+      const auto loud = hn::RebindMask(di, hn::Ge(hn::Abs(values), least));
+      const I count = hn::IfThenElseZero(loud, rounded_quotient(values, v, inverse));
+      const I clamped = hn::Max(hn::Min(count, most), hn::Neg(most));
+      total = hn::Add(total, count);
+      excess = hn::Or(excess, hn::Xor(count, clamped));
+      hn::StoreU(hn::DemoteTo(d8, clamped), d8, row.base + 32 * b + c);
+      const auto fires = hn::Ne(count, hn::Zero(di));
+      uint8_t bytes[8] = {};
+      hn::StoreMaskBits(di, fires, bytes);
+      uint32_t bits = 0;
+      std::memcpy(&bits, bytes, kMaskBytes);  // no more than was stored, or the load would wait for the store
+      fired |= bits << c;
+      if (row.columns == nullptr) continue;
+      const I both = hn::Or(hn::ShiftLeft<8>(clamped), hn::Iota(di, static_cast<int32_t>(c)));
+      const I packed = hn::Compress(both, fires);
+      hn::StoreU(hn::DemoteTo(du8, hn::And(packed, low)), du8, row.columns + at);
+      hn::StoreU(hn::DemoteTo(d8, hn::ShiftRight<8>(packed)), d8, row.counts + at);
+      at += std::popcount(bits);
     }
+    row.fired[b] = fired;
+    row.sums[b] = hn::GetLane(hn::SumOfLanes(di, total));
+    const int count = std::popcount(fired);
+    spiking += count;
+    if (row.columns == nullptr) continue;
+    row.begin[b] = static_cast<uint32_t>(end / 4);
+    // Up to three more counts of 0, of the last column: its lines are at hand.
+    const uint32_t last = at > 0 ? row.columns[at - 1] * 0x01010101u : 0;
+    std::memcpy(row.columns + at, &last, 4);
+    std::memset(row.counts + at, 0, 4);
+    end += (count + 3) / 4 * 4;
   }
-  *sum = hn::GetLane(hn::SumOfLanes(di, total));
-  *beyond = !hn::AllFalse(di, hn::Ne(excess, hn::Zero(di)));
-  return fired;
+  out.beyond = !hn::AllFalse(di, hn::Ne(excess, hn::Zero(di)));
+  out.spiking = spiking;
+  out.end = end;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -92,54 +145,55 @@ namespace mneme {
 namespace {
 
 HWY_EXPORT(magnitudes_n);
-HWY_EXPORT(fire_block);
+HWY_EXPORT(fire_blocks_n);
 
 constexpr int64_t kSlack = 16;  // that the kernel may write beyond a list
 constexpr int32_t kInfinity = 0x7f800000;
 
-// The threshold of a row from 32 partial sums of |x| and the bits of the largest one.
-float threshold_of(float (&sums)[32], int32_t most_bits, int64_t n, float k) {
+// From 32 partial sums of |x| and the bits of the largest one.
+RowMagnitude row_magnitude(float (&sums)[32], int32_t most_bits, int64_t n) {
   for (int step = 16; step > 0; step /= 2)
     for (int c = 0; c < step; ++c) sums[c] += sums[c + step];
   const float mean = sums[0] / static_cast<float>(n);
-  if (most_bits >= kInfinity || !std::isfinite(mean)) return __builtin_nanf("");
-  const float threshold = std::clamp(mean / k, kLeastThreshold, kMostThreshold);
-  const float most = std::bit_cast<float>(most_bits);
-  return std::max({threshold, mean / kMostMeanCount, most / kMostCount});
+  if (most_bits >= kInfinity || !std::isfinite(mean)) return {__builtin_nanf(""), __builtin_nanf("")};
+  return {mean, std::bit_cast<float>(most_bits)};
 }
 
-// Fills a block's last group with counts of 0.
-template <class Columns, class Counts>
-int64_t pad_group(int64_t end, Columns& columns, Counts& counts) {
-  const uint8_t last = end > 0 ? columns[static_cast<size_t>(end - 1)] : 0;
-  for (; end % 4 != 0; ++end) {
-    columns[static_cast<size_t>(end)] = last;
-    counts[static_cast<size_t>(end)] = 0;
-  }
-  return end;
+float threshold_of(const RowMagnitude& row, float k) {
+  if (std::isnan(row.mean)) return row.mean;
+  const float threshold = std::clamp(row.mean / k, kLeastThreshold, kMostThreshold);
+  return std::max({threshold, row.mean / kMostMeanCount, row.most / kMostCount});
 }
 
-// Appends what the counts of block b have beyond ±127, in pieces of at most that.
-void add_beyond(const int32_t* counts, int64_t b, int64_t blocks, EventList& list) {
-  if (list.begin.empty()) list.begin.assign(static_cast<size_t>(blocks + 1), 0);
-  const auto end = static_cast<size_t>(4 * list.groups);
-  list.columns.resize(end);
-  list.counts.resize(end);
-  for (int c = 0; c < 32; ++c) {
-    int32_t rest = counts[c] - std::clamp(counts[c], -127, 127);
-    while (rest != 0) {
-      const int32_t piece = std::clamp(rest, -127, 127);
-      list.columns.push_back(static_cast<uint8_t>(c));
-      list.counts.push_back(static_cast<int8_t>(piece));
-      rest -= piece;
+// Lists what counts have beyond ±127, in pieces of at most that.
+void list_beyond(const RowFiring& row, EventList& list) {
+  list.begin.resize(static_cast<size_t>(row.blocks + 1));
+  list.columns.clear();
+  list.counts.clear();
+  for (int64_t b = 0; b < row.blocks; ++b) {
+    list.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(list.columns.size() / 4);
+    const int8_t* base = row.base + 32 * b;
+    for (int c = 0; c < 32; ++c) {
+      if (std::abs(base[c]) != 127) continue;
+      const auto count = static_cast<int32_t>(std::nearbyint(row.x[32 * b + c] / row.threshold));
+      for (int32_t rest = count - base[c]; rest != 0;) {
+        const int32_t piece = std::clamp(rest, -127, 127);
+        list.columns.push_back(static_cast<uint8_t>(c));
+        list.counts.push_back(static_cast<int8_t>(piece));
+        rest -= piece;
+      }
+    }
+    while (list.columns.size() % 4 != 0) {
+      list.columns.push_back(list.columns.back());
+      list.counts.push_back(0);
     }
   }
-  while (list.columns.size() % 4 != 0) {
-    list.columns.push_back(list.columns.back());
-    list.counts.push_back(0);
-  }
   list.groups = static_cast<int64_t>(list.columns.size() / 4);
-  std::fill(list.begin.begin() + b + 1, list.begin.end(), static_cast<uint32_t>(list.groups));
+  list.begin[static_cast<size_t>(row.blocks)] = static_cast<uint32_t>(list.groups);
+}
+
+bool is_short(const EventList& list, int64_t rows, int64_t cols) {
+  return static_cast<double>(4 * list.groups) <= event_share(rows) * static_cast<double>(cols);
 }
 
 template <class T>
@@ -158,83 +212,96 @@ void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
   grow(spiking, rows);
   grow(beyond, rows);
   event_rows = with_events ? rows : 0;
+  listed = false;
   if (!with_events) return;
+  grow(united, blocks);
   events.stride = cols + kSlack;
   grow(events.begin, blocks + 1);
   grow(events.columns, events.stride);
   grow(events.counts, rows * events.stride);
 }
 
-void fire_row(const NeuronSetting& neuron, const float* x, int64_t row, int64_t cols, SpikeRows& out) {
+RowMagnitude magnitude_of(const float* x, int64_t cols) {
   sync_highway_isa();
-  const int64_t blocks = cols / kBlock;
   float sums[32];
   const int32_t most = HWY_DYNAMIC_DISPATCH(magnitudes_n)(x, cols, sums);
-  const float threshold = threshold_of(sums, most, cols, neuron.k);
-  int8_t* base = out.base.data() + row * cols;
-  uint32_t* fired = out.fired.data() + row * blocks;
-  int32_t* totals = out.sums.data() + row * blocks;
+  return row_magnitude(sums, most, cols);
+}
+
+void fire_row(const NeuronSetting& neuron, const RowMagnitude& magnitude, const float* x, int64_t row,
+              int64_t cols, SpikeRows& out) {
+  sync_highway_isa();
+  const int64_t blocks = cols / kBlock;
+  const float threshold = threshold_of(magnitude, neuron.k);
+  RowFiring firing{};
+  firing.x = x;
+  firing.blocks = blocks;
+  firing.threshold = threshold;
+  firing.dead = neuron.dead_zone * threshold;
+  firing.base = out.base.data() + row * cols;
+  firing.fired = out.fired.data() + row * blocks;
+  firing.sums = out.sums.data() + row * blocks;
+  const bool listed = out.event_rows == 1;
+  if (listed) {
+    firing.begin = out.events.begin.data();
+    firing.columns = out.events.columns.data();
+    firing.counts = out.events.counts.data();
+  }
   EventList& beyond = out.beyond[static_cast<size_t>(row)];
   beyond.begin.clear();
   beyond.groups = 0;
-  out.threshold[static_cast<size_t>(row)] = threshold;
-  out.spiking[static_cast<size_t>(row)] = 0;
-  const bool listed = out.event_rows == 1;
   if (std::isnan(threshold)) {
-    std::fill_n(base, cols, int8_t{0});
-    std::fill_n(fired, blocks, 0u);
-    std::fill_n(totals, blocks, 0);
-    if (listed) std::fill_n(out.events.begin.begin(), blocks + 1, 0u);
-    out.events.groups = listed ? 0 : out.events.groups;
-    return;
+    std::fill_n(firing.base, cols, int8_t{0});
+    std::fill_n(firing.fired, blocks, 0u);
+    std::fill_n(firing.sums, blocks, 0);
+    if (listed) std::fill_n(firing.begin, blocks, 0u);
+  } else {
+    HWY_DYNAMIC_DISPATCH(fire_blocks_n)(firing);
+    if (firing.beyond) list_beyond(firing, beyond);
   }
-  const auto fire = &HWY_DYNAMIC_DISPATCH(fire_block);
-  const float dead = neuron.dead_zone * threshold;
-  int64_t end = 0, spiking = 0;
-  for (int64_t b = 0; b < blocks; ++b) {
-    int32_t counts[32];
-    bool over = false;
-    uint8_t* columns = listed ? out.events.columns.data() + end : nullptr;
-    int8_t* listed_counts = listed ? out.events.counts.data() + end : nullptr;
-    fired[b] = fire(x + b * kBlock, threshold, dead, counts, base + b * kBlock, totals + b, &over, columns,
-                    listed_counts);
-    const int count = std::popcount(fired[b]);
-    spiking += count;
-    if (over) add_beyond(counts, b, blocks, beyond);
-    if (!listed) continue;
-    out.events.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(end / 4);
-    end = pad_group(end + count, out.events.columns, out.events.counts);
-  }
-  out.spiking[static_cast<size_t>(row)] = spiking;
+  out.threshold[static_cast<size_t>(row)] = threshold;
+  out.spiking[static_cast<size_t>(row)] = firing.spiking;
   if (!listed) return;
-  out.events.begin[static_cast<size_t>(blocks)] = static_cast<uint32_t>(end / 4);
-  out.events.groups = end / 4;
+  firing.begin[blocks] = static_cast<uint32_t>(firing.end / 4);
+  out.events.groups = firing.end / 4;
+  out.listed = true;
 }
 
-void unite_events(int64_t cols, SpikeRows& out) {
+void unite_events(int64_t cols, SpikeRows& out, bool however_long) {
   if (out.event_rows < 2) return;
   const int64_t blocks = cols / kBlock, rows = out.event_rows;
   EventList& list = out.events;
-  int64_t end = 0;
+  std::vector<uint32_t>& united = out.united;
+  std::copy_n(out.fired.begin(), blocks, united.begin());
+  for (int64_t n = 1; n < rows; ++n)
+    for (int64_t b = 0; b < blocks; ++b)
+      united[static_cast<size_t>(b)] |= out.fired[static_cast<size_t>(n * blocks + b)];
+  list.groups = 0;
   for (int64_t b = 0; b < blocks; ++b) {
-    list.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(end / 4);
-    uint32_t fired = 0;
-    for (int64_t n = 0; n < rows; ++n) fired |= out.fired[static_cast<size_t>(n * blocks + b)];
-    const int64_t begin = end;
-    for (; fired != 0; fired &= fired - 1)
-      list.columns[static_cast<size_t>(end++)] = static_cast<uint8_t>(std::countr_zero(fired));
-    const int64_t full = end;
-    for (; end % 4 != 0; ++end)
-      list.columns[static_cast<size_t>(end)] = list.columns[static_cast<size_t>(full - 1)];
+    list.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(list.groups);
+    list.groups += (std::popcount(united[static_cast<size_t>(b)]) + 3) / 4;
+  }
+  list.begin[static_cast<size_t>(blocks)] = static_cast<uint32_t>(list.groups);
+  out.listed = however_long || is_short(list, rows, cols);
+  if (!out.listed) return;
+  for (int64_t b = 0; b < blocks; ++b) {
+    size_t end = 4 * size_t{list.begin[static_cast<size_t>(b)]};
+    const size_t begin = end, next = 4 * size_t{list.begin[static_cast<size_t>(b + 1)]};
+    for (uint32_t fired = united[static_cast<size_t>(b)]; fired != 0; fired &= fired - 1)
+      list.columns[end++] = static_cast<uint8_t>(std::countr_zero(fired));
+    for (size_t e = end; e < next; ++e) list.columns[e] = list.columns[end - 1];
     for (int64_t n = 0; n < rows; ++n) {
       const int8_t* base = out.base.data() + n * cols + b * kBlock;
       int8_t* counts = list.counts.data() + n * list.stride;
-      for (int64_t e = begin; e < full; ++e) counts[e] = base[list.columns[static_cast<size_t>(e)]];
-      std::fill(counts + full, counts + end, int8_t{0});
+      for (size_t e = begin; e < end; ++e) counts[e] = base[list.columns[e]];
+      std::fill(counts + end, counts + next, int8_t{0});
     }
   }
-  list.begin[static_cast<size_t>(blocks)] = static_cast<uint32_t>(end / 4);
-  list.groups = end / 4;
+}
+
+bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end) {
+  return x.event_rows > 0 && x.listed && n_begin == 0 && n_end == x.event_rows &&
+         is_short(x.events, x.event_rows, cols);
 }
 
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {
@@ -258,7 +325,7 @@ float fire_reference(const NeuronSetting& neuron, const float* x, int64_t n, int
     sums[i % 32] += magnitude;
     most = std::max(most, std::bit_cast<int32_t>(magnitude));
   }
-  const float threshold = threshold_of(sums, most, n, neuron.k);
+  const float threshold = threshold_of(row_magnitude(sums, most, n), neuron.k);
   for (int64_t i = 0; i < n; ++i) {
     const bool silent = std::isnan(threshold) || std::abs(x[i]) < neuron.dead_zone * threshold;
     counts[i] = silent ? 0 : static_cast<int32_t>(std::nearbyint(x[i] / threshold));

@@ -42,6 +42,13 @@ struct EventList {
   int64_t groups = 0;
 };
 
+/// The largest share of columns in the list of `rows` rows of X at which walking the list is faster than
+/// reading every column (docs/spike-products.md has the measurement).
+constexpr double event_share(int64_t rows) {
+  return rows <= 1 ? 0.95 : rows <= 2 ? 0.95 : rows <= 4 ? 0.95 : 0.95;
+}
+inline constexpr double kEventShare = event_share(1);
+
 /// Spike counts of rows of activations, as the products read them. Storage only: how many columns a row has
 /// (a multiple of 32) is the caller's to say.
 struct SpikeRows {
@@ -52,18 +59,35 @@ struct SpikeRows {
   std::vector<int64_t> spiking;   // [rows]: inputs that are not silent
   std::vector<EventList> beyond;  // [rows]: counts beyond ±127; mostly without a list
   EventList events;               // of the rows [0, event_rows) together: every column that one of them fires
-  int64_t event_rows = 0;         // 0: no list
+  std::vector<uint32_t> united;   // [cols/32]: `fired` of those rows together, if they are several
+  int64_t event_rows = 0;         // 0: no list is wanted
+  bool listed = false;            // whether `events` is there
 
   /// Room for rows x cols. `with_events`: a list of events is wanted of these rows, which are few. Never
   /// shrinks, so that a warmed-up engine does not allocate (except for counts beyond ±127, at first).
   void reserve(int64_t rows, int64_t cols, bool with_events);
 };
 
+/// What a row says to every neuron that reads it: mean and largest |x|; both NaN if the row is not finite.
+struct RowMagnitude {
+  float mean = 0, most = 0;
+};
+RowMagnitude magnitude_of(const float* x, int64_t cols);
+
 /// Fires row `row` of [rows, cols] from x [cols]. If the list is of one row, its events are written in the
 /// same pass. Rows may be fired from different threads. cols: a multiple of 32.
-void fire_row(const NeuronSetting& neuron, const float* x, int64_t row, int64_t cols, SpikeRows& out);
-/// After every row of a list of several has been fired: makes the list of their union.
-void unite_events(int64_t cols, SpikeRows& out);
+void fire_row(const NeuronSetting& neuron, const RowMagnitude& magnitude, const float* x, int64_t row,
+              int64_t cols, SpikeRows& out);
+inline void fire_row(const NeuronSetting& neuron, const float* x, int64_t row, int64_t cols, SpikeRows& out) {
+  fire_row(neuron, magnitude_of(x, cols), x, row, cols, out);
+}
+/// After every row of a list of several has been fired: makes the list of their union if it is short enough
+/// to be walked (event_share), or `however_long`.
+void unite_events(int64_t cols, SpikeRows& out, bool however_long = false);
+
+/// Whether the event-driven way is taken for rows [n_begin, n_end) of X against a W of `cols` columns: they
+/// have a list, and it is short enough.
+bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end);
 
 /// out[c] = threshold * count of row `row`, after it was fired.
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);

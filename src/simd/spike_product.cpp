@@ -30,9 +30,9 @@ StripeKernel kernel_of(const PackedMatrix& w) {
     case PackedType::q8_0:
       return kernels().q8_0[w.stripe_lines - 1];
     case PackedType::q4_0:
-      return kernels().q4_0;
+      return kernels().q4_0[w.stripe_lines - 1];
     case PackedType::q4_1:
-      return kernels().q4_1;
+      return kernels().q4_1[w.stripe_lines - 1];
     default:
       fail(ErrorCode::internal, "spike_product: {} has no stripes", packed_layout(w.type).name);
   }
@@ -51,12 +51,21 @@ int64_t blocks_ahead(const PackedMatrix& w, const EventList& list, int64_t block
   return std::min(kAheadBytes / bytes + 1, blocks);
 }
 
-}  // namespace
+// From so many rows of X on, a strip of the matrix is interleaved once for all of them. Measured (spike_gemv
+// --batch): below, that costs more than each six rows of X interleaving for themselves.
+constexpr int64_t kUnpackRows = 16;
 
-bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end) {
-  return x.event_rows > 0 && n_begin == 0 && n_end == x.event_rows &&
-         static_cast<double>(4 * x.events.groups) <= kEventShare * static_cast<double>(cols);
+// Scratch of this thread for 64 rows of a matrix; never shrinks.
+std::byte* strip_scratch(int64_t blocks) {
+  constexpr size_t kLine = 64;
+  thread_local std::vector<std::byte> memory;
+  const size_t size = static_cast<size_t>(blocks) * 2048 + kLine;
+  if (memory.size() < size) memory.resize(size);
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  return memory.data() + (kLine - address % kLine) % kLine;
 }
+
+}  // namespace
 
 void spike_product(const PackedMatrix& w, const SpikeRows& x, int64_t tile_begin, int64_t tile_end,
                    int64_t n_begin, int64_t n_end, float* y, int64_t stride, SpikePath path) {
@@ -81,12 +90,14 @@ void spike_product(const PackedMatrix& w, const SpikeRows& x, int64_t tile_begin
   if (path == SpikePath::automatic)
     path = takes_events(x, w.cols, n_begin, n_end) ? SpikePath::events : SpikePath::dense;
   if (path == SpikePath::events) {
-    require(n_begin == 0 && n_end == x.event_rows, ErrorCode::internal,
+    require(x.listed && n_begin == 0 && n_end == x.event_rows, ErrorCode::internal,
             "spike_product: the list of events is of {} rows, not of rows {} to {}", x.event_rows, n_begin,
             n_end);
     args.events = view(x.events);
     args.ahead = blocks_ahead(w, x.events, blocks);
     args.few = 16 * x.events.groups <= w.cols;
+  } else if (n_end - n_begin >= kUnpackRows) {
+    args.unpacked = strip_scratch(blocks);
   }
   thread_local std::vector<EventView> beyond;
   beyond.assign(static_cast<size_t>(n_end), EventView{});

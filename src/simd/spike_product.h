@@ -12,14 +12,6 @@ namespace mneme {
 
 enum class SpikePath { automatic, dense, events };
 
-/// The largest share of columns in the list at which the event-driven way is taken: where it stops being the
-/// faster one (bench/spike_gemv).
-inline constexpr double kEventShare = 0.95;
-
-/// Whether the event-driven way is taken for rows [0, n) of X against a W of `cols` columns: they have a
-/// list, and it is short enough.
-bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end);
-
 /// Y[n, row] for the rows of tiles [tile_begin, tile_end) of W, which must be in stripes and the range whole
 /// ones (or end with W), and rows [n_begin, n_end) of X; y points at Y[0, 0] with `stride` floats between
 /// rows of Y. Writes only rows < W.rows. SpikePath::events needs a list of exactly these rows of X.

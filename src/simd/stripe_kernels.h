@@ -26,6 +26,7 @@ struct StripeArgs {
   const EventView* beyond;  // [n] or null: what counts are beyond ±127; begin null: nothing in this row
   const int32_t* sums;      // [n, blocks]: of the whole counts
   const float* threshold;   // [n]
+  std::byte* unpacked;      // [blocks, 2048] scratch, 64-byte aligned, for many rows of X; null: none
   int64_t n_begin, n_end;
   // Y
   float* y;
@@ -35,8 +36,7 @@ struct StripeArgs {
 using StripeKernel = void (*)(const StripeArgs&);
 
 struct StripeKernels {
-  StripeKernel q8_0[2];  // by lines a column: 1, 2
-  StripeKernel q4_0, q4_1;
+  StripeKernel q8_0[2], q4_0[2], q4_1[2];  // by lines a column: 1, 2
 };
 
 const StripeKernels& stripe_kernels_portable();

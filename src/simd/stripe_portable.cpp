@@ -16,15 +16,16 @@ struct PlainStripe {
   static constexpr int scale_bytes = rows * (HasMin ? 4 : 2), column_bytes = 64 * Lines;
   static constexpr int block_bytes = scale_bytes + 32 * column_bytes;
 
-  // dot[place in the lines] += code * count; in 4-bit lines low nibbles first, then high ones
+  // dot[place in the lines] += code * count; of each 4-bit line low nibbles first, then high ones
   static void add_column(const std::byte* column, int32_t count, int32_t* dot) {
     for (int i = 0; i < column_bytes; ++i) {
       const auto code = std::to_integer<int32_t>(column[i]);
       if constexpr (Bits == 8) {
         dot[i] += code * count;
       } else {
-        dot[i] += (code & 15) * count;
-        dot[64 + i] += (code >> 4) * count;
+        int32_t* line = dot + i / 64 * 128 + i % 64;
+        line[0] += (code & 15) * count;
+        line[64] += (code >> 4) * count;
       }
     }
   }
@@ -76,8 +77,8 @@ struct PlainStripe {
 const StripeKernels& stripe_kernels_portable() {
   static constexpr StripeKernels kernels = {
       {PlainStripe<8, false, 128, 1>::product, PlainStripe<8, false, 128, 2>::product},
-      PlainStripe<4, false, 8, 1>::product,
-      PlainStripe<4, true, 0, 1>::product};
+      {PlainStripe<4, false, 8, 1>::product, PlainStripe<4, false, 8, 2>::product},
+      {PlainStripe<4, true, 0, 1>::product, PlainStripe<4, true, 0, 2>::product}};
   return kernels;
 }
 

@@ -21,11 +21,9 @@ struct Striped {
   PackedMatrix matrix;
 };
 
-// Of two lines a column if the type can have them and `lines` is 2.
 Striped stripe(DType type, int64_t rows, int64_t cols, const std::vector<std::byte>& data,
                uint8_t lines = 1) {
   Striped s;
-  if (type != DType::q8_0) lines = 1;
   s.matrix = {packed_type(type), rows, cols, nullptr, lines};
   s.buffer = HugeBuffer(matrix_bytes(s.matrix));
   s.matrix.data = s.buffer.data();
@@ -59,7 +57,7 @@ Input fire(int64_t n, int64_t cols, double silent, bool with_events, uint32_t se
     fire_reference({}, x.data(), cols, input.counts.back().data());
     fire_row({}, x.data(), r, cols, input.rows);
   }
-  unite_events(cols, input.rows);
+  unite_events(cols, input.rows, true);
   return input;
 }
 

@@ -106,6 +106,30 @@ TEST_P(SpikeOnEveryIsa, TiesRoundToEven) {
   EXPECT_EQ(std::vector<int32_t>(counts.begin(), counts.begin() + 11), expected);
 }
 
+// Neighbours of halves, with the threshold at one of its clamps so that it is known: a count is the rounded
+// quotient, whatever is multiplied instead of divided.
+TEST_P(SpikeOnEveryIsa, CountsNearHalvesAreThoseOfTheQuotient) {
+  for (const auto& [k, threshold] : {std::pair(64.0f, 1e-5f), std::pair(0.5f, 1e4f)}) {
+    std::vector<float> x;
+    for (int m = 0; m < 100; ++m) {
+      float value = (static_cast<float>(m) + 0.5f) * threshold;
+      for (int step = 0; step < 8; ++step) value = std::nextafter(value, 0.0f);
+      for (int step = 0; step < 16; ++step) {
+        x.push_back(m % 2 == 0 ? value : -value);
+        value = std::nextafter(value, 1e30f);
+      }
+    }
+    SpikeRows rows;
+    const auto cols = static_cast<int64_t>(x.size());
+    rows.reserve(1, cols, true);
+    fire_row({k, 0}, x.data(), 0, cols, rows);
+    ASSERT_EQ(rows.threshold[0], threshold);
+    for (size_t i = 0; i < x.size(); ++i)
+      ASSERT_EQ(rows.base[i], std::clamp(std::nearbyint(x[i] / threshold), -127.0f, 127.0f)) << x[i];
+    expect_equals_reference({k, 0}, x, "near halves");
+  }
+}
+
 TEST_P(SpikeOnEveryIsa, SilentRowsAreZerosAndHaveNoEvents) {
   const std::vector<float> x(576, 0.0f);
   expect_equals_reference({}, x, "zeros");
@@ -186,7 +210,7 @@ TEST_P(SpikeOnEveryIsa, TheListOfSeveralRowsIsTheirUnion) {
       fire_reference({3, 3.0f}, x.data(), cols, expected.back().data());
       fire_row({3, 3.0f}, x.data(), r, cols, rows);
     }
-    unite_events(cols, rows);
+    unite_events(cols, rows, true);
     std::vector<bool> fires(static_cast<size_t>(cols), false), is_listed(static_cast<size_t>(cols), false);
     for (int64_t r = 0; r < n; ++r) {
       EXPECT_EQ(listed(rows, r, cols), expected[static_cast<size_t>(r)]);
@@ -199,6 +223,26 @@ TEST_P(SpikeOnEveryIsa, TheListOfSeveralRowsIsTheirUnion) {
         is_listed[static_cast<size_t>(b * 32 + rows.events.columns[e])] = true;
     EXPECT_EQ(is_listed, fires);
   }
+}
+
+TEST_P(SpikeOnEveryIsa, AListOfSeveralRowsIsMadeOnlyIfItIsShort) {
+  const int64_t cols = 1024;
+  for (const int64_t n : {2, 4, 8})
+    for (const bool quiet : {true, false}) {
+      SpikeRows rows;
+      rows.reserve(n, cols, true);
+      for (int64_t r = 0; r < n; ++r) {
+        std::vector<float> x(static_cast<size_t>(cols), quiet ? 0.0f : 1.0f);
+        x[static_cast<size_t>(r)] = 1;
+        fire_row({}, x.data(), r, cols, rows);
+      }
+      unite_events(cols, rows);
+      EXPECT_EQ(takes_events(rows, cols, 0, n), quiet) << n;
+      EXPECT_EQ(rows.listed, quiet) << n;
+      unite_events(cols, rows, true);
+      EXPECT_TRUE(rows.listed);
+      EXPECT_EQ(takes_events(rows, cols, 0, n), quiet) << "a list that is too long is not walked";
+    }
 }
 
 TEST_P(SpikeOnEveryIsa, FloatsAreCountsTimesTheThreshold) {
