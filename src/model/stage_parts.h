@@ -184,8 +184,10 @@ inline std::string describe_linear(const Linear& linear) {
     case Linear::Input::rounded_floats:
       return head + " * int8 as f32";
     case Linear::Input::spikes:
-      return fmt::format("{}, in stripes * {}: events while at most {:.0f} % of inputs fire, else dense",
-                         head, spikes(), 100 * kEventShare);
+      return fmt::format(
+          "{}, in stripes * {}: events while at most {:.0f} % of inputs fire ({:.0f} % in batches), else "
+          "dense",
+          head, spikes(), 100 * kEventShare, 100 * event_share(kMaxDecodeRows));
     case Linear::Input::spike_floats:
       return head + " * " + spikes() + " as f32";
   }

@@ -221,6 +221,10 @@ void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
   grow(events.counts, rows * events.stride);
 }
 
+double event_share(int64_t rows) {
+  return rows <= 1 ? kEventShare : rows == 2 ? 0.88 : 0.85;
+}
+
 RowMagnitude magnitude_of(const float* x, int64_t cols) {
   sync_highway_isa();
   float sums[32];

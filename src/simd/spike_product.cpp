@@ -51,8 +51,8 @@ int64_t blocks_ahead(const PackedMatrix& w, const EventList& list, int64_t block
   return std::min(kAheadBytes / bytes + 1, blocks);
 }
 
-// From so many rows of X on, a strip of the matrix is interleaved once for all of them. Measured (spike_gemv
-// --batch): below, that costs more than each six rows of X interleaving for themselves.
+// From so many rows of X on, a strip of the matrix is interleaved once for all of them. With fewer that gains
+// nothing (spike_gemv --batch), because reading the matrix is what takes the time.
 constexpr int64_t kUnpackRows = 16;
 
 // Scratch of this thread for 64 rows of a matrix; never shrinks.

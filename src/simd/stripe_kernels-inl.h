@@ -149,14 +149,37 @@ inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, 
     }
 }
 
-// One block of `Parts` parts of a stripe from part `first` on, with N rows of X.
+// The offset terms of N rows of X in block b, plus what their counts have beyond ±127. A function of its own:
+// an array that is indexed at run time stays in memory.
+template <class V, class T, int N, int Parts>
+__attribute__((noinline)) void start_block(const StripeArgs& args, const std::byte* codes, int64_t b,
+                                           int first, int64_t n0, BlockSums<V, T> (&start)[Parts][N]) {
+  for (int p = 0; p < Parts; ++p)
+    for (int n = 0; n < N; ++n) {
+      for (int g = 0; g < T::groups; ++g)
+        for (int j = 0; j < 4; ++j)
+          start[p][n][g][j] =
+              V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+      const EventView& events = args.beyond[n0 + n];
+      if (events.begin == nullptr) continue;
+      for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
+        typename V::B code[4];
+        load_columns<V, T>(codes, events.columns + 4 * group, first + p, code);
+        add_columns<V, T>(code, V::repeat4(events.counts + 4 * group), start[p][n]);
+      }
+    }
+}
+
+// One block of `Parts` parts of a stripe from part `first` on, with N rows of X. `asks`: for the lines in
+// front of the walk.
 template <class V, class T, int N, bool Listed, int Parts>
 inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, const std::byte* block,
                                                         int64_t b, int first, int64_t n0,
                                                         StripeSums<V, T> (&sums)[N],
-                                                        StripeAhead<V, T, Listed>& ahead) {
+                                                        StripeAhead<V, T, Listed>& ahead, bool asks) {
   const std::byte* codes = block + T::scale_bytes;
-  BlockSums<V, T> dot[Parts][N];
+  BlockSums<V, T> dot[Parts][N], start[Parts][N];
+  if (args.beyond != nullptr) start_block<V, T, N, Parts>(args, codes, b, first, n0, start);
 #pragma GCC unroll 4
   for (int p = 0; p < Parts; ++p)
 #pragma GCC unroll 8
@@ -165,14 +188,17 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
       for (int g = 0; g < T::groups; ++g)
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j)
-          dot[p][n][g][j] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+          dot[p][n][g][j] =
+              args.beyond != nullptr
+                  ? start[p][n][g][j]
+                  : V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
   const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
   const int8_t* counts =
       Listed ? args.events.counts + n0 * args.events.stride : args.dense + (n0 * args.blocks + b) * 32;
   const int64_t stride = Listed ? args.events.stride : 32 * args.blocks;
   typename V::B code[4];
   for (uint32_t group = begin; group < end; ++group) {
-    if (N <= 4 && first == 0) ahead.next();
+    if (asks && first == 0) ahead.next();
 #pragma GCC unroll 4
     for (int p = 0; p < Parts; ++p) {
       if constexpr (Listed) {
@@ -186,19 +212,6 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n)
         add_columns<V, T>(code, V::repeat4(counts + n * stride + 4 * group), dot[p][n]);
-    }
-  }
-  if (args.beyond != nullptr) {
-#pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      const EventView& events = args.beyond[n0 + n];
-      if (events.begin == nullptr) continue;
-      for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group)
-#pragma GCC unroll 4
-        for (int p = 0; p < Parts; ++p) {
-          load_columns<V, T>(codes, events.columns + 4 * group, first + p, code);
-          add_columns<V, T>(code, V::repeat4(events.counts + 4 * group), dot[p][n]);
-        }
     }
   }
 #pragma GCC unroll 4
@@ -222,9 +235,9 @@ inline __attribute__((always_inline)) void store_stripe(const StripeArgs& args, 
               static_cast<size_t>(left < T::rows ? left : T::rows) * sizeof(float));
 }
 
-// N rows of X with one stripe.
+// N rows of X with one stripe. `asks`: it is not in the caches yet.
 template <class V, class T, int N, bool Listed>
-__attribute__((noinline)) void stripe_rows(const StripeArgs& args, int64_t stripe, int64_t n0) {
+__attribute__((noinline)) void stripe_rows(const StripeArgs& args, int64_t stripe, int64_t n0, bool asks) {
   // Both lines of a column while they are at hand, if their sums fit in registers.
   constexpr int kTogether = N == 1 && V::kLanes == 16 ? StripeSums<V, T>::parts : 1;
   StripeSums<V, T> sums[N];
@@ -242,7 +255,7 @@ __attribute__((noinline)) void stripe_rows(const StripeArgs& args, int64_t strip
     if (Listed && args.events.begin[b] == args.events.begin[b + 1]) continue;
 #pragma GCC unroll 4
     for (int part = 0; part < StripeSums<V, T>::parts; part += kTogether)
-      stripe_block<V, T, N, Listed, kTogether>(args, block, b, part, n0, sums, ahead);
+      stripe_block<V, T, N, Listed, kTogether>(args, block, b, part, n0, sums, ahead, asks);
   }
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n) store_stripe<V, T>(args, stripe, n0 + n, sums[n]);
@@ -287,17 +300,24 @@ struct Strip {
   }
 };
 
-// dot += what the counts of row n of X have beyond ±127 in block b.
-template <class V, class T>
-__attribute__((noinline)) void add_strip_beyond(const EventView& events, const Strip<V, T>& strip, int64_t b,
-                                                int part, typename V::I (&dot)[4]) {
-  for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
-    typename V::B code[4];
-    load_columns<V, T>(strip.block(b) + T::scale_bytes, events.columns + 4 * group, strip.stripe_part(part),
-                       code);
-    strip.widen(code);
+// The offset terms of N rows of X in block b, plus what their counts have beyond ±127. A function of its own:
+// an array that it indexes at run time stays in memory.
+template <class V, class T, int N>
+__attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V, T>& strip, int64_t b,
+                                           int part, int64_t n0, typename V::I (&start)[N][4]) {
+  for (int n = 0; n < N; ++n) {
     for (int j = 0; j < 4; ++j)
-      dot[j] = V::template dot<T::wide>(dot[j], code[j], V::repeat4(events.counts + 4 * group));
+      start[n][j] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+    const EventView& events = args.beyond[n0 + n];
+    if (events.begin == nullptr) continue;
+    for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
+      typename V::B code[4];
+      load_columns<V, T>(strip.block(b) + T::scale_bytes, events.columns + 4 * group, strip.stripe_part(part),
+                         code);
+      strip.widen(code);
+      for (int j = 0; j < 4; ++j)
+        start[n][j] = V::template dot<T::wide>(start[n][j], code[j], V::repeat4(events.counts + 4 * group));
+    }
   }
 }
 
@@ -315,12 +335,16 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
   const std::byte* codes = args.unpacked + part * Strip<V, T>::part_bytes;
   const int first = 64 * strip.number + V::kLanes * part;  // row of the stripe
   for (int64_t b = 0; b < args.blocks; ++b, codes += Strip<V, T>::block_bytes, counts += 32) {
-    typename V::I dot[N][4];
+    typename V::I dot[N][4], start[N][4];
+    if (args.beyond != nullptr) start_strip<V, T, N>(args, strip, b, part, n0, start);
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j)
-        dot[n][j] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+        dot[n][j] = args.beyond != nullptr
+                        ? start[n][j]
+                        : V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+#pragma GCC unroll 8  // a loop would store all sums at every turn
     for (int g = 0; g < 8; ++g)
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
@@ -329,17 +353,6 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
         for (int n = 0; n < N; ++n)
           dot[n][j] = V::template dot<T::wide>(dot[n][j], code, V::repeat4(counts + n * stride + 4 * g));
       }
-    if (args.beyond != nullptr) {
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) {
-        const EventView& events = args.beyond[n0 + n];
-        if (events.begin == nullptr || events.begin[b] == events.begin[b + 1]) continue;
-        typename V::I sum[4] = {dot[n][0], dot[n][1], dot[n][2], dot[n][3]};  // only this goes to memory
-        add_strip_beyond<V, T>(events, strip, b, part, sum);
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) dot[n][j] = sum[j];
-      }
-    }
     const std::byte* block = strip.block(b);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
@@ -395,20 +408,16 @@ void unpacked_product(const StripeArgs& args) {
 
 template <class V, class T, bool Listed>
 void striped_product_of(const StripeArgs& args) {
-  // As many rows of X at once as the registers bear: 4 N vectors of integer sums, twice that for 4 bits.
-  constexpr int kMaxN = V::kLanes == 16 ? (T::groups == 1 ? 6 : 3) : 2;
-  // Rows of X that stay in the second-level cache while the stripes of this task pass by.
-  int64_t panel = (int64_t{768} << 10) / (32 * args.blocks) / kMaxN * kMaxN;
-  if (panel < kMaxN) panel = kMaxN;
-  for (int64_t p = args.n_begin; p < args.n_end; p += panel) {
-    const int64_t end = p + panel < args.n_end ? p + panel : args.n_end;
-    for (int64_t stripe = args.stripe_begin; stripe < args.stripe_end; ++stripe) {
-      int64_t n = p;
-      for (; n + kMaxN <= end; n += kMaxN) stripe_rows<V, T, kMaxN, Listed>(args, stripe, n);
-      if constexpr (kMaxN > 2)
-        for (; n + 2 <= end; n += 2) stripe_rows<V, T, 2, Listed>(args, stripe, n);
-      for (; n < end; ++n) stripe_rows<V, T, 1, Listed>(args, stripe, n);
-    }
+  // As many rows of X at once as the registers bear: 4 N vectors of integer sums, twice that for 4 bits. The
+  // next ones find the stripe in the second-level cache.
+  constexpr int kMaxN = V::kLanes == 16 && T::groups == 1 ? 4 : 2;
+  for (int64_t stripe = args.stripe_begin; stripe < args.stripe_end; ++stripe) {
+    int64_t n = args.n_begin;
+    if constexpr (kMaxN > 2)
+      for (; n + kMaxN <= args.n_end; n += kMaxN)
+        stripe_rows<V, T, kMaxN, Listed>(args, stripe, n, n == args.n_begin);
+    for (; n + 2 <= args.n_end; n += 2) stripe_rows<V, T, 2, Listed>(args, stripe, n, n == args.n_begin);
+    for (; n < args.n_end; ++n) stripe_rows<V, T, 1, Listed>(args, stripe, n, n == args.n_begin);
   }
 }
 

@@ -68,8 +68,8 @@ bool can_stripe(PackedType type) {
 }
 
 uint8_t best_stripe_lines(PackedType type, int64_t rows) {
-  if (packed_layout(type).code_bits == 4) return 1;
-  return rows >= 4096 || (rows >= 1536 && rows % 128 == 0) ? 2 : 1;
+  const int64_t two = packed_layout(type).code_bits == 4 ? 256 : 128;  // rows of a stripe of two lines
+  return rows >= 32 * two || (rows >= 12 * two && rows % two == 0) ? 2 : 1;
 }
 
 int64_t stripe_rows(const PackedMatrix& matrix) {

@@ -13,8 +13,7 @@
 // padded with rows of zeros. A column of the list of events costs its lines; a block without events costs
 // nothing, not even its scales. Processors fetch lines in pairs where they can: with two lines a column that
 // fetches nothing in vain (8-bit codes: 85 % of the speed of plain reading instead of 75 %), but small
-// matrices would be padded too much, and divide badly among threads. 4-bit codes have one line: with two, the
-// running sums of a stripe would not fit in registers.
+// matrices would be padded too much, and divide badly among threads.
 //
 // The products want 4 columns of a row side by side (vpdpbusd). Interleaving 4 lines in registers does that;
 // byte 16 l + 4 j + i of a line holds row 16 j + 4 l + i, so that interleaved vector j holds rows 16 j ...
