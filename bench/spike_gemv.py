@@ -26,12 +26,12 @@ class Kept:
     def __init__(self, args):
         self.args, self.all = args, json.loads(args.json.read_text()) if args.json.exists() else {}
 
-    def gemv(self, key, shape, kind, *more):
+    def gemv(self, key, shape, kind, *more, megabytes="300"):
         if key in self.all:
             return
         rows, cols = shape.split("x")
         command = [*shlex.split(self.args.prefix), str(self.args.bin / "spike_gemv"), "--rows", rows, "--cols", cols, "--type", kind,
-                   "--megabytes", "300", *map(str, more)]
+                   "--megabytes", megabytes, *map(str, more)]
         ran = subprocess.run(command, capture_output=True, text=True)
         if ran.returncode:
             sys.exit(f"{' '.join(command)}: exit {ran.returncode}: {ran.stderr.strip()[-400:]}")
@@ -51,7 +51,7 @@ def measure(kept, parts):
             kept.gemv(f"batch {kind} {batch}", "2048x2048", kind, "--rounds", 5, "--batch", batch, "--same", "--silent", 0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
     for kind in ("q8_0", "q4_0", "q4_1") if "chunk" in parts else ():
         for shape in ("2048x2048", "8192x2048", "2048x8192"):
-            kept.gemv(f"chunk {kind} {shape}", shape, kind, "--rounds", 5, "--batch", 512, "--megabytes", 16, "--silent", 0.3)
+            kept.gemv(f"chunk {kind} {shape}", shape, kind, "--rounds", 5, "--batch", 512, "--silent", 0.3, megabytes="16")
 
 
 def speed_table(done):
