@@ -58,7 +58,7 @@ void draw_panel(const Panel& panel, const std::vector<CostPoint>& points, int to
     const int x = kMargin + static_cast<int>(i) * kBar;
     double below = 0;
     const auto y_of = [&](double value) {
-      return bottom - (tallest > 0 ? static_cast<int>(value / tallest * kPanel + 0.5) : 0);
+      return bottom - (tallest > 0 ? static_cast<int>(std::lround(value / tallest * kPanel)) : 0);
     };
     for (const CostPart part : kAllCostParts) {
       const double value = panel.of(points[i], part);

@@ -188,9 +188,9 @@ CostPrice price_of(const CostPoint& point) {
   const bool needs_time = point.rates.per_hour > 0 || (point.rates.per_kwh > 0 && point.rates.watts > 0);
   require(seconds || !needs_time, ErrorCode::invalid_argument, "a price needs a time of a token: {}",
           point.figures);
-  if (point.rates.per_hour > 0) price.by_hour = point.rates.per_hour / 3600 * *seconds * kMillion;
+  if (point.rates.per_hour > 0) price.by_hour = point.rates.per_hour / 3600 * seconds.value_or(0) * kMillion;
   if (point.rates.per_kwh > 0 && point.rates.watts > 0)
-    price.by_energy = point.rates.per_kwh * point.rates.watts * *seconds * kMillion / kJoules;
+    price.by_energy = point.rates.per_kwh * point.rates.watts * seconds.value_or(0) * kMillion / kJoules;
   else if (point.rates.per_kwh > 0)
     price.by_model = point.rates.per_kwh * arithmetic_joules(point) * kMillion / kJoules;
   return price;
@@ -300,6 +300,7 @@ std::vector<std::vector<std::string>> sweep_rows(const std::vector<CostPoint>& p
   };
   for (const CostPoint& point : points) {
     std::vector<std::string> row;
+    row.reserve(rows[0].size());
     for (const auto& [key, value] : point.swept) row.push_back(fmt::format("{}", value));
     const PartCost all = point.decode.total();
     for (const double value :

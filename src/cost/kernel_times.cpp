@@ -226,6 +226,7 @@ struct Recurrence {
 template <class Worker, class... Arguments>
 std::vector<std::unique_ptr<Worker>> one_a_thread(int threads, const Arguments&... arguments) {
   std::vector<std::unique_ptr<Worker>> all;
+  all.reserve(static_cast<size_t>(threads));
   for (int t = 0; t < threads; ++t) all.push_back(std::make_unique<Worker>(arguments...));
   return all;
 }
@@ -316,6 +317,7 @@ double KernelTimes::on_all_threads(const std::function<void(int thread)>& work, 
   batch();
   while (batch() < shortest && repeats < (int64_t{1} << 40)) repeats *= 2;
   std::vector<double> seconds;
+  seconds.reserve(kBatches);
   for (int i = 0; i < kBatches; ++i) seconds.push_back(batch() / static_cast<double>(repeats));
   // The lower quartile: what the machine reaches, whatever else takes a core for some of the batches.
   std::nth_element(seconds.begin(), seconds.begin() + kBatches / 4, seconds.end());

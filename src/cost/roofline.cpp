@@ -98,7 +98,8 @@ class Predictor {
           rounds * times_.attention(kv_, mixer.head_dim, queries),
           rounds * times_.stream_attention(kv_, mixer.head_dim, queries, working_set_));
       if (mixer.type == MixerType::sparse) {
-        const double means = static_cast<double>(context / mixer.block) * width;
+        const uint64_t blocks = context / mixer.block;
+        const double means = static_cast<double>(blocks) * width;
         add_serial(CostPart::attention, means * times_.product(PackedType::f32, Linear::Input::floats));
       }
     }

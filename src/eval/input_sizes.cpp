@@ -12,7 +12,8 @@ constexpr double kUnit = 4294967296.0;  // of energy and steps
 constexpr float kMostTerm = 256.0f;     // one input's part of a bin, far beyond any that matters
 
 uint64_t whole(float part) {
-  return static_cast<uint64_t>(static_cast<double>(part < kMostTerm ? part : kMostTerm) * kUnit + 0.5);
+  return static_cast<uint64_t>(
+      std::llround(static_cast<double>(part < kMostTerm ? part : kMostTerm) * kUnit));
 }
 
 }  // namespace

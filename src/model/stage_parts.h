@@ -174,7 +174,7 @@ inline std::string describe_linear(const Linear& linear) {
         "spikes (k {:g}{})", linear.neuron.k,
         linear.neuron.dead_zone > 0 ? fmt::format(", dead zone {:g}", linear.neuron.dead_zone) : "");
   };
-  const std::string head = fmt::format("{} [{}x{}] {}", linear.name, linear.w.rows, linear.w.cols,
+  std::string head = fmt::format("{} [{}x{}] {}", linear.name, linear.w.rows, linear.w.cols,
                                        packed_layout(linear.w.type).name);
   switch (linear.input) {
     case Linear::Input::int8:
