@@ -22,7 +22,7 @@ def calibrate(args):
     with tempfile.TemporaryDirectory() as folder:
         recipe = pathlib.Path(folder) / "recipe.json"
         recipe.write_text(json.dumps({"mneme_convert": 1, "data": data, "stages": [stage]}))
-        command = [args.mneme, "convert", args.model, args.out, "--recipe", recipe, "--json", "--threads", args.threads]
+        command = [args.mneme.resolve(), "convert", args.model, args.out, "--recipe", recipe, "--json", "--threads", args.threads]
         ran = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True)
     if ran.returncode:
         sys.exit(ran.returncode)
