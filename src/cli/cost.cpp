@@ -20,6 +20,7 @@
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/thread_pool.h"
 #include "cost/traffic.h"
 #include "eval/heat_map.h"
@@ -154,6 +155,22 @@ struct Change {
   std::optional<double> density;
 };
 
+/// The config with another number of experts, or of those that a token wakes, in each of its mixtures; it is
+/// changed as JSON, whose reader checks the numbers against each other. Throws Error(invalid_argument).
+ModelConfig with_experts(const ModelConfig& config, const std::string& key, uint64_t value) {
+  OrderedJson json = parse_ordered_json(config.to_json(), "config");
+  bool found = false;
+  const auto change = [&](OrderedJson& holder) {
+    if (!holder.contains("ffn") || !holder["ffn"].contains("experts")) return;
+    holder["ffn"][key == "experts" ? "experts" : "top_k"] = value;
+    found = true;
+  };
+  if (json.contains("defaults")) change(json["defaults"]);
+  for (OrderedJson& layer : json["layers"]) change(layer);
+  require(found, ErrorCode::invalid_argument, "--sweep {}: no layer of the model has experts", key);
+  return ModelConfig::from_json(json.dump());
+}
+
 void apply(const std::string& key, double value, Change& change) {
   if (key == "context") {
     change.context = static_cast<uint64_t>(value);
@@ -165,7 +182,7 @@ void apply(const std::string& key, double value, Change& change) {
     for (auto& [name, table] : change.config.tables)
       std::fill(table.base_rows.begin(), table.base_rows.end(), static_cast<uint64_t>(value));
   } else {
-    fail(ErrorCode::invalid_argument, "--sweep {}: no layer of the model has experts", key);
+    change.config = with_experts(change.config, key, static_cast<uint64_t>(value));
   }
 }
 
