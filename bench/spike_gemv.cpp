@@ -13,11 +13,13 @@
 #include <chrono>
 #include <cmath>
 #include <functional>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "core/huge_buffer.h"
 #include "core/thread_pool.h"
+#include "simd/code_residuals.h"
 #include "simd/packed_product.h"
 #include "simd/spike_product.h"
 
@@ -34,16 +36,40 @@ struct Settings {
   std::vector<double> silent{0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9};
 };
 
-PackedType type_of(const std::string& name) {
+PackedType type_of(const std::string& name, bool striped) {
+  if (name == "w8")
+    return striped ? PackedType::w8 : PackedType::q8_0;  // beside the dense product of as many bits
   return name == "q4_0" ? PackedType::q4_0 : name == "q4_1" ? PackedType::q4_1 : PackedType::q8_0;
+}
+
+// One code in a hundred beyond int8, as in W8ASpike.
+std::unique_ptr<CodeResiduals> random_residuals(const PackedMatrix& w) {
+  const int64_t stripes = (w.rows + stripe_rows(w) - 1) / stripe_rows(w);
+  auto out = std::make_unique<CodeResiduals>(stripes);
+  std::mt19937 rng(2);
+  for (int64_t s = 0; s < stripes; ++s) {
+    StripeResiduals& rest = out->stripes[static_cast<size_t>(s)];
+    const int64_t rows = std::min(stripe_rows(w), w.rows - s * stripe_rows(w));
+    for (int64_t g = 0; g < w.cols / kScaleGroup; ++g) {
+      rest.begin.push_back(static_cast<uint32_t>(rest.entries.size()));
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t c = 0; c < kScaleGroup; ++c)
+          if (rng() % 100 == 0)
+            rest.entries.push_back({static_cast<uint8_t>(r), static_cast<uint8_t>(c), 40});
+    }
+    rest.begin.push_back(static_cast<uint32_t>(rest.entries.size()));
+  }
+  return out;
 }
 
 // Copies of a matrix of random codes and scales of at most 2^-13.
 struct Matrices {
   Matrices(const Settings& s, bool striped) {
-    PackedMatrix w{type_of(s.type), s.rows, s.cols};
+    PackedMatrix w{type_of(s.type, striped), s.rows, s.cols};
     if (striped)
       w.stripe_lines = s.lines > 0 ? static_cast<uint8_t>(s.lines) : best_stripe_lines(w.type, s.rows);
+    if (w.type == PackedType::w8) residuals = random_residuals(w);
+    w.residuals = residuals.get();
     const auto bytes = static_cast<int64_t>(matrix_bytes(w));
     const int64_t copies = std::max<int64_t>(1, (s.megabytes << 20) / bytes);
     memory = HugeBuffer(static_cast<uint64_t>(copies * bytes));
@@ -58,6 +84,7 @@ struct Matrices {
     }
   }
   HugeBuffer memory;
+  std::unique_ptr<CodeResiduals> residuals;
   std::vector<PackedMatrix> all;
 };
 
@@ -159,8 +186,11 @@ nlohmann::ordered_json Bench::share(double silent) {
   const PackedMatrix& w = stripes.all[0];
   const int64_t count = (s.rows + stripe_rows(w) - 1) / stripe_rows(w);
   const auto dense_bytes = static_cast<double>(matrix_bytes(tiles.all[0]));
+  const uint64_t residual_bytes = w.residuals == nullptr ? 0 : w.residuals->bytes();
   const auto event_bytes =
-      static_cast<double>(count * (columns * 64 * w.stripe_lines + blocks * stripe_scale_bytes(w)));
+      static_cast<double>(
+          count * (columns * 64 * w.stripe_lines + blocks * stripe_scale_bytes(w) + stripe_head_bytes(w))) +
+      static_cast<double>(residual_bytes);
   const double ideal = dense_bytes / event_bytes, base = median(times[0]);
   return {{"silent", 1 - spiking / static_cast<double>(s.batch * s.cols)},
           {"listed", static_cast<double>(columns) / static_cast<double>(s.cols)},
@@ -185,7 +215,7 @@ int main(int argc, char** argv) {
   app.add_option("--cols", s.cols, "inputs, a multiple of 32");
   app.add_option("--batch", s.batch, "rows of X");
   app.add_flag("--same", s.same, "rows of X are silent at the same inputs");
-  app.add_option("--type", s.type)->check(CLI::IsMember({"q8_0", "q4_0", "q4_1"}));
+  app.add_option("--type", s.type)->check(CLI::IsMember({"q8_0", "q4_0", "q4_1", "w8"}));
   app.add_option("--lines", s.lines, "cache lines a column; default: what the engine takes")
       ->check(CLI::Range(0, 2));
   app.add_option("--threads", s.threads);

@@ -6,8 +6,7 @@
 
     spikingbrain         BF16, one safetensors file; golden logits by tools/spikingbrain_reference.py in float64
     spikingbrain_bin     the same weights as two torch .bin shards, as the base model is published
-    spikingbrain_fused   F32 in two safetensors shards, the gate as one matrix, and the scales of quantized weights
-                         beside every projection, as in the W8ASpike checkpoint; golden logits of its own
+W8ASpike has a script of its own: tools/make_w8aspike_golden.py.
 
 The weights are such that every part matters: the sequence is longer than the window, one head's queries are never
 positive (its output is zero and must stay zero after the norm), some gates are closed, biases are not small.
@@ -38,7 +37,7 @@ CONFIG = {
 GATE_RANK = 16
 
 
-def shapes(config, fused=False):
+def shapes(config):
     """Name -> shape of every weight of the architecture, at any width, in the order of the forward pass."""
     h, n, vocab = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     head = h // config["num_attention_heads"]
@@ -51,13 +50,9 @@ def shapes(config, fused=False):
             out[f"{block}attn.{name}_proj.weight"] = (rows, h)
             out[f"{block}attn.{name}_proj.bias"] = (rows,)
         if i % 2 == 0:
-            if fused:
-                out[block + "attn.gk_proj.weight"] = (kv, h)
-                out[block + "attn.gk_proj.bias"] = (kv,)
-            else:
-                out[block + "attn.gk_proj.0.weight"] = (GATE_RANK, h)
-                out[block + "attn.gk_proj.1.weight"] = (kv, GATE_RANK)
-                out[block + "attn.gk_proj.1.bias"] = (kv,)
+            out[block + "attn.gk_proj.0.weight"] = (GATE_RANK, h)
+            out[block + "attn.gk_proj.1.weight"] = (kv, GATE_RANK)
+            out[block + "attn.gk_proj.1.bias"] = (kv,)
             out[block + "attn.g_norm.weight"] = (head,)
         out[block + "attn.o_proj.weight"] = (h, h)
         out[block + "mlp_norm.weight"] = (h,)
@@ -69,10 +64,10 @@ def shapes(config, fused=False):
     return out
 
 
-def random_weights(config, generator, fused=False):
+def random_weights(config, generator):
     head = config["hidden_size"] // config["num_attention_heads"]
     out = {}
-    for name, shape in shapes(config, fused).items():
+    for name, shape in shapes(config).items():
         noise = torch.randn(shape, generator=generator, dtype=torch.float32)
         if "norm" in name:
             value = 1 + 0.3 * noise
@@ -118,17 +113,6 @@ def save_golden(folder, seed):
     print(f"{folder.name}: logits std {logits.std():.2f} max {np.abs(logits).max():.2f}")
 
 
-def with_scales(weights):
-    """Adds what the W8ASpike checkpoint holds beside each projection: scales of groups of 128 inputs."""
-    out = {}
-    for name, weight in weights.items():
-        out[name] = weight
-        if name.endswith("_proj.weight"):
-            groups = -(-weight.shape[1] // 128)
-            out[name.removesuffix("weight") + "weight_quantizer.scales"] = torch.ones(weight.shape[0], groups, 1)
-    return out
-
-
 def save_tokenizer(folder):
     """vocab.json, merges.txt and tokenizer_config.json: the form in which the checkpoints come, without tokenizer.json."""
     trainer = tokenizers.trainers.BpeTrainer(
@@ -157,10 +141,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
     args = parser.parse_args()
-    folders = [args.out / name for name in ("spikingbrain", "spikingbrain_bin", "spikingbrain_fused")]
+    folders = [args.out / name for name in ("spikingbrain", "spikingbrain_bin")]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    plain, torch_shards, fused = folders
+    plain, torch_shards = folders
     for folder in folders:
         save_tokenizer(folder)
     save_golden_tokens(plain)
@@ -172,13 +156,6 @@ def main():
 
     write_json(torch_shards / "config.json", CONFIG)
     save_shards(torch_shards, weights, "pytorch_model", "bin", torch.save)
-
-    weights = with_scales(random_weights(CONFIG, torch.Generator().manual_seed(43), fused=True))
-    # attn_layers in the file does not matter: the published code overwrites it with the odd layers
-    write_json(fused / "config.json", {**CONFIG, "torch_dtype": "float32", "attn_layers": [0, 2],
-                                       "quant_weight_group_size": 128, "dynamic_sfr": 3.0})
-    save_shards(fused, weights, "model", "safetensors", lambda part, path: save_file(part, path, metadata={"format": "pt"}))
-    save_golden(fused, 44)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,14 @@ attention in a sliding window.
     window  rotary embedding on whole heads (halves, base rope_theta), causal softmax over the last
             sliding_window + 1 keys, the query's own included
 
+A checkpoint whose projections have `weight_quantizer.scales` is W8ASpike:
+
+    weights  w = round(w / s) s with one s for 128 inputs, in float32, ties to even, not clamped
+    spikes   the input x of a projection becomes V round(x / V), V = mean|x| / k of the token, in [1e-5, 1e4]
+    down     down_proj does neither
+    window   after rotation each query head is spiked likewise; keys and values become c round(x / c) with
+             c = max|x| / 127 of the head, at least 1e-5
+
     tools/spikingbrain_reference.py FOLDER --ids 1,2,3 [--out logits.f32]
 
 FOLDER holds config.json and the weights as model*.safetensors or, if torch is installed, pytorch_model*.bin.
@@ -79,12 +87,38 @@ def window_attention(q, k, v, keys):
     return out
 
 
+def rounded_weight(weight, scales):
+    """weight: [out, in], scales: [out, in / 128, 1]; both float32, and so is the division, as in the published code."""
+    groups = np.asarray(weight, np.float32).reshape(*scales.shape[:2], 128)
+    return (np.rint(groups / scales) * np.asarray(scales, np.float64)).reshape(weight.shape)
+
+
 class Reference:
     def __init__(self, config, weights):
         self.config = config
-        self.weights = {name: np.asarray(w, dtype=np.float64) for name, w in weights.items()}
+        self.margin = np.inf  # of all roundings: how near one was to a tie, in parts of the rounded number (at least 1)
+        self.weights = {}
+        for name, w in weights.items():
+            scales = weights.get(name.removesuffix("weight") + "weight_quantizer.scales")
+            spiking = name.endswith(".weight") and scales is not None and ".down_proj." not in name
+            self.weights[name] = rounded_weight(w, scales) if spiking else np.asarray(w, dtype=np.float64)
+        self.spiking = any(name.endswith(".scales") for name in weights)
+
+    def rounded(self, x, step):
+        count = np.rint(x / step)
+        self.margin = min(self.margin, np.min((0.5 - np.abs(x / step - count)) / np.maximum(np.abs(count), 1)))
+        return count * step
+
+    def spikes(self, x):
+        k = self.config.get("dynamic_sfr", 3.0)
+        return self.rounded(x, np.clip(np.mean(np.abs(x), axis=-1, keepdims=True) / k, 1e-5, 1e4))
+
+    def int8(self, x):
+        return self.rounded(x, np.maximum(np.max(np.abs(x), axis=-1, keepdims=True) / 127, 1e-5))
 
     def linear(self, name, x):
+        if self.spiking and not name.endswith("down_proj"):
+            x = self.spikes(x)
         out = x @ self.weights[name + ".weight"].T
         return out + self.weights[name + ".bias"] if name + ".bias" in self.weights else out
 
@@ -104,7 +138,10 @@ class Reference:
         k, v = (self.linear(f"{attn}.{name}_proj", x).reshape(-1, kv_heads, d) for name in "kv")
         if layer % 2 == 1:
             base = self.config["rope_theta"]
-            out = window_attention(rotate(q, base), rotate(k, base), v, self.config["sliding_window"] + 1)
+            q, k = rotate(q, base), rotate(k, base)
+            if self.spiking:
+                q, k, v = self.spikes(q), self.int8(k), self.int8(v)
+            out = window_attention(q, k, v, self.config["sliding_window"] + 1)
         else:
             a = log_sigmoid(self.gate(attn, x)).reshape(-1, kv_heads, d) / GATE_NORMALIZER
             out = gated_linear_attention(np.maximum(q, 0), np.maximum(k, 0), v, a)

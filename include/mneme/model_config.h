@@ -36,7 +36,8 @@ enum class GateType {
 enum class FfnType { dense };
 /// What the inputs of a projection are rounded to. `automatic`: int8 for quantized weights, float otherwise.
 /// `spike`: counts of an adaptive-threshold neuron (src/simd/spike.h), whose silent inputs cost nothing.
-enum class Activation { automatic, float_, int8, spike };
+/// `int4`: steps of max|x| / 7 over a row, multiplied as floats: a yardstick for spikes, not a fast path.
+enum class Activation { automatic, float_, int8, spike, int4 };
 /// The projections of a layer; `recurrence` is what a recurrence projects for its gates, `memory` the key and
 /// value of an Engram module.
 enum class Projection { q, k, v, o, gate, up, down, recurrence, memory };
@@ -125,9 +126,11 @@ struct MixerConfig {
       false;  // one learned logit a head joins the softmax and has no value (tensor attn_sinks)
   bool qkv_bias = false;
   bool o_bias = false;
-  bool qk_norm = false;            // RMS norm of every query and key head before RoPE (softmax types)
-  double scale = 0;                // of the scores, or of a recurrence's output; 0 = 1/sqrt(head_dim)
-  double softcap = 0;              // scores s become softcap * tanh(s / softcap); 0 = off (softmax types)
+  bool qk_norm = false;    // RMS norm of every query and key head before RoPE (softmax types)
+  double scale = 0;        // of the scores, or of a recurrence's output; 0 = 1/sqrt(head_dim)
+  double softcap = 0;      // scores s become softcap * tanh(s / softcap); 0 = off (softmax types)
+  ActivationConfig query;  // of every query head after RoPE: automatic (as it is) or spike (softmax types)
+  bool kv_int8 = false;    // the cache is int8, whatever a session asks for (softmax types)
   std::optional<RopeConfig> rope;  // instead of the model's (softmax types; recurrences rotate nothing)
   FeatureMap feature = FeatureMap::relu;  // gla, delta (in JSON the default of delta is silu)
   GateType gate = GateType::low_rank;     // gla

@@ -26,7 +26,8 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
         ->required();
   app.add_option(
          "--activation", options.activation,
-         "What the inputs of projections are rounded to: auto, float, int8 or spike; auto: what the model "
+         "What the inputs of projections are rounded to: auto, float, int8, spike or int4; auto: what the "
+         "model "
          "says, mostly int8 for quantized weights, else float. With a colon come a neuron and projections "
          "apart: spike:k=2.5,dead_zone=0.5,down=int8 (docs/config.md)")
       ->type_name("POLICY")

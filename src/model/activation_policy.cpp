@@ -18,31 +18,6 @@ using namespace config_names;
 
 constexpr double kAnyNumber = 1e300;  // validate() knows the ranges
 
-ActivationConfig read_one(JsonFields& fields, const char* name) {
-  ActivationConfig out;
-  if (!fields.find(name)->is_object()) {
-    read_word(fields, name, kActivations, out.type);
-    return out;
-  }
-  JsonFields inner = fields.object(name);
-  require(inner.has("type"), ErrorCode::invalid_argument, "{} is missing", inner.where("type"));
-  read_word(inner, "type", kActivations, out.type);
-  out.k = inner.number("k", -kAnyNumber, kAnyNumber, out.k);
-  out.dead_zone = inner.number("dead_zone", -kAnyNumber, kAnyNumber, out.dead_zone);
-  inner.finish();
-  return out;
-}
-
-Ordered one_json(const ActivationConfig& activation) {
-  const ActivationConfig omitted(activation.type);
-  const std::string type(word(kActivations, activation.type));
-  if (activation == omitted) return type;
-  Ordered out = {{"type", type}};
-  if (activation.k != omitted.k) out["k"] = activation.k;
-  if (activation.dead_zone != omitted.dead_zone) out["dead_zone"] = activation.dead_zone;
-  return out;
-}
-
 /// What most projections have; of several, what the first one has.
 const ActivationConfig& most_common(const ActivationPolicy& policy) {
   const auto votes = [&](const ActivationConfig& one) { return std::ranges::count(policy.of, one); };
@@ -64,7 +39,7 @@ Activation type_of(std::string_view text) {
     known.emplace_back(name);
   }
   const std::string nearest = nearest_name(text, known);
-  fail(ErrorCode::invalid_argument, "activation \"{}\" is none of auto, float, int8, spike{}",
+  fail(ErrorCode::invalid_argument, "activation \"{}\" is none of auto, float, int8, spike, int4{}",
        text.substr(0, 64), nearest.empty() ? "" : "; did you mean " + nearest + "?");
 }
 
@@ -97,41 +72,67 @@ void set(std::string_view key, std::string_view value, ActivationConfig& all,
 
 }  // namespace
 
+ActivationConfig read_activation(JsonFields& fields, const char* name) {
+  ActivationConfig out;
+  if (!fields.find(name)->is_object()) {
+    read_word(fields, name, kActivations, out.type);
+    return out;
+  }
+  JsonFields inner = fields.object(name);
+  require(inner.has("type"), ErrorCode::invalid_argument, "{} is missing", inner.where("type"));
+  read_word(inner, "type", kActivations, out.type);
+  out.k = inner.number("k", -kAnyNumber, kAnyNumber, out.k);
+  out.dead_zone = inner.number("dead_zone", -kAnyNumber, kAnyNumber, out.dead_zone);
+  inner.finish();
+  return out;
+}
+
+nlohmann::ordered_json activation_json(const ActivationConfig& activation) {
+  const ActivationConfig omitted(activation.type);
+  const std::string type(word(kActivations, activation.type));
+  if (activation == omitted) return type;
+  Ordered out = {{"type", type}};
+  if (activation.k != omitted.k) out["k"] = activation.k;
+  if (activation.dead_zone != omitted.dead_zone) out["dead_zone"] = activation.dead_zone;
+  return out;
+}
+
 ActivationPolicy read_activation_policy(JsonFields& fields, const char* name) {
   const Json* value = fields.find(name);
-  if (!value->is_object() || value->contains("type")) return read_one(fields, name);
+  if (!value->is_object() || value->contains("type")) return read_activation(fields, name);
   JsonFields inner = fields.object(name);
   ActivationPolicy out;
-  if (inner.has("default")) out = read_one(inner, "default");
+  if (inner.has("default")) out = read_activation(inner, "default");
   for (const auto& [projection, key] : kProjectionNames)
-    if (inner.has(key)) out[projection] = read_one(inner, std::string(key).c_str());
+    if (inner.has(key)) out[projection] = read_activation(inner, std::string(key).c_str());
   inner.finish();
   return out;
 }
 
 nlohmann::ordered_json activation_json(const ActivationPolicy& policy) {
   const ActivationConfig& most = most_common(policy);
-  if (policy == ActivationPolicy(most)) return one_json(most);
+  if (policy == ActivationPolicy(most)) return activation_json(most);
   Ordered out = Ordered::object();
-  if (!(most == ActivationConfig())) out["default"] = one_json(most);
+  if (!(most == ActivationConfig())) out["default"] = activation_json(most);
   for (const auto& [projection, key] : kProjectionNames)
-    if (!(policy[projection] == most)) out[std::string(key)] = one_json(policy[projection]);
+    if (!(policy[projection] == most)) out[std::string(key)] = activation_json(policy[projection]);
   return out;
+}
+
+void validate(const ActivationConfig& one, const std::string& at) {
+  require(one.type == Activation::spike || one == ActivationConfig(one.type), ErrorCode::invalid_argument,
+          "{} has k or dead_zone, but only \"spike\" has them", at);
+  require(std::isfinite(one.k) && one.k >= kMinFiringK && one.k <= kMaxFiringK, ErrorCode::invalid_argument,
+          "{}.k is {}, but must be a number from {} to {}", at, one.k, kMinFiringK, kMaxFiringK);
+  require(std::isfinite(one.dead_zone) && one.dead_zone >= 0 && one.dead_zone <= kMaxDeadZone,
+          ErrorCode::invalid_argument, "{}.dead_zone is {}, but must be a number from 0 to {}", at,
+          one.dead_zone, kMaxDeadZone);
 }
 
 void validate(const ActivationPolicy& policy, const std::string& where) {
   const bool uniform = policy == ActivationPolicy(policy.of[0]);
-  for (const auto& [projection, key] : kProjectionNames) {
-    const ActivationConfig& one = policy[projection];
-    const std::string at = uniform ? where : fmt::format("{}.{}", where, key);
-    require(one.type == Activation::spike || one == ActivationConfig(one.type), ErrorCode::invalid_argument,
-            "{} has k or dead_zone, but only \"spike\" has them", at);
-    require(std::isfinite(one.k) && one.k >= kMinFiringK && one.k <= kMaxFiringK, ErrorCode::invalid_argument,
-            "{}.k is {}, but must be a number from {} to {}", at, one.k, kMinFiringK, kMaxFiringK);
-    require(std::isfinite(one.dead_zone) && one.dead_zone >= 0 && one.dead_zone <= kMaxDeadZone,
-            ErrorCode::invalid_argument, "{}.dead_zone is {}, but must be a number from 0 to {}", at,
-            one.dead_zone, kMaxDeadZone);
-  }
+  for (const auto& [projection, key] : kProjectionNames)
+    validate(policy[projection], uniform ? where : fmt::format("{}.{}", where, key));
 }
 
 std::string ActivationPolicy::to_json() const {

@@ -40,6 +40,8 @@ class AttentionStage : public Stage {
       window_ = int64_t{mixer_.window} + (one_more ? 1 : 0);
       sinks_ = sink_tokens_ + int64_t{mixer_.sinks};
     }
+    spiking_ = mixer_.query.type == Activation::spike;
+    neuron_ = {static_cast<float>(mixer_.query.k), static_cast<float>(mixer_.query.dead_zone)};
     scale_ = static_cast<float>(mixer_.scale > 0 ? mixer_.scale : 1.0 / std::sqrt(double(mixer_.head_dim)));
   }
 
@@ -66,6 +68,7 @@ class AttentionStage : public Stage {
       std::copy_n(source, dim, q);
       std::fill_n(q + dim, padded - dim, 0.0f);
       normalise_and_rotate(step, row, weights_.q_norm, q);
+      if (spiking_) spike_in_place(neuron_, q, dim);
       for (int64_t i = 0; i < dim; ++i) q[i] *= scale_;
     }
   }
@@ -210,6 +213,8 @@ class AttentionStage : public Stage {
       text += fmt::format(", top {} blocks of {}{}", mixer_.top_k, mixer_.block,
                           mixer_.shared ? " a kv head" : "");
     if (mixer_.qk_norm) text += ", qk norm";
+    if (spiking_) text += fmt::format(", queries spike (k {:g})", neuron_.k);
+    if (mixer_.kv_int8) text += ", int8 cache";
     if (sinks_ > 0 || mixer_.sinks > 0 || mixer_.sink_logits) text += ", sinks";
     return text;
   }
@@ -234,6 +239,8 @@ class AttentionStage : public Stage {
   static int64_t query_blocks(const Slice& slice) { return (slice.count + kQueryRows - 1) / kQueryRows; }
 
   int64_t pairs_before_ = 0;
+  bool spiking_ = false;  // the queries
+  NeuronSetting neuron_;
   float scale_ = 1;
 };
 

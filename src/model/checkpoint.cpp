@@ -8,6 +8,7 @@
 #include "core/json_fields.h"
 #include "files/safetensors.h"
 #include "files/torch_checkpoint.h"
+#include "model/gla_swa.h"
 #include "model/import_gguf.h"
 #include "model/import_hf.h"
 
@@ -106,6 +107,10 @@ const TensorInfo& Checkpoint::at(std::string_view canonical) const {
   return *info;
 }
 
+const TensorInfo* Checkpoint::scales_of(const TensorInfo& weight) const {
+  return rounded_ == nullptr ? nullptr : rounded_->scales_of(weight);
+}
+
 std::string Checkpoint::folder_file(std::string_view name) const {
   std::error_code error;
   if (style_ == NameStyle::gguf || !fs::exists(path_ / name, error)) return {};
@@ -134,6 +139,11 @@ Checkpoint open_checkpoint(const fs::path& path, LoadMode mode) {
     out.tensors_ = std::move(file);
   }
   try {
+    if (folder && has_gla_swa_names(*out.tensors_) && has_weight_scales(*out.tensors_)) {
+      auto rounded = std::make_unique<RoundedWeights>(std::move(out.tensors_));
+      out.rounded_ = rounded.get();
+      out.tensors_ = std::move(rounded);
+    }
     out.config_ = folder ? config_from_hf(read_text_file(config_path, kMaxConfigBytes), out.tensors_.get())
                          : config_from_gguf(*out.metadata_, *out.tensors_);
     out.match_ = match_tensors(out.config_, *out.tensors_, out.style_);

@@ -10,6 +10,7 @@
 #include "files/gguf.h"
 #include "files/tensor_source.h"
 #include "mneme/model_config.h"
+#include "model/rounded_weights.h"
 #include "model/tensor_names.h"
 
 namespace mneme {
@@ -30,6 +31,9 @@ class Checkpoint {
   const TensorInfo* find(std::string_view canonical) const;
   /// As find(), but throws Error(not_found).
   const TensorInfo& at(std::string_view canonical) const;
+  /// The scales of groups of 128 columns, [rows, groups, 1], that this matrix of a W8ASpike checkpoint is
+  /// rounded to, or null if it is none such.
+  const TensorInfo* scales_of(const TensorInfo& weight) const;
   /// Tensors that the file holds and the config does not use (a vision tower, say), by the file's names.
   const std::vector<std::string>& leftovers() const { return match_.leftovers; }
   /// Text of a small file beside config.json ("tokenizer.json"), or "" if there is none or this is a GGUF
@@ -43,8 +47,9 @@ class Checkpoint {
   ModelConfig config_;
   std::unique_ptr<TensorSource> tensors_;
   NameStyle style_ = NameStyle::gguf;
-  const GgufMetadata* metadata_ = nullptr;  // inside tensors_
-  TensorMatch match_;                       // points into tensors_
+  const GgufMetadata* metadata_ = nullptr;   // inside tensors_
+  const RoundedWeights* rounded_ = nullptr;  // tensors_, if it is that
+  TensorMatch match_;                        // points into tensors_
 };
 
 /// Opens a GGUF file (any part of a split one) or a Hugging Face folder, imports its config and checks every

@@ -30,10 +30,11 @@ inline constexpr Table<FeatureMap, 4> kFeatures{{{FeatureMap::relu, "relu"},
 inline constexpr Table<GateType, 3> kGates{
     {{GateType::low_rank, "low_rank"}, {GateType::matrix, "matrix"}, {GateType::tied, "tied"}}};
 inline constexpr Table<FfnType, 1> kFfns{{{FfnType::dense, "dense"}}};
-inline constexpr Table<Activation, 4> kActivations{{{Activation::automatic, "auto"},
+inline constexpr Table<Activation, 5> kActivations{{{Activation::automatic, "auto"},
                                                     {Activation::float_, "float"},
                                                     {Activation::int8, "int8"},
-                                                    {Activation::spike, "spike"}}};
+                                                    {Activation::spike, "spike"},
+                                                    {Activation::int4, "int4"}}};
 inline constexpr Table<Projection, kProjections> kProjectionNames{{{Projection::q, "q"},
                                                                    {Projection::k, "k"},
                                                                    {Projection::v, "v"},

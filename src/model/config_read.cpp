@@ -89,6 +89,8 @@ void drop_foreign(MixerConfig& mixer) {
     mixer.sink_logits = mixer.qk_norm = false;
     mixer.softcap = 0;
     mixer.rope.reset();
+    mixer.query = {};
+    mixer.kv_int8 = false;
   }
   if (mixer.type != MixerType::gla) {
     mixer.gate = omitted.gate;
@@ -165,6 +167,8 @@ void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out, bool& has_fe
     else
       out.rope = read_rope(fields.object("rope"));
   }
+  if (fields.has("query")) out.query = read_activation(fields, "query");
+  out.kv_int8 = fields.boolean("kv_int8", out.kv_int8);
   has_feature |= fields.has("feature");
   read_word(fields, "feature", kFeatures, out.feature);
   if (is_layer && !has_feature && out.recurrent()) out.feature = default_feature(out.type);

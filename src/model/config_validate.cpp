@@ -123,6 +123,8 @@ void check_foreign(const MixerConfig& m, const std::string& where) {
   fields.check(m.softmax(), "qk_norm", m.qk_norm, false, attention);
   fields.check(m.softmax(), "softcap", m.softcap, 0.0, attention);
   fields.check_present(m.softmax(), "rope", m.rope, attention);
+  fields.check_present(m.softmax(), "query", !(m.query == ActivationConfig()), attention);
+  fields.check(m.softmax(), "kv_int8", m.kv_int8, false, attention);
   fields.check(gla, "gate", word(kGates, m.gate), word(kGates, omitted.gate), "type \"gla\"");
   fields.check(gla, "gate_rank", m.gate_rank, omitted.gate_rank, "type \"gla\"");
   fields.check(gla, "gate_normalizer", m.gate_normalizer, omitted.gate_normalizer, "type \"gla\"");
@@ -207,6 +209,10 @@ void check_mixer(const MixerConfig& mixer, const ModelConfig& model, const std::
   if (mixer.type == MixerType::sparse) check_sparse(mixer, where);
   if (mixer.type == MixerType::gla) check_gla(mixer, where);
   if (!mixer.softmax()) return;
+  require(mixer.query.type == Activation::automatic || mixer.query.type == Activation::spike,
+          ErrorCode::invalid_argument, "{}.query is \"{}\", but must be \"auto\" or \"spike\"", where,
+          word(kActivations, mixer.query.type));
+  validate(mixer.query, where + ".query");
   const bool own = mixer.rope.has_value();
   check_rope(own ? *mixer.rope : model.rope, mixer.head_dim, own ? where + ".rope" : "rope");
 }

@@ -67,6 +67,8 @@ Ordered mixer_json(const MixerConfig& mixer) {
   put(out, "scale", mixer.scale, 0.0);
   put(out, "softcap", mixer.softcap, 0.0);
   if (mixer.rope) out["rope"] = rope_json(*mixer.rope);
+  if (!(mixer.query == ActivationConfig())) out["query"] = activation_json(mixer.query);
+  put(out, "kv_int8", mixer.kv_int8, false);
   if (mixer.recurrent() && mixer.feature != default_feature(mixer.type))
     out["feature"] = word(kFeatures, mixer.feature);
   if (mixer.gate != GateType::low_rank) out["gate"] = word(kGates, mixer.gate);

@@ -6,6 +6,7 @@
 #include "core/fail.h"
 #include "model/config_limits.h"
 #include "model/hf_rope.h"
+#include "model/rounded_weights.h"
 
 namespace mneme {
 namespace {
@@ -78,6 +79,18 @@ MixerConfig read_linear_mixer(JsonFields& fields, const MixerConfig& window, con
   return mixer;
 }
 
+/// What W8ASpike's code does beside rounding the weights.
+void make_spiking(double k, ModelConfig& model) {
+  const ActivationConfig spike(Activation::spike, k);
+  for (LayerConfig& layer : model.layers) {
+    layer.activation = ActivationPolicy(spike);
+    layer.activation[Projection::down] = Activation::float_;
+    if (layer.mixer.type != MixerType::window) continue;
+    layer.mixer.query = spike;
+    layer.mixer.kv_int8 = true;
+  }
+}
+
 }  // namespace
 
 ModelConfig gla_swa_config(JsonFields& fields, const TensorSource* tensors) {
@@ -95,6 +108,8 @@ ModelConfig gla_swa_config(JsonFields& fields, const TensorSource* tensors) {
   even.mixer = read_linear_mixer(fields, odd.mixer, tensors);
   const uint32_t layers = fields.u32("num_hidden_layers", 1, kMaxLayers, 28);
   for (uint32_t i = 0; i < layers; ++i) model.layers.push_back(i % 2 == 1 ? odd : even);
+  if (tensors != nullptr && has_weight_scales(*tensors))
+    make_spiking(fields.number("dynamic_sfr", kMinFiringK, kMaxFiringK, 3.0), model);
   return model;
 }
 
@@ -123,6 +138,14 @@ std::string gla_swa_tensor_name(const ModelConfig& config, std::string_view cano
     }
   }
   fail(ErrorCode::not_found, "tensor \"{}\" has no name in a gla_swa checkpoint", canonical);
+}
+
+std::string gla_swa_scales_name(std::string_view weight) {
+  if (!weight.starts_with("model.layers.") || !weight.ends_with("_proj.weight") ||
+      weight.ends_with(".down_proj.weight"))
+    return {};
+  weight.remove_suffix(std::string_view("weight").size());
+  return std::string(weight) + "weight_quantizer.scales";
 }
 
 bool gla_swa_may_ignore(std::string_view name) {

@@ -13,6 +13,7 @@
 #include "model/rope_frequencies.h"
 #include "model/tensor_names.h"
 #include "simd/blocks.h"
+#include "simd/code_residuals.h"
 #include "simd/stripes.h"
 
 namespace mneme {
@@ -69,6 +70,7 @@ class Loader {
     PackedMatrix* out;
     uint64_t offset;
     std::string name;
+    const TensorInfo* scales = nullptr;  // of W8: codes are held, not floats
   };
 
   struct Located {
@@ -116,12 +118,15 @@ class Loader {
     const TensorInfo& info = *found;
     require(info.shape.size() == 2, ErrorCode::corrupt, "tensor {} has {} dimensions instead of 2", name,
             info.shape.size());
-    const DType type = packed_as(info);
-    out.type = packed_type(type);
+    // Codes multiply spikes only; for other inputs the rounded weights are held as floats.
+    const TensorInfo* scales =
+        spiking && source == &checkpoint_.tensors() ? checkpoint_.scales_of(info) : nullptr;
+    const DType type = scales != nullptr ? info.type : packed_as(info);
+    out.type = scales != nullptr ? PackedType::w8 : packed_type(type);
     out.rows = static_cast<int64_t>(info.shape[0]);
     out.cols = static_cast<int64_t>(info.shape[1]);
     if (spiking && can_stripe(out.type)) out.stripe_lines = best_stripe_lines(out.type, out.rows);
-    matrices_.push_back({&info, source, type, &out, arena_, name});
+    matrices_.push_back({&info, source, type, &out, arena_, name, scales});
     arena_ = checked_align(checked_add(arena_, matrix_bytes(out), "weights"), 64, "weights");
   }
 
@@ -140,6 +145,7 @@ class Loader {
     require(w.cols % kBlock == 0, ErrorCode::unsupported,
             "activation {} needs rows of a multiple of {} values; this model has {}",
             config_names::word(config_names::kActivations, activation), kBlock, w.cols);
+    if (activation == Activation::int4) return Linear::Input::int4_floats;
     if (activation == Activation::spike)
       return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
     return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
@@ -328,7 +334,34 @@ class Loader {
     }
   }
 
+  /// A matrix W8: int8 codes, and the rest of the few that are beyond.
+  void pack_codes(const Matrix& m) {
+    const auto* weights =
+        reinterpret_cast<const float*>(m.source->data(*m.tensor).data());  // RoundedWeights'
+    std::vector<float> scales(m.scales->values());
+    dequantize_row(m.scales->type, m.source->data(*m.scales).data(), scales.data(), scales.size());
+    const int64_t unit = stripe_tiles(*m.out), stripes = (m.out->tiles() + unit - 1) / unit;
+    auto residuals = std::make_unique<CodeResiduals>(stripes);
+    auto* out = const_cast<std::byte*>(m.out->data);
+    std::atomic<bool> fits{true};
+    model_->pool->for_each(stripes, [&](int64_t stripe) {
+      if (!pack_w8_stripes(*m.out, weights, scales.data(), stripe, stripe + 1, out, *residuals))
+        fits.store(false, std::memory_order_relaxed);
+    });
+    require(fits.load(), ErrorCode::corrupt, "tensor {} of {} holds weights beyond its scales", m.name,
+            model_->path);
+    const uint64_t beyond = residuals->count();
+    describe(*m.tensor, m.name,
+             fmt::format("{}, in stripes, {} codes beyond int8", packed_layout(m.out->type).name, beyond));
+    model_->bytes.resident += matrix_bytes(*m.out);
+    if (beyond == 0) return;
+    m.out->residuals = residuals.get();
+    model_->bytes.resident += residuals->bytes();
+    model_->residuals.push_back(std::move(residuals));
+  }
+
   void pack(const Matrix& m) {
+    if (m.scales != nullptr) return pack_codes(m);
     const std::byte* source = m.source->data(*m.tensor).data();
     auto* out = const_cast<std::byte*>(m.out->data);
     std::atomic<bool> finite{true};
@@ -386,10 +419,11 @@ class Loader {
     Linear& head = model_->head;
     if (model_->config.tied) head.w = model_->embedding;
     head.name = model_->config.tied ? "token_embd" : "output";
-    // The head does not spike; float or int8 for all projections holds for it, too.
+    // The head does not spike, nor read int4; float or int8 for all projections holds for it, too.
     Activation activation = Activation::automatic;
-    if (const auto& forced = options_.activation;
-        forced && *forced == ActivationPolicy(forced->of[0]) && forced->of[0].type != Activation::spike)
+    if (const auto& forced = options_.activation; forced && *forced == ActivationPolicy(forced->of[0]) &&
+                                                  forced->of[0].type != Activation::spike &&
+                                                  forced->of[0].type != Activation::int4)
       activation = forced->of[0].type;
     head.input = input_form(activation, head.w);
     if (checkpoint_.find("output.bias") != nullptr) head.bias = vector("output.bias", head.w.rows);
@@ -405,7 +439,9 @@ class Loader {
     uint64_t sum = 0;
     for (const Matrix& m : matrices_) {
       const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
-      if (!lookup_only) sum += matrix_bytes(*m.out);
+      if (lookup_only) continue;
+      sum += matrix_bytes(*m.out);
+      if (m.out->residuals != nullptr) sum += m.out->residuals->bytes();
     }
     for (const size_t layer : model_->memory_layers) {
       const auto& memory = model_->layers[layer].memory;

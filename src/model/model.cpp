@@ -73,7 +73,8 @@ uint64_t Model::kv_bytes_per_token(double kv_type_bytes) const noexcept {
   double sum = 0;
   for (const LayerConfig& layer : impl_->config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches())
-      if (mixer.softmax()) sum += 2.0 * mixer.kv_heads * mixer.head_dim * kv_type_bytes;
+      if (mixer.softmax())
+        sum += 2.0 * mixer.kv_heads * mixer.head_dim * (mixer.kv_int8 ? 1.0 : kv_type_bytes);
   return static_cast<uint64_t>(sum);
 }
 

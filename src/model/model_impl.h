@@ -10,6 +10,7 @@
 #include "mneme/model.h"
 #include "model/model_memory.h"
 #include "model/plan.h"
+#include "simd/code_residuals.h"
 #include "simd/packed_matrix.h"
 #include "simd/spike.h"
 
@@ -17,9 +18,10 @@ namespace mneme {
 
 /// y = W x + b with the rounding of x that the config asks for.
 struct Linear {
-  /// What of Activations it reads. rounded_floats: int8 activations against float weights. spikes: counts
+  /// What of Activations it reads. rounded_floats: int8 activations against float weights; int4_floats: int4
+  /// activations, whatever the weights. spikes: counts
   /// against weights in stripes; spike_floats: counts times threshold against weights that have no stripes.
-  enum class Input { int8, floats, rounded_floats, spikes, spike_floats };
+  enum class Input { int8, floats, rounded_floats, int4_floats, spikes, spike_floats };
   PackedMatrix w;
   std::vector<float> bias;  // [rows] or empty
   Input input = Input::floats;
@@ -93,7 +95,8 @@ struct ModelImpl {
   ModelConfig config;
   std::string path;
   std::shared_ptr<ThreadPool> pool;
-  HugeBuffer weights;  // every packed matrix
+  HugeBuffer weights;                                     // every packed matrix
+  std::vector<std::unique_ptr<CodeResiduals>> residuals;  // of matrices W8
   PackedMatrix embedding;
   Linear head;  // shares the embedding's memory if tied
   std::vector<float> output_norm;

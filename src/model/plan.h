@@ -51,6 +51,7 @@ struct Activations {
   QuantizedRows q;
   std::vector<float> f;        // [rows, cols]
   std::vector<float> rounded;  // [rows, cols]: q as floats
+  std::vector<float> int4;     // [rows, cols]: rounded to int4, as floats
   struct Spikes {
     SpikeRows rows;
     std::vector<float> f;  // [rows, cols]: counts times threshold

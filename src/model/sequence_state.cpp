@@ -28,7 +28,8 @@ void add_cache(const MixerConfig& mixer, KvFormat format, CacheLayout& layout) {
          (layout.groups[group].window != window || layout.groups[group].sinks != sinks))
     ++group;
   if (group == layout.groups.size()) layout.groups.push_back({0, window, sinks});
-  const KvGeometry geometry{format, mixer.kv_heads, mixer.head_dim};
+  KvGeometry geometry{mixer.kv_int8 ? KvFormat::int8 : format, mixer.kv_heads, mixer.head_dim};
+  if (mixer.kv_int8) geometry.least_scale = kLeastKvScale;
   const int64_t summary = mixer.type == MixerType::sparse ? int64_t{mixer.block} : 0;
   layout.layers.push_back({geometry, group, layout.groups[group].block_bytes, summary});
   layout.groups[group].block_bytes += (geometry.page_bytes() + 63) / 64 * 64;

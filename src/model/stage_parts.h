@@ -17,12 +17,13 @@ struct InputForms {
     NeuronSetting neuron;
     bool counts = false, floats = false;
   };
-  bool int8 = false, floats = false, rounded = false;
+  bool int8 = false, floats = false, rounded = false, int4 = false;
   std::vector<Spikes> spikes;  // [Linear::spike_slot]
   void add(const Linear& linear) {
     int8 |= linear.input == Linear::Input::int8;
     floats |= linear.input == Linear::Input::floats;
     rounded |= linear.input == Linear::Input::rounded_floats;
+    int4 |= linear.input == Linear::Input::int4_floats;
     if (linear.input != Linear::Input::spikes && linear.input != Linear::Input::spike_floats) return;
     if (spikes.size() <= linear.spike_slot) spikes.resize(linear.spike_slot + 1);
     Spikes& form = spikes[linear.spike_slot];
@@ -31,7 +32,7 @@ struct InputForms {
     form.floats |= linear.input == Linear::Input::spike_floats;
   }
   /// Whether a form needs the whole row before its first value is known.
-  bool needs_whole_rows() const { return rounded || !spikes.empty(); }
+  bool needs_whole_rows() const { return rounded || int4 || !spikes.empty(); }
 };
 
 inline void grow(std::vector<float>& v, int64_t size) {
@@ -45,6 +46,7 @@ inline void size_activations(const InputForms& forms, int64_t rows, int64_t cols
   if (forms.int8 || forms.rounded) out.q.reserve(rows, cols);
   if (forms.floats) grow(out.f, rows * cols);
   if (forms.rounded) grow(out.rounded, rows * cols);
+  if (forms.int4) grow(out.int4, rows * cols);
   if (out.spikes.size() < forms.spikes.size()) out.spikes.resize(forms.spikes.size());
   for (size_t i = 0; i < forms.spikes.size(); ++i) {
     out.spikes[i].rows.reserve(rows, cols, decode && forms.spikes[i].counts);
@@ -63,6 +65,7 @@ inline void prepare_row(const InputForms& forms, const float* x, int64_t row, in
     const float* d = out.q.d.data() + row * (cols / kBlock);
     for (int64_t c = 0; c < cols; ++c) f[c] = d[c / kBlock] * static_cast<float>(q[c]);
   }
+  if (forms.int4) round_to_int4(x, cols, out.int4.data() + row * cols);
   if (forms.spikes.empty()) return;
   const RowMagnitude magnitude = magnitude_of(x, cols);  // the same for every neuron
   for (size_t i = 0; i < forms.spikes.size(); ++i) {
@@ -94,6 +97,9 @@ inline void apply_linear(const Linear& linear, const Activations& x, int64_t til
       break;
     case Linear::Input::rounded_floats:
       floats(x.rounded);
+      break;
+    case Linear::Input::int4_floats:
+      floats(x.int4);
       break;
     case Linear::Input::spikes:
       spike_product(w, x.spikes[linear.spike_slot].rows, tile_begin, tile_end, n_begin, n_end, y, stride);
@@ -175,7 +181,7 @@ inline std::string describe_linear(const Linear& linear) {
         linear.neuron.dead_zone > 0 ? fmt::format(", dead zone {:g}", linear.neuron.dead_zone) : "");
   };
   std::string head = fmt::format("{} [{}x{}] {}", linear.name, linear.w.rows, linear.w.cols,
-                                       packed_layout(linear.w.type).name);
+                                 packed_layout(linear.w.type).name);
   switch (linear.input) {
     case Linear::Input::int8:
       return head + " * int8";
@@ -183,6 +189,8 @@ inline std::string describe_linear(const Linear& linear) {
       return head + " * f32";
     case Linear::Input::rounded_floats:
       return head + " * int8 as f32";
+    case Linear::Input::int4_floats:
+      return head + " * int4 as f32";
     case Linear::Input::spikes:
       return fmt::format(
           "{}, in stripes * {}: events while at most {:.0f} % of inputs fire ({:.0f} % in batches), else "

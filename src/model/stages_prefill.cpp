@@ -61,7 +61,7 @@ class PrepareStage final : public Stage {
  private:
   const char* form_name() const {
     if (!forms_.spikes.empty()) return "spikes";
-    return forms_.int8 ? "int8" : forms_.rounded ? "int8 as f32" : "f32";
+    return forms_.int8 ? "int8" : forms_.rounded ? "int8 as f32" : forms_.int4 ? "int4 as f32" : "f32";
   }
   void set(int64_t cols, const std::vector<const Linear*>& consumers, const std::vector<float>* norm) {
     cols_ = cols;

@@ -264,6 +264,7 @@ TensorMatch match_tensors(const ModelConfig& config, const TensorSource& tensors
             shape_text(expected.shape));
     out.by_name.emplace(expected.name, found);
     used.insert(found);
+    if (gla_swa) used.insert(tensors.find(gla_swa_scales_name(name)));  // or null
   }
   for (const TensorInfo& tensor : tensors.tensors())
     if (!used.contains(&tensor) && !derived(tensor.name)) out.leftovers.push_back(tensor.name);

@@ -218,11 +218,11 @@ namespace {
 
 HWY_EXPORT(attend_any);
 
-// d and the 127 of one int8 vector; a vector of zeros has scale 0.
-float int8_scale(const float* x, int64_t n) {
+// d and the 127 of one int8 vector; a vector of zeros has scale 0, or the least one.
+float int8_scale(const float* x, int64_t n, float least) {
   float max = 0;
   for (int64_t i = 0; i < n; ++i) max = std::max(max, std::abs(x[i]));
-  return max / 127.0f;
+  return std::max(max / 127.0f, least);
 }
 
 int8_t round_int8(float x, float scale) {
@@ -270,8 +270,8 @@ void store_kv(const KvGeometry& g, std::byte* page, int64_t kv_head, int64_t pos
       }
       return;
     case KvFormat::int8:
-      s.k_scale[position] = int8_scale(k, g.head_dim);
-      s.v_scale[position] = int8_scale(v, g.head_dim);
+      s.k_scale[position] = int8_scale(k, g.head_dim, g.least_scale);
+      s.v_scale[position] = int8_scale(v, g.head_dim, g.least_scale);
       for (int64_t i = 0; i < g.head_dim; ++i) {
         reinterpret_cast<int8_t*>(s.k)[k_at + 16 * i] = round_int8(k[i], s.k_scale[position]);
         reinterpret_cast<int8_t*>(s.v)[v_at + i] = round_int8(v[i], s.v_scale[position]);

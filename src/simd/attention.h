@@ -8,8 +8,8 @@
 //   V  [position][dim]
 //   int8 only: K scales [position] f32, V scales [position] f32
 // `dim` is head_dim rounded up to a multiple of 16, the rest zero. Values are f16 (default), f32, or int8
-// with one scale a vector (max|x|/127). Cache memory starts zeroed, so a slot that was never written is
-// finite.
+// with one scale a vector (max|x|/127, or least_scale). Cache memory starts zeroed, so a slot that was never
+// written is finite.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -18,6 +18,8 @@
 namespace mneme {
 
 inline constexpr int64_t kPagePositions = 256;
+inline constexpr float kLeastKvScale =
+    1e-5f;  // of models whose config asks for int8, as SpikingBrain's W8ASpike
 inline constexpr int64_t kAttentionBlock =
     64;  // positions handled between two updates of the running maximum
 
@@ -27,6 +29,7 @@ struct KvGeometry {
   KvFormat format = KvFormat::f16;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
+  float least_scale = 0;  // int8: of a vector's scale
 
   int64_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
   int64_t value_bytes() const { return format == KvFormat::f32 ? 4 : format == KvFormat::f16 ? 2 : 1; }

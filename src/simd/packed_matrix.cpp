@@ -12,7 +12,7 @@ namespace {
 
 using Scales = PackedLayout::Scales;
 
-constexpr std::array<PackedLayout, 13> kLayouts = {{
+constexpr std::array<PackedLayout, 14> kLayouts = {{
     {"f32 x16 rows", 32, 32, Scales::none, false, 0},
     {"f16 x16 rows", 16, 32, Scales::none, false, 0},
     {"bf16 x16 rows", 16, 32, Scales::none, false, 0},
@@ -26,9 +26,11 @@ constexpr std::array<PackedLayout, 13> kLayouts = {{
     {"4-bit+min x16 rows (Q4_K)", 4, 32, Scales::k, true, 0},
     {"8-bit+min x16 rows (Q5_K)", 8, 32, Scales::k, true, 0},
     {"8-bit x16 rows (Q6_K)", 8, 16, Scales::k, false, 32},
+    {"8-bit (W8, groups of 128)", 8, 32, Scales::group, false, 128},
 }};
 
 constexpr int64_t kSuper = 256;  // columns of a K super-block
+constexpr int64_t kGroup = 128;  // columns of a W8 group
 
 int64_t align64(int64_t bytes) {
   return (bytes + 63) & ~int64_t{63};
@@ -323,6 +325,7 @@ int64_t packed_scale_bytes(PackedType type, int64_t cols) {
   const PackedLayout& layout = packed_layout(type);
   if (layout.scales == Scales::none) return 0;
   if (layout.scales == Scales::f16) return align64(f16_scale_at(layout, cols / kBlock));
+  if (layout.scales == Scales::group) return cols / kGroup * kTileRows * 4;
   return align64(cols / kSuper * super_scale_bytes(layout));
 }
 
@@ -332,7 +335,10 @@ int64_t packed_tile_bytes(PackedType type, int64_t cols) {
 
 uint64_t packed_bytes(PackedType type, int64_t rows, int64_t cols) {
   const PackedLayout& layout = packed_layout(type);
-  const int64_t unit = layout.scales == Scales::none ? 1 : layout.scales == Scales::k ? kSuper : kBlock;
+  const int64_t unit = layout.scales == Scales::none    ? 1
+                       : layout.scales == Scales::k     ? kSuper
+                       : layout.scales == Scales::group ? kGroup
+                                                        : kBlock;
   require(rows > 0 && cols > 0 && cols % unit == 0, ErrorCode::corrupt,
           "a [{}, {}] matrix cannot be stored in {}: columns must be a multiple of {}", rows, cols,
           layout.name, unit);

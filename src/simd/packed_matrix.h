@@ -41,15 +41,17 @@ enum class PackedType : uint8_t {
   q3_k,
   q4_k,
   q5_k,
-  q6_k
+  q6_k,
+  w8  // int8 in groups of 128 columns with an f32 scale, only in stripes: simd/code_residuals.h
 };
 
 struct PackedLayout {
   enum class Scales : uint8_t {
     none,
     f16,  // per block: 16 x f16 scale, then 16 x f16 min if has_min
-    k  // per 256 columns: 16 x f16 d, 16 x f16 dmin if has_min, then per sub-block 16 x i8 (u8) scale, then
-       // likewise 16 x u8 min if has_min. scale = d * sub_scale, min = -dmin * sub_min
+    k,  // per 256 columns: 16 x f16 d, 16 x f16 dmin if has_min, then per sub-block 16 x i8 (u8) scale, then
+        // likewise 16 x u8 min if has_min. scale = d * sub_scale, min = -dmin * sub_min
+    group  // of stripes: one f32 a row and 128 columns
   };
   std::string_view name;
   int code_bits;  // 4, 8; 16 or 32 for floats
@@ -63,11 +65,14 @@ const PackedLayout& packed_layout(PackedType type);
 /// The packed type that holds a file type exactly. Throws Error(unsupported) for integer tensors and F64.
 PackedType packed_type(DType type);
 
+struct CodeResiduals;
+
 struct PackedMatrix {
   PackedType type = PackedType::f32;
   int64_t rows = 0, cols = 0;
   const std::byte* data = nullptr;  // 64-byte aligned, not owned
   uint8_t stripe_lines = 0;         // if not 0, it is held as stripes.h says, for inputs that may be silent
+  const CodeResiduals* residuals = nullptr;  // w8: what codes have beyond int8; null: nothing. Not owned
 
   int64_t tiles() const { return (rows + kTileRows - 1) / kTileRows; }
 };

@@ -1,5 +1,9 @@
 #include "simd/packed_product.h"
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 #include "core/fail.h"
 #include "simd/packed_kernels.h"
 
@@ -67,6 +71,17 @@ void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, i
     out.minus8[at] = -8 * sum;
     out.minus128[at] = -128 * sum;
   }
+}
+
+void round_to_int4(const float* x, int64_t n, float* out) {
+  float most = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < n; ++i) {
+    finite &= std::isfinite(x[i]);
+    most = std::max(most, std::abs(x[i]));
+  }
+  const float scale = finite ? most / 7.0f : std::numeric_limits<float>::quiet_NaN();
+  for (int64_t i = 0; i < n; ++i) out[i] = scale == 0 ? 0.0f : scale * std::nearbyint(x[i] / scale);
 }
 
 void packed_product(const PackedMatrix& w, const QuantizedRows& x, int64_t tile_begin, int64_t tile_end,

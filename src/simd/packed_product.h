@@ -35,6 +35,10 @@ struct QuantizedRows {
 void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, int64_t count,
                      QuantizedRows& out);
 
+/// out[n] = x rounded to steps of max|x| / 7 (ties to even), one scale for all: int4 activations of a token.
+/// A row with a NaN or an infinity becomes NaN. Plain C++: a yardstick, not a fast path.
+void round_to_int4(const float* x, int64_t n, float* out);
+
 /// Y[n, row] for rows [16 tile_begin, 16 tile_end) of W and rows [n_begin, n_end) of X; y points at Y[0, 0]
 /// with `stride` floats between rows of Y. Writes only rows < matrix.rows. W must be quantized; rows of X
 /// have W.cols columns.

@@ -321,6 +321,20 @@ void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float*
   for (int64_t c = 0; c < cols; ++c) out[c] *= threshold;
 }
 
+void spike_in_place(const NeuronSetting& neuron, float* x, int64_t n) {
+  float sums[32] = {};
+  int32_t most = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float magnitude = std::abs(x[i]);
+    sums[i % 32] += magnitude;
+    most = std::max(most, std::bit_cast<int32_t>(magnitude));
+  }
+  const float threshold = threshold_of(row_magnitude(sums, most, n), neuron.k);
+  const float silent = neuron.dead_zone * threshold;  // NaN if the row holds one; so are the results then
+  for (int64_t i = 0; i < n; ++i)
+    x[i] = std::abs(x[i]) < silent ? 0.0f : threshold * std::nearbyint(x[i] / threshold);
+}
+
 float fire_reference(const NeuronSetting& neuron, const float* x, int64_t n, int32_t* counts) {
   float sums[32] = {};
   int32_t most = 0;

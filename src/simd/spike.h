@@ -90,7 +90,10 @@ bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_e
 /// out[c] = threshold * count of row `row`, after it was fired.
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
 
-/// Plain C++ specification: writes counts [n], returns the threshold. n: a multiple of 32.
+/// x[n] = threshold * count of each, any n: what attention makes of a spiking query, one head at a time.
+void spike_in_place(const NeuronSetting& neuron, float* x, int64_t n);
+
+/// Plain C++ specification: writes counts [n], returns the threshold.
 float fire_reference(const NeuronSetting& neuron, const float* x, int64_t n, int32_t* counts);
 
 }  // namespace mneme

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/fail.h"
+#include "simd/code_residuals.h"
 #include "simd/isa.h"
 #include "simd/stripe_kernels.h"
 
@@ -33,6 +34,8 @@ StripeKernel kernel_of(const PackedMatrix& w) {
       return kernels().q4_0[w.stripe_lines - 1];
     case PackedType::q4_1:
       return kernels().q4_1[w.stripe_lines - 1];
+    case PackedType::w8:
+      return kernels().w8[w.stripe_lines - 1];
     default:
       fail(ErrorCode::internal, "spike_product: {} has no stripes", packed_layout(w.type).name);
   }
@@ -48,7 +51,7 @@ EventView view(const EventList& list) {
 int64_t blocks_ahead(const PackedMatrix& w, const EventList& list, int64_t blocks) {
   constexpr int64_t kAheadBytes = 8192;
   const int64_t bytes = stripe_scale_bytes(w) + 256 * w.stripe_lines * list.groups / blocks;
-  return std::min(kAheadBytes / bytes + 1, blocks);
+  return std::min(kAheadBytes / std::max<int64_t>(bytes, 1) + 1, blocks);
 }
 
 // From so many rows of X on, a strip of the matrix is interleaved once for all of them. With fewer that gains
@@ -106,6 +109,8 @@ void spike_product(const PackedMatrix& w, const SpikeRows& x, int64_t tile_begin
     if (beyond[static_cast<size_t>(n)].begin != nullptr) args.beyond = beyond.data();
   }
   kernel_of(w)(args);
+  if (w.residuals != nullptr)
+    add_residuals(w, x, args.stripe_begin, args.stripe_end, n_begin, n_end, y, stride);
 }
 
 double spike_product_reference(const PackedMatrix& w, const int32_t* counts, float threshold, int64_t row) {

@@ -8,15 +8,19 @@
 namespace mneme {
 namespace {
 
-template <int CodeBits, bool HasMin, int Offset, int Lines>
+// Grouped: f32 scales, a row and 128 columns each, all of them before the blocks of the stripe.
+template <int CodeBits, bool HasMin, int Offset, int Lines, bool Grouped = false>
 struct StripeFormat {
   static constexpr int code_bits = CodeBits, offset = Offset;
-  static constexpr bool has_min = HasMin, wide = Offset == 128;
+  static constexpr bool has_min = HasMin, wide = Offset == 128, grouped = Grouped;
   static constexpr int lines = Lines, column_bytes = 64 * Lines;
   static constexpr int groups = CodeBits == 4 ? 2 : 1;  // of 64 rows, in a line
   static constexpr int rows = 64 * groups * Lines;
-  static constexpr int scale_bytes = rows * (HasMin ? 4 : 2);
+  static constexpr int scale_bytes = Grouped ? 0 : rows * (HasMin ? 4 : 2);  // of a block
   static constexpr int block_bytes = scale_bytes + 32 * column_bytes;
+  static constexpr int row_scale_bytes = Grouped ? 4 : 2;
+  static constexpr int64_t head_bytes(int64_t blocks) { return Grouped ? blocks / 4 * rows * 4 : 0; }
+  static constexpr int64_t bytes(int64_t blocks) { return head_bytes(blocks) + blocks * block_bytes; }
 };
 
 // A stripe is computed in parts, what a vector's width takes of a line: 1 or 2 a line. Vector j of group g of
@@ -125,9 +129,17 @@ struct StripeAhead<V, T, false> {
   }
 };
 
+template <class V, class T>
+inline __attribute__((always_inline)) typename V::F load_scale(const std::byte* at) {
+  if constexpr (T::grouped)
+    return V::load_f(reinterpret_cast<const float*>(at));
+  else
+    return V::load_f16(at);
+}
+
 // acc += scale * sum (+ min * sum of counts) for a block of one part and N rows of X.
 template <class V, class T, int N>
-inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, const std::byte* block,
+inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, const std::byte* scales,
                                                         int64_t b, int part, int64_t n0,
                                                         const BlockSums<V, T> (&dot)[N],
                                                         StripeSums<V, T> (&sums)[N]) {
@@ -135,8 +147,8 @@ inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, 
   for (int g = 0; g < T::groups; ++g)
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const std::byte* at = block + 2 * StripeSums<V, T>::row(part, g, j);
-      const typename V::F scale = V::load_f16(at);
+      const std::byte* at = scales + T::row_scale_bytes * StripeSums<V, T>::row(part, g, j);
+      const typename V::F scale = load_scale<V, T>(at);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         typename V::F& acc = sums[n].acc[part][g][j];
@@ -173,9 +185,9 @@ __attribute__((noinline)) void start_block(const StripeArgs& args, const std::by
 // One block of `Parts` parts of a stripe from part `first` on, with N rows of X. `asks`: for the lines in
 // front of the walk.
 template <class V, class T, int N, bool Listed, int Parts>
-inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, const std::byte* block,
-                                                        int64_t b, int first, int64_t n0,
-                                                        StripeSums<V, T> (&sums)[N],
+inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, const std::byte* scales,
+                                                        const std::byte* block, int64_t b, int first,
+                                                        int64_t n0, StripeSums<V, T> (&sums)[N],
                                                         StripeAhead<V, T, Listed>& ahead, bool asks) {
   const std::byte* codes = block + T::scale_bytes;
   BlockSums<V, T> dot[Parts][N], start[Parts][N];
@@ -215,7 +227,7 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
     }
   }
 #pragma GCC unroll 4
-  for (int p = 0; p < Parts; ++p) finish_block<V, T, N>(args, block, b, first + p, n0, dot[p], sums);
+  for (int p = 0; p < Parts; ++p) finish_block<V, T, N>(args, scales, b, first + p, n0, dot[p], sums);
 }
 
 template <class V, class T>
@@ -249,13 +261,15 @@ __attribute__((noinline)) void stripe_rows(const StripeArgs& args, int64_t strip
       for (int g = 0; g < T::groups; ++g)
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j) sums[n].acc[p][g][j] = V::set_f(0.0f);
-  const std::byte* block = args.stripes + stripe * args.blocks * T::block_bytes;
+  const std::byte* const head = args.stripes + stripe * T::bytes(args.blocks);
+  const std::byte* block = head + T::head_bytes(args.blocks);
   StripeAhead<V, T, Listed> ahead(args, block);
   for (int64_t b = 0; b < args.blocks; ++b, block += T::block_bytes) {
     if (Listed && args.events.begin[b] == args.events.begin[b + 1]) continue;
+    const std::byte* const scales = T::grouped ? head + b / 4 * T::rows * 4 : block;
 #pragma GCC unroll 4
     for (int part = 0; part < StripeSums<V, T>::parts; part += kTogether)
-      stripe_block<V, T, N, Listed, kTogether>(args, block, b, part, n0, sums, ahead, asks);
+      stripe_block<V, T, N, Listed, kTogether>(args, scales, block, b, part, n0, sums, ahead, asks);
   }
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n) store_stripe<V, T>(args, stripe, n0 + n, sums[n]);
@@ -271,12 +285,14 @@ template <class V, class T>
 struct Strip {
   static constexpr int parts = 16 / V::kLanes, part_bytes = 128 * V::kLanes, block_bytes = 2048;
   const std::byte* stripe;
-  int number;  // in the stripe
+  int64_t head_bytes;  // of the stripe
+  int number;          // in the stripe
 
   // Part of the stripe that holds a part of this strip, and which nibbles.
   int stripe_part(int part) const { return number / T::groups * parts + part; }
   int group() const { return number % T::groups; }
-  const std::byte* block(int64_t b) const { return stripe + b * T::block_bytes; }
+  const std::byte* block(int64_t b) const { return stripe + head_bytes + b * T::block_bytes; }
+  const std::byte* scales(int64_t b) const { return T::grouped ? stripe + b / 4 * T::rows * 4 : block(b); }
 
   inline __attribute__((always_inline)) void widen(typename V::B (&code)[4]) const {
     if constexpr (T::code_bits == 4) {
@@ -353,11 +369,11 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
         for (int n = 0; n < N; ++n)
           dot[n][j] = V::template dot<T::wide>(dot[n][j], code, V::repeat4(counts + n * stride + 4 * g));
       }
-    const std::byte* block = strip.block(b);
+    const std::byte* scales = strip.scales(b);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
-      const std::byte* at = block + 2 * (first + 16 * j);
-      const typename V::F scale = V::load_f16(at);
+      const std::byte* at = scales + T::row_scale_bytes * (first + 16 * j);
+      const typename V::F scale = load_scale<V, T>(at);
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         acc[n][j] = V::fma(V::to_f(dot[n][j]), scale, acc[n][j]);
@@ -392,7 +408,8 @@ void unpacked_product(const StripeArgs& args) {
       for (int number = 0; number < T::rows / 64; ++number) {
         const int64_t row = stripe * T::rows + 64 * number;
         if (row >= args.rows) break;
-        const Strip<V, T> strip{args.stripes + stripe * args.blocks * T::block_bytes, number};
+        const Strip<V, T> strip{args.stripes + stripe * T::bytes(args.blocks), T::head_bytes(args.blocks),
+                                number};
         strip.unpack(args);
         for (int part = 0; part < Strip<V, T>::parts; ++part) {
           int64_t n = p;
@@ -433,7 +450,9 @@ constexpr StripeKernels make_stripe_kernels() {
       {striped_product<V, StripeFormat<8, false, 128, 1>>,
        striped_product<V, StripeFormat<8, false, 128, 2>>},
       {striped_product<V, StripeFormat<4, false, 8, 1>>, striped_product<V, StripeFormat<4, false, 8, 2>>},
-      {striped_product<V, StripeFormat<4, true, 0, 1>>, striped_product<V, StripeFormat<4, true, 0, 2>>}};
+      {striped_product<V, StripeFormat<4, true, 0, 1>>, striped_product<V, StripeFormat<4, true, 0, 2>>},
+      {striped_product<V, StripeFormat<8, false, 128, 1, true>>,
+       striped_product<V, StripeFormat<8, false, 128, 2, true>>}};
 }
 
 }  // namespace

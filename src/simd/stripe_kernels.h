@@ -36,7 +36,7 @@ struct StripeArgs {
 using StripeKernel = void (*)(const StripeArgs&);
 
 struct StripeKernels {
-  StripeKernel q8_0[2], q4_0[2], q4_1[2];  // by lines a column: 1, 2
+  StripeKernel q8_0[2], q4_0[2], q4_1[2], w8[2];  // by lines a column: 1, 2
 };
 
 const StripeKernels& stripe_kernels_portable();

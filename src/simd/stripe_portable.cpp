@@ -10,10 +10,10 @@
 namespace mneme {
 namespace {
 
-template <int Bits, bool HasMin, int Offset, int Lines>
+template <int Bits, bool HasMin, int Offset, int Lines, bool Grouped = false>
 struct PlainStripe {
   static constexpr int groups = Bits == 4 ? 2 : 1, rows = 64 * groups * Lines;
-  static constexpr int scale_bytes = rows * (HasMin ? 4 : 2), column_bytes = 64 * Lines;
+  static constexpr int scale_bytes = Grouped ? 0 : rows * (HasMin ? 4 : 2), column_bytes = 64 * Lines;
   static constexpr int block_bytes = scale_bytes + 32 * column_bytes;
 
   // dot[place in the lines] += code * count; of each 4-bit line low nibbles first, then high ones
@@ -36,18 +36,22 @@ struct PlainStripe {
       if (counts[e] != 0) add_column(codes + column_bytes * events.columns[e], counts[e], dot);
   }
   // acc += scale * sum (+ min * sum of counts)
-  static void finish_block(const std::byte* block, int32_t count, const int32_t* dot, float* acc) {
+  static void finish_block(const std::byte* scales, int32_t count, const int32_t* dot, float* acc) {
     for (int r = 0; r < rows; ++r) {
       const int in_line = r % 64, place = 16 * (in_line / 4 % 4) + 4 * (in_line / 16) + in_line % 4;
       const int32_t sum = dot[r / 64 * 64 + place] - Offset * count;
-      acc[r] = static_cast<float>(sum) * f16_to_f32(load_le<uint16_t>(block + 2 * r)) + acc[r];
+      const float scale =
+          Grouped ? load_le<float>(scales + 4 * r) : f16_to_f32(load_le<uint16_t>(scales + 2 * r));
+      acc[r] = static_cast<float>(sum) * scale + acc[r];
       if constexpr (HasMin)
-        acc[r] = f16_to_f32(load_le<uint16_t>(block + 2 * (rows + r))) * static_cast<float>(count) + acc[r];
+        acc[r] = f16_to_f32(load_le<uint16_t>(scales + 2 * (rows + r))) * static_cast<float>(count) + acc[r];
     }
   }
   static void row(const StripeArgs& args, int64_t stripe, int64_t n) {
     float acc[rows] = {};
-    const std::byte* block = args.stripes + stripe * args.blocks * block_bytes;
+    const int64_t head_bytes = Grouped ? args.blocks / 4 * rows * 4 : 0;
+    const std::byte* const head = args.stripes + stripe * (head_bytes + args.blocks * block_bytes);
+    const std::byte* block = head + head_bytes;
     for (int64_t b = 0; b < args.blocks; ++b, block += block_bytes) {
       const std::byte* codes = block + scale_bytes;
       int32_t dot[rows] = {};
@@ -60,7 +64,7 @@ struct PlainStripe {
       }
       if (args.beyond != nullptr && args.beyond[n].begin != nullptr)
         add_events(args.beyond[n], 0, b, codes, dot);
-      finish_block(block, args.sums[n * args.blocks + b], dot, acc);
+      finish_block(Grouped ? head + b / 4 * rows * 4 : block, args.sums[n * args.blocks + b], dot, acc);
     }
     for (float& value : acc) value *= args.threshold[n];
     const int64_t first = stripe * rows, count = std::min<int64_t>(rows, args.rows - first);
@@ -78,7 +82,8 @@ const StripeKernels& stripe_kernels_portable() {
   static constexpr StripeKernels kernels = {
       {PlainStripe<8, false, 128, 1>::product, PlainStripe<8, false, 128, 2>::product},
       {PlainStripe<4, false, 8, 1>::product, PlainStripe<4, false, 8, 2>::product},
-      {PlainStripe<4, true, 0, 1>::product, PlainStripe<4, true, 0, 2>::product}};
+      {PlainStripe<4, true, 0, 1>::product, PlainStripe<4, true, 0, 2>::product},
+      {PlainStripe<8, false, 128, 1, true>::product, PlainStripe<8, false, 128, 2, true>::product}};
   return kernels;
 }
 

@@ -19,13 +19,19 @@
 // byte 16 l + 4 j + i of a line holds row 16 j + 4 l + i, so that interleaved vector j holds rows 16 j ...
 // 16 j + 15 in order. Interleaving works within 16 bytes, and so gives the same with vectors of any width.
 //
-// Codes, scales and mins are those of the file, as in tiles; formats: Q8_0, Q4_0 and Q4_1.
+// Codes, scales and mins are those of the file, as in tiles; formats: Q8_0, Q4_0 and Q4_1, and W8.
+//
+// W8 has int8 codes and one f32 scale a row and 128 columns. A stripe begins with its scales, for every group
+// of 128 columns one a row; blocks of codes alone follow. Where a code does not fit in int8, the rest of it
+// is in PackedMatrix::residuals (code_residuals.h).
 #pragma once
 #include <cstdint>
 
 #include "simd/packed_matrix.h"
 
 namespace mneme {
+
+inline constexpr int64_t kScaleGroup = 128;  // columns that share a scale of W8
 
 /// Whether a matrix of this type can be held in stripes.
 bool can_stripe(PackedType type);
@@ -37,13 +43,15 @@ uint8_t best_stripe_lines(PackedType type, int64_t rows);
 int64_t stripe_rows(const PackedMatrix& matrix);
 /// Tiles of 16 rows in a stripe.
 int64_t stripe_tiles(const PackedMatrix& matrix);
-/// Bytes of the scales (and mins) of a block of 32 columns of a stripe, of the whole block, of a stripe.
+/// Bytes of the scales (and mins) of a block of 32 columns of a stripe, of the whole block, of a stripe, and
+/// of what stands before the first block of a stripe.
 int64_t stripe_scale_bytes(const PackedMatrix& matrix);
 int64_t stripe_block_bytes(const PackedMatrix& matrix);
 int64_t stripe_bytes(const PackedMatrix& matrix);
+int64_t stripe_head_bytes(const PackedMatrix& matrix);
 
-/// Bytes of a matrix in whichever of the two layouts it is held. Throws Error(corrupt) when cols is not a
-/// multiple of the type's block.
+/// Bytes of a matrix in whichever of the two layouts it is held, without residuals. Throws Error(corrupt)
+/// when cols is not a multiple of the type's block.
 uint64_t matrix_bytes(const PackedMatrix& matrix);
 
 /// Packs stripes [stripe_begin, stripe_end) of a row-major matrix of file type `type` (its rows, cols and
@@ -51,6 +59,13 @@ uint64_t matrix_bytes(const PackedMatrix& matrix);
 /// different threads. Returns false if a scale is NaN or infinite.
 bool pack_stripes(const PackedMatrix& matrix, DType type, const std::byte* src, int64_t stripe_begin,
                   int64_t stripe_end, std::byte* out);
+
+/// Packs stripes [stripe_begin, stripe_end) of a matrix W8 into the zeroed matrix memory at `out`: code =
+/// round(weight / scale), ties to even. weights: [rows, cols]; scales: [rows, cols / 128], finite and above
+/// 0. What codes have beyond int8 goes into `residuals`, made for this many stripes. Different stripes may be
+/// packed from different threads. Returns false if a weight is not finite or a code beyond int16.
+bool pack_w8_stripes(const PackedMatrix& matrix, const float* weights, const float* scales,
+                     int64_t stripe_begin, int64_t stripe_end, std::byte* out, CodeResiduals& residuals);
 
 /// Reference: the weights of a row of a matrix in stripes, all columns, as floats.
 void unpack_striped_row(const PackedMatrix& matrix, int64_t row, float* out);

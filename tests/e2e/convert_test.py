@@ -53,6 +53,20 @@ class Convert(unittest.TestCase):
         self.assertLess(distance(want[:24], got[:24]), 1e-5)
         self.assertGreater(distance(want[30:], got[30:]), 1e-4)
 
+    def test_w8aspike_keeps_its_rounded_weights_and_its_spikes(self):
+        model = e2e.TOP / "tests/data/models/spikingbrain_w8aspike"
+        out = self.folder / "spiking"
+        ran = e2e.mneme("convert", model, out, "--recipe", self.recipe([{"kind": "window", "layers": [1], "window": 16}]), "--threads", "1")
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        before, after = (e2e.mneme_json("inspect", m)["config"] for m in (model, out))
+        mixers = [config["layers"][1]["mixer"] for config in (before, after)]
+        self.assertEqual([m["query"] for m in mixers] + [m["kv_int8"] for m in mixers], ["spike", "spike", True, True])
+        self.assertEqual(after["defaults"]["activation"], before["defaults"]["activation"])
+        ids = ",".join(IDS.split(",")[:24])
+        want, got = (e2e.mneme_json("logits", m, "--ids", ids, "--all")["logits"] for m in (model, out))
+        self.assertLess(distance(want[:8], got[:8]), 1e-3)  # the window was 9 keys
+        self.assertGreater(distance(want[12:], got[12:]), 1e-2)
+
     def test_hybrid_runs_exports_and_reports(self):
         ran = self.convert("out/", HYBRID)
         self.assertEqual(ran.returncode, 0, ran.stderr)

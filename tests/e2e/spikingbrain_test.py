@@ -10,9 +10,9 @@ import unittest
 import e2e
 
 MODELS = e2e.TOP / "tests" / "data" / "models"
-EXACT = ("--activation", "float", "--kv", "f32")
+W8ASPIKE = "spikingbrain_w8aspike"
 # folder -> folder of its golden logits
-FORMS = {"spikingbrain": "spikingbrain", "spikingbrain_bin": "spikingbrain", "spikingbrain_fused": "spikingbrain_fused"}
+FORMS = {"spikingbrain": "spikingbrain", "spikingbrain_bin": "spikingbrain", W8ASPIKE: W8ASPIKE}
 
 
 def golden(name):
@@ -23,7 +23,8 @@ def golden(name):
 
 
 def logits(model, ids, *options):
-    rows = e2e.mneme_json("logits", model, "--ids", ids, "--all", *EXACT, *options)["logits"]
+    exact = () if W8ASPIKE in str(model) else ("--activation", "float")  # W8ASpike says itself what spikes
+    rows = e2e.mneme_json("logits", model, "--ids", ids, "--all", "--kv", "f32", *exact, *options)["logits"]
     return [value for row in rows for value in row]
 
 
@@ -81,7 +82,50 @@ class SpikingBrain(unittest.TestCase):
             self.assertEqual(kinds, {"gla", "window"}, form)
             ran = e2e.mneme("inspect", MODELS / form)
             self.assertEqual(ran.returncode, 0, ran.stderr)
-            self.assertEqual("weight_quantizer.scales" in ran.stdout, form == "spikingbrain_fused", ran.stdout)
+            self.assertEqual("down_proj.weight_quantizer.scales" in ran.stdout, form == W8ASPIKE, ran.stdout)
+
+    def test_w8aspike_spikes_by_itself_and_is_held_in_8_bits(self):
+        model = MODELS / W8ASPIKE
+        config = e2e.mneme_json("inspect", model)["config"]
+        window = next(layer for layer in config["layers"] if layer["mixer"]["type"] == "window")
+        self.assertEqual((window["mixer"]["query"], window["mixer"]["kv_int8"]), ("spike", True))
+        self.assertEqual(config["defaults"]["activation"], {"default": "spike", "down": "float"})
+        tensors = {t["name"]: t["layout"] for t in e2e.mneme_json("inspect", model)["tensors"]}
+        self.assertRegex(tensors["blk.0.attn_q.weight"], r"W8, groups of 128.*, [1-9]\d* codes beyond int8")
+        self.assertEqual(tensors["blk.0.ffn_down.weight"], "f32 x16 rows")
+        got = e2e.mneme_json("generate", model, "-p", "Spiking", "-n", "8")
+        self.assertEqual(got["generated_tokens"], 8)
+        again = e2e.mneme_json("generate", model, "-p", "Spiking", "-n", "8", "--threads", "1", "--kv", "f32")
+        self.assertEqual(got["text"], again["text"])
+        spikes = e2e.mneme_json("spikes", model, "-p", "SpikingBrain reads text. " * 4, "--no-ppl")
+        self.assertEqual({p["path"] for p in spikes["projections"] if p["name"] == "q"}, {"events"})
+
+    def test_w8aspike_through_other_files_keeps_its_logits(self):
+        ids, want = golden(W8ASPIKE)
+        folder = self.folder / f"{W8ASPIKE}-again"
+        e2e.mneme_json("quantize", MODELS / W8ASPIKE, f"{folder}/", "--type", "f32")
+        self.assertLessEqual(distance(logits(folder, ids), want), 1e-4)
+        eight_bits = self.folder / f"{W8ASPIKE}.gguf"
+        e2e.mneme_json("quantize", MODELS / W8ASPIKE, eight_bits, "--type", "q8_0")
+        self.assertGreater(distance(logits(eight_bits, ids), want), 1e-4)  # other groups, other scales
+
+    def test_w8aspike_with_bad_scales_is_refused(self):
+        model = self.copy(W8ASPIKE)
+        index = json.loads((model / "model.safetensors.index.json").read_text())["weight_map"]
+        name = "model.layers.1.mlp.up_proj.weight_quantizer.scales"
+        path = model / index[name]
+        data = path.read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        header = json.loads(data[8:8 + size])
+        begin = 8 + size + header[name]["data_offsets"][0]
+        for scale, says in ((0.0, "scales are numbers above 0"), (float("nan"), "scales are numbers above 0"),
+                            (1e-9, "of its scales")):
+            path.write_bytes(data[:begin] + struct.pack("<f", scale) + data[begin + 4:])
+            self.refused(model, "model.layers.1.mlp.up_proj.weight", says)
+        header[name]["shape"] = [32, 2, 1]
+        raw = json.dumps(header).encode()
+        path.write_bytes(struct.pack("<Q", len(raw)) + raw + data[8 + size:])
+        self.refused(model, name, "[32, 2, 1]", "[64, 1, 1]")
 
     def test_a_pickle_that_would_run_something_is_refused_and_does_not(self):
         model = self.copy("spikingbrain_bin")

@@ -105,11 +105,10 @@ INSTANTIATE_TEST_SUITE_P(Folders, GoldenModels,
                          test_name);
 
 // SpikingBrain's architecture at reduced width, beside tools/spikingbrain_reference.py in float64:
-// safetensors, the same weights in torch shards, and the variant whose gate is one matrix.
+// safetensors, and the same weights in torch shards. W8ASpike: w8aspike_test.cpp.
 INSTANTIATE_TEST_SUITE_P(GlaSwa, GoldenModels,
                          testing::Values(Case{"spikingbrain", "spikingbrain"},
-                                         Case{"spikingbrain_bin", "spikingbrain"},
-                                         Case{"spikingbrain_fused", "spikingbrain_fused"}),
+                                         Case{"spikingbrain_bin", "spikingbrain"}),
                          test_name);
 
 INSTANTIATE_TEST_SUITE_P(Gguf, GoldenModels,

@@ -71,6 +71,21 @@ TEST(SpikingModel, ProjectionsOfOneInputMayDiffer) {
   EXPECT_THAT(plan, HasSubstr("* f32"));
 }
 
+// int4 activations are a yardstick for spikes: coarser than int8, and the same token by token as in chunks.
+TEST(SpikingModel, Int4IsBetweenSilenceAndInt8) {
+  const Golden golden = load_golden("llama_q8_0");
+  const auto floats = all_logits(load_spiking("llama_q8_0.gguf", "float"), golden, 512);
+  const auto error = [&](const char* policy) {
+    const auto model = load_spiking("llama_q8_0.gguf", policy);
+    EXPECT_EQ(all_logits(model, golden, 1), all_logits(model, golden, 512)) << policy;
+    return relative_difference(floats, all_logits(model, golden, 512));
+  };
+  EXPECT_GT(error("int4"), 2 * error("int8"));
+  EXPECT_LT(error("int4"), error("spike:k=0.2"));
+  EXPECT_GT(error("int4"), error("float:down=int4"));
+  EXPECT_THAT(load_spiking("llama_q8_0.gguf", "auto:down=int4")->describe_plan(), HasSubstr("* int4 as f32"));
+}
+
 TEST(SpikingModel, OnlySpikingProjectionsAreHeldInStripes) {
   EXPECT_THAT(load_tiny("llama_q8_0.gguf")->describe_plan(), Not(HasSubstr("stripes")));
   const auto model = load_spiking("llama_q8_0.gguf", "auto:down=spike");

@@ -65,6 +65,33 @@ TEST(ActivationPolicy, ALayersPolicyReplacesThatOfTheDefaultsAsAWhole) {
   EXPECT_EQ(ModelConfig::from_json(config.to_json()), config);
 }
 
+// What attention makes of its queries and keys is the mixer's, not a projection's.
+TEST(ActivationPolicy, QueriesOfAttentionMaySpikeAndItsCacheBeInt8) {
+  const auto config = [](const std::string& mixer) {
+    return ModelConfig::from_json(R"({"mneme": 1, "d_model": 32, "vocab": 8, "context": 16,
+        "defaults": {"mixer": {"heads": 1, "kv_heads": 1, "head_dim": 32}, "ffn": {"type": "dense", "hidden": 64}},
+        "layers": [{"mixer": )" + mixer +
+                                  "}, {}]}");
+  };
+  const ModelConfig model =
+      config(R"({"type": "window", "window": 8, "query": {"type": "spike", "k": 2.5}, "kv_int8": true})");
+  EXPECT_EQ(model.layers[0].mixer.query, ActivationConfig(Activation::spike, 2.5));
+  EXPECT_TRUE(model.layers[0].mixer.kv_int8);
+  EXPECT_EQ(model.layers[1].mixer.query, ActivationConfig());
+  EXPECT_EQ(ModelConfig::from_json(model.to_json()), model);
+  for (const auto& [mixer, says] : {std::pair(R"({"query": "int8"})", "query is \"int8\""),
+                                    std::pair(R"({"query": {"type": "spike", "k": 0}})", "query.k is 0"),
+                                    std::pair(R"({"type": "gla", "query": "spike"})", "query is there"),
+                                    std::pair(R"({"type": "gla", "kv_int8": true})", "kv_int8 is true")}) {
+    try {
+      config(mixer);
+      ADD_FAILURE() << mixer;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(says));
+    }
+  }
+}
+
 TEST(ActivationPolicy, CommandLinesSayTheSame) {
   EXPECT_EQ(ActivationPolicy::parse("int8"), ActivationPolicy(Activation::int8));
   EXPECT_EQ(ActivationPolicy::parse("spike"), ActivationPolicy(Activation::spike));
@@ -92,7 +119,7 @@ TEST(ActivationPolicy, WhatIsWrongInACommandLineIsNamed) {
   EXPECT_THAT(refused("spike:dead_zone=-1"), HasSubstr("activation.dead_zone is -1"));
   EXPECT_THAT(refused("spike:dead_zone=nan"), HasSubstr("dead_zone is nan"));
   EXPECT_THAT(refused("spike:dwon=int8"), HasSubstr("did you mean down?"));
-  EXPECT_THAT(refused("spike:down=int4"), HasSubstr("int4"));
+  EXPECT_THAT(refused("spike:down=int2"), HasSubstr("int2"));
   EXPECT_THAT(refused("int8:k=3"), HasSubstr("belongs to spike only"));
 }
 

@@ -21,6 +21,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using testing::error_of;
 using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 
 const fs::path kModels = fs::path(MNEME_TEST_DATA) / "models";
 
@@ -104,9 +105,12 @@ TEST_F(Checkpoints, EveryHuggingFaceFolderOfTheTestDataOpens) {
     EXPECT_EQ(checkpoint.style(), NameStyle::hugging_face);
     EXPECT_EQ(checkpoint.metadata(), nullptr);
     const bool gla_swa = entry.path().filename().string().starts_with("spikingbrain");
-    if (entry.path().filename() != "spikingbrain_fused") {
+    if (entry.path().filename() == "spikingbrain_w8aspike")  // down_proj is not rounded to its scales
+      EXPECT_THAT(checkpoint.leftovers(),
+                  UnorderedElementsAre(HasSubstr("0.mlp.down_proj.weight_quantizer"),
+                                       HasSubstr("1.mlp.down_proj.weight_quantizer")));
+    else
       EXPECT_THAT(checkpoint.leftovers(), ElementsAre());
-    }
     EXPECT_EQ(checkpoint.config().name, entry.path().filename());
     EXPECT_EQ(checkpoint.config().rope.style, RopeConfig::Style::half);
     const TensorInfo& q = checkpoint.at("blk.0.attn_q.weight");

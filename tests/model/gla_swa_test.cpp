@@ -136,8 +136,31 @@ TEST(GlaSwa, W8ASpikeHas591TensorsAnd7692495104Values) {
   EXPECT_EQ(config.layers[0].mixer.gate, GateType::matrix);
   const TensorMatch match = match_tensors(config, tensors, NameStyle::hugging_face);
   EXPECT_EQ(match.by_name.size(), 381u);
-  EXPECT_EQ(match.leftovers.size(), 210u);  // one list of scales a projection
-  for (const std::string& name : match.leftovers) EXPECT_THAT(name, HasSubstr(".weight_quantizer.scales"));
+  EXPECT_EQ(match.leftovers.size(), 28u);  // of 210 lists of scales, those of down_proj are not used
+  for (const std::string& name : match.leftovers)
+    EXPECT_THAT(name, HasSubstr(".mlp.down_proj.weight_quantizer.scales"));
+}
+
+TEST(GlaSwa, W8ASpikeSpikesEverywhereButInDownProj) {
+  const FakeTensors tensors = published_tensors(true);
+  auto json = published();
+  const ModelConfig config = config_from_hf(json.dump(), &tensors);
+  for (size_t i = 0; i < 28; ++i) {
+    const LayerConfig& layer = config.layers[i];
+    ActivationPolicy expected(ActivationConfig(Activation::spike, 3.0));
+    expected[Projection::down] = Activation::float_;
+    EXPECT_EQ(layer.activation, expected) << i;
+    EXPECT_EQ(layer.mixer.query.type, i % 2 == 1 ? Activation::spike : Activation::automatic) << i;
+    EXPECT_EQ(layer.mixer.kv_int8, i % 2 == 1) << i;
+  }
+  EXPECT_EQ(ModelConfig::from_json(config.to_json()), config);
+  json["dynamic_sfr"] = 2.5;
+  const ModelConfig other = config_from_hf(json.dump(), &tensors);
+  EXPECT_EQ(other.layers[0].activation[Projection::q].k, 2.5);
+  EXPECT_EQ(other.layers[1].mixer.query.k, 2.5);
+  json["dynamic_sfr"] = 0;
+  EXPECT_THAT(error_of([&] { config_from_hf(json.dump(), &tensors); }).what(), HasSubstr("dynamic_sfr"));
+  EXPECT_EQ(config_from_hf(published().dump()).layers[0].activation, ActivationPolicy());
 }
 
 // The published code overwrites the list with the odd layers.

@@ -156,6 +156,18 @@ TEST_P(ProductOnEveryIsa, QuantizedRowsRoundToNearestAndReportNonFinite) {
   EXPECT_EQ(q.d[3], 0.0f);
 }
 
+TEST(Int4, StepsAreASeventhOfTheLargest) {
+  const std::vector<float> x{-7, 3.4f, 0.5f, 1.5f, -2.5f, 0.2f, 0};
+  std::vector<float> out(x.size());
+  round_to_int4(x.data(), std::ssize(x), out.data());
+  EXPECT_EQ(out, (std::vector<float>{-7, 3, 0, 2, -2, 0, 0}));  // ties to even
+  std::vector<float> zeros(3, 0.0f), broken{1, INFINITY, 2};
+  round_to_int4(zeros.data(), 3, zeros.data());
+  EXPECT_EQ(zeros, std::vector<float>(3, 0.0f));
+  round_to_int4(broken.data(), 3, broken.data());
+  for (const float value : broken) EXPECT_TRUE(std::isnan(value));
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, ProductOnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()),
                          [](const auto& isa) {

@@ -271,6 +271,30 @@ TEST(Spike, TheMeanCountIsAboutK) {
   }
 }
 
+// Attention's queries, one head at a time: the same neuron, any length.
+TEST(Spike, InPlaceGivesCountsTimesThreshold) {
+  for (const NeuronSetting neuron : {NeuronSetting{3, 0}, NeuronSetting{2.5f, 1.5f}}) {
+    for (const size_t n : {size_t{32}, size_t{128}}) {
+      const auto x = normal_row(n, 11, 0.02f);
+      std::vector<int32_t> counts(n);
+      const float threshold = fire_reference(neuron, x.data(), std::ssize(x), counts.data());
+      auto spiked = x;
+      spike_in_place(neuron, spiked.data(), std::ssize(spiked));
+      for (size_t i = 0; i < n; ++i) EXPECT_EQ(spiked[i], threshold * static_cast<float>(counts[i])) << i;
+    }
+  }
+  std::vector<float> odd{3, -1, 0.4f}, zeros(5, 0.0f), broken{1, NAN, 2};
+  spike_in_place({}, odd.data(), 3);  // threshold (3 + 1 + 0.4) / 9
+  const float v = 4.4f / 9;
+  EXPECT_NEAR(odd[0], 6 * v, 1e-6);
+  EXPECT_NEAR(odd[1], -2 * v, 1e-6);
+  EXPECT_NEAR(odd[2], 1 * v, 1e-6);
+  spike_in_place({}, zeros.data(), 5);
+  EXPECT_EQ(zeros, std::vector<float>(5, 0.0f));
+  spike_in_place({}, broken.data(), 3);
+  for (const float value : broken) EXPECT_TRUE(std::isnan(value));
+}
+
 INSTANTIATE_TEST_SUITE_P(Isa, SpikeOnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()), isa_name);
 

@@ -2,6 +2,8 @@
 // sparse mixer is made here and is no part of the gradient (MoBA, arXiv 2502.13189: keys and values of chosen
 // blocks get gradients, the scores that chose do not).
 #include "core/fail.h"
+#include "simd/attention.h"
+#include "simd/spike.h"
 #include "train/blocks/blocks.h"
 #include "train/blocks/softmax_attention.h"
 #include "train/ops/fused.h"
@@ -19,6 +21,26 @@ Tensor prepare_heads(const ModelConfig& config, const MixerConfig& mixer, const 
   const PassContext::Rotation& turn =
       context.rotation(mixer.rope ? *mixer.rope : config.rope, mixer.head_dim, x.size(1), x);
   return turn.cos.size(1) == 0 ? out : rotate(out, turn.cos, turn.sin, turn.half);
+}
+
+// To whole numbers of steps, one step a head; the gradient goes straight through (SpikingBrain, arXiv
+// 2509.05276, section 3.3).
+Tensor rounded_through(const Tensor& x, const Tensor& steps) {
+  return x + (at::round(x / steps) * steps - x).detach();
+}
+
+// What the engine's spike_in_place() makes of queries [..., head_dim].
+Tensor spiking_queries(const Tensor& x, const ActivationConfig& neuron) {
+  const Tensor threshold =
+      at::clamp(x.detach().abs().mean(-1, true) / neuron.k, kLeastThreshold, kMostThreshold);
+  const Tensor spikes = rounded_through(x, threshold);
+  return neuron.dead_zone > 0.5 ? at::where(x.abs() < neuron.dead_zone * threshold, x - x.detach(), spikes)
+                                : spikes;
+}
+
+// What an int8 cache makes of keys or values [..., head_dim].
+Tensor int8_heads(const Tensor& x) {
+  return rounded_through(x, at::clamp_min(x.detach().abs().amax(-1, true) / 127, kLeastKvScale));
 }
 
 Visibility visibility(const MixerConfig& mixer, const PassContext& context) {
@@ -90,11 +112,16 @@ Tensor softmax_mixer(const ModelConfig& config, const MixerConfig& mixer, const 
   const int64_t kv_heads = mixer.kv_heads, group = mixer.heads / mixer.kv_heads;
   const Tensor q_norm = mixer.qk_norm ? weights["attn_q_norm.weight"] : Tensor();
   const Tensor k_norm = mixer.qk_norm ? weights["attn_k_norm.weight"] : Tensor();
-  const Tensor q = prepare_heads(config, mixer, weights.linear("attn_q", x), mixer.heads, q_norm, context)
-                       .unflatten(1, {kv_heads, group});
-  const Tensor k = prepare_heads(config, mixer, weights.linear("attn_k", x), kv_heads, k_norm, context);
-  const Tensor v =
+  Tensor q = prepare_heads(config, mixer, weights.linear("attn_q", x), mixer.heads, q_norm, context)
+                 .unflatten(1, {kv_heads, group});
+  if (mixer.query.type == Activation::spike) q = spiking_queries(q, mixer.query);
+  Tensor k = prepare_heads(config, mixer, weights.linear("attn_k", x), kv_heads, k_norm, context);
+  Tensor v =
       weights.linear("attn_v", x).view({x.size(0), x.size(1), kv_heads, mixer.head_dim}).transpose(1, 2);
+  if (mixer.kv_int8) {
+    k = int8_heads(k);
+    v = int8_heads(v);
+  }
   Visibility visible = visibility(mixer, context);
   if (mixer.type == MixerType::sparse) {
     visible.block = mixer.block;

@@ -68,6 +68,8 @@ MixerConfig new_mixer(const ModelConfig& config, const MixerConfig& old, Json fi
     branch.sink_logits = from.sink_logits;
     branch.qk_norm = from.qk_norm;
     branch.softcap = from.softcap;
+    if (branch.query == ActivationConfig()) branch.query = from.query;
+    branch.kv_int8 |= from.kv_int8;
     branch.rope = from.rope;
     if (branch.scale == 0) branch.scale = from.scale;
   }

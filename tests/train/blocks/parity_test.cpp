@@ -208,6 +208,23 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, TrainedFrom,
                                          "models/gemma3_pattern.gguf", "models/spikingbrain", "mixers/hybrid",
                                          "mixers/parallel", "mixers/sinks_hybrid"));
 
+// Weights that are rounded to scales, queries that spike and an int8 cache. A number beside a tie may go
+// either way in float arithmetic, so the text is short.
+TEST(W8ASpikeParity, TheTrainerRoundsAsTheEngineDoes) {
+  const fs::path path = fs::path(MNEME_TEST_DATA) / "models/spikingbrain_w8aspike";
+  TrainedModel model = load_model(path);
+  for (LayerConfig& layer : model.config.layers) layer.activation = Activation::float_;
+  const Tensor tokens = random_tokens(model.config, 1, 8, 8);
+  const at::NoGradGuard no_grad;
+  const Tensor engine = engine_logits(load_engine(path), tokens);
+  EXPECT_LE(difference(Decoder(model.config, model.parameters).logits(tokens), engine), kTolerance);
+  for (LayerConfig& layer : model.config.layers) {
+    layer.mixer.query = {};
+    layer.mixer.kv_int8 = false;
+  }
+  EXPECT_GT(difference(Decoder(model.config, model.parameters).logits(tokens), engine), 10 * kTolerance);
+}
+
 TEST(Files, ThatDoNotFitAreRefused) {
   const Saved saved(block_cases().back());
   ModelConfig other = saved.config;
