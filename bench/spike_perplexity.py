@@ -81,7 +81,7 @@ class Table:
         result = json.loads(self.run("perplexity", self.model(weights), self.args.text, "--ctx", self.args.ctx, "--tokens", self.args.tokens,
                                      "--activation", policy(activation, down), "--threads", self.args.threads, "--json", "--quiet"))
         result |= {"weights": weights, "activation": activation, "down": down, "policy": policy(activation, down),
-                   "seconds": round(time.monotonic() - began, 1)}
+                   "seconds": round(max(time.monotonic() - began, 1e-3), 3)}
         part = self.path(cell).with_suffix(".partial")
         part.write_text(json.dumps(result, indent=1) + "\n")
         part.rename(self.path(cell))

@@ -135,11 +135,7 @@ std::string unused_text(const std::vector<std::string>& names) {
     return name.ends_with(".weight_quantizer.scales");
   });
   if (scales)
-    return fmt::format(
-        "{} x weight_quantizer.scales, of integer spikes, which this version does not compute\n{:19}(the "
-        "weights "
-        "are floats, rounded already)",
-        names.size(), "");
+    return fmt::format("{} x weight_quantizer.scales of down_proj, which is not rounded", names.size());
   return fmt::format("{} tensors of the file, such as {}", names.size(), names.front());
 }
 
