@@ -81,6 +81,30 @@ class Convert(unittest.TestCase):
         e2e.mneme_json("quantize", self.folder / "out", self.folder / "out.gguf", "--type", "f32")
         self.assertLess(distance(logits(self.folder / "out"), logits(self.folder / "out.gguf")), 1e-4)
 
+    def test_a_spike_stage_makes_a_model_that_fires_less(self):
+        stage = {"kind": "spike", "steps": 120, "length": 64, "lr": 0.01, "k": [8, 3], "dead_zone": [0.5, 1.0], "penalty": 2, "cross_entropy": 1, "log_every": 30}
+        ran = self.convert("out", [stage])
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertRegex(ran.stdout, r"spike: perplexity [\d.]+ -> [\d.]+, silent [\d.]+ %")
+        report = json.loads((self.folder / "out/conversion.json").read_text())["stages"][0]
+        self.assertEqual([line["step"] for line in report["curve"]], [30, 60, 90, 120])
+        self.assertGreater(report["activity"]["silent"], report["untrained"]["activity"]["silent"] + 0.05)
+        self.assertLess(report["ppl_after"], report["untrained"]["ppl"])
+        # What the engine fires in the same windows, of the folder and of a file in 8 bits.
+        e2e.mneme_json("quantize", self.folder / "out", self.folder / "out.gguf", "--type", "q8_0")
+        for model in ("out", "out.gguf"):
+            shown = e2e.mneme_json("spikes", self.folder / model, "-f", self.folder / "valid.txt", "--ctx", "64", "--no-ppl")
+            self.assertEqual((shown["k"], shown["dead_zone"]), (3, 1))
+            self.assertAlmostEqual(shown["mean"]["silent"], report["activity"]["silent"], delta=0.03)
+            ppl = e2e.mneme_json("perplexity", self.folder / model, self.folder / "valid.txt", "--ctx", "64", "--tokens", "512", "--kv", "f32")["ppl"]
+            self.assertAlmostEqual(ppl / report["ppl_after"], 1, delta=2e-3 if model == "out" else 0.05)
+
+    def test_bad_spike_settings_name_the_field(self):
+        for fields, says in (({"deadzone": 1}, "dead_zone"), ({"penalty": -1}, "penalty is -1"), ({"k": [8, "3"]}, "stages[0].k"), ({"anneal": 0.5}, "neither k nor dead_zone")):
+            ran = self.convert("out", [{"kind": "spike", "steps": 2} | fields])
+            self.assertEqual((ran.returncode, ran.stderr.count("\n")), (1, 1), ran.stderr)
+            self.assertIn(says, ran.stderr)
+
     def start(self, out):
         words = [e2e.MNEME, "convert", str(LLAMA), str(self.folder / out), "--recipe", str(self.recipe(HYBRID)), "--threads", "1", "--quiet"]
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

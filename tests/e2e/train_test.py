@@ -77,6 +77,28 @@ class Learning(Train):
         perplexity = e2e.mneme_json("perplexity", model, self.folder / "validation.txt", "--ctx", 64, "--activation", "float")
         self.assertLess(abs(perplexity["nll"] - validated[-1]["validation_loss"]), 0.15)
 
+    def test_a_model_that_spikes_trains_as_it_runs(self):
+        model = fixture.MODEL | {"defaults": fixture.MODEL["defaults"] | {"activation": {"type": "spike", "k": 4, "dead_zone": 0.6}}}
+        config = fixture.write_run(self.folder, steps=60, model=model)
+        ran = self.finished(config)
+        lines = fixture.log(self.folder / "out")
+        silent = [line["silent"] for line in lines if "loss" in line]
+        self.assertEqual(len(silent), 60)
+        self.assertTrue(all(0.02 < share < 0.9 for share in silent), silent)
+        self.assertRegex(ran.stderr, r"silent [\d.]+ %")
+        validated = [line["validation_loss"] for line in lines if "validation_loss" in line]
+        self.assertLess(validated[-1], 2.7)
+        checkpoint = self.folder / "out/step-00000060"
+        spiking = e2e.mneme_json("perplexity", checkpoint, self.folder / "validation.txt", "--ctx", 64)
+        self.assertLess(abs(spiking["nll"] - validated[-1]), 0.15)
+        shown = e2e.mneme_json("spikes", checkpoint, "-f", self.folder / "validation.txt", "--ctx", 64, "--no-ppl")
+        self.assertEqual((shown["k"], shown["dead_zone"]), (4, 0.6))
+        self.assertLess(abs(shown["mean"]["silent"] - silent[-1]), 0.1)
+
+    def test_rows_that_cannot_fire_are_refused(self):
+        model = fixture.MODEL | {"defaults": fixture.MODEL["defaults"] | {"ffn": {"type": "dense", "hidden": 72}, "activation": {"down": "spike"}}}
+        self.assertRefused(self.train(fixture.write_run(self.folder, model=model)), "layers[0].activation.down", "multiple of 32")
+
     def test_the_same_run_gives_the_same_bits(self):
         config = fixture.write_run(self.folder, steps=6)
         for out in ("a", "b"):

@@ -16,7 +16,10 @@ struct PassContext::Kind {
 };
 
 PassContext::PassContext(const ModelConfig& config, const PassOptions& options)
-    : options_(options), sink_tokens_(config.sink_tokens), rotations_(std::make_shared<std::vector<Kind>>()) {
+    : options_(options),
+      sink_tokens_(config.sink_tokens),
+      spiking_weights_(options.spikes.penalty != 0 ? spiking_weights(config) : 0),
+      rotations_(std::make_shared<std::vector<Kind>>()) {
   rotations_->reserve(2 * config.layers.size());  // references into it stay valid
 }
 
@@ -47,7 +50,14 @@ PassContext PassContext::for_mixer(uint32_t number) const {
 PassContext PassContext::without_recording() const {
   PassContext out = *this;
   out.options_.record = nullptr;
+  out.options_.spikes.tally = nullptr;
   return out;
+}
+
+Weights PassContext::weights(const Parameters& parameters, std::string prefix,
+                             const LayerConfig& layer) const {
+  return {parameters, std::move(prefix), options_.bfloat16,
+          LayerInputs(layer.activation, options_.spikes, spiking_weights_)};
 }
 
 Tensor norm(const ModelConfig& config, const Tensor& x, const Tensor& weight) {

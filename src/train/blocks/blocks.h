@@ -36,6 +36,8 @@ class PassContext {
   PassContext for_mixer(uint32_t number) const;
   /// This context for a layer that is computed again: its choices are recorded already.
   PassContext without_recording() const;
+  /// The tensors of a layer under `prefix`, computed and read as this pass says.
+  Weights weights(const Parameters& parameters, std::string prefix, const LayerConfig& layer) const;
   uint32_t mixer() const noexcept { return mixer_; }
   /// Positions before the first token.
   int64_t sink_tokens() const noexcept { return sink_tokens_; }
@@ -45,6 +47,7 @@ class PassContext {
   PassOptions options_;
   int64_t sink_tokens_;
   uint32_t mixer_ = 0;
+  uint64_t spiking_weights_ = 0;  // where they have a price
   std::shared_ptr<std::vector<Kind>> rotations_;
 };
 

@@ -23,6 +23,7 @@ const TouchedRows& rows_of(const BatchRows& rows, const std::string& table, size
 
 Decoder::Decoder(ModelConfig config, const Parameters& parameters) : parameters_(&parameters) {
   config.validate();
+  spiking_weights(config);  // that all of them can fire
   for (const ExpectedTensor& expected : expected_tensors(config)) {
     require(parameters.has(expected.name), ErrorCode::mismatch, "the parameters lack the tensor {}",
             expected.name);
@@ -50,7 +51,7 @@ Tensor Decoder::embed(const Tensor& tokens) const {
 
 Tensor Decoder::layer(size_t number, Tensor x, const BatchRows& rows, PassContext context) const {
   const LayerConfig& layer = config().layers[number];
-  const Weights weights(*parameters_, fmt::format("blk.{}.", number), context.options().bfloat16);
+  const Weights weights = context.weights(*parameters_, fmt::format("blk.{}.", number), layer);
   if (layer.memory)
     x = x + engram(config(), *layer.memory, weights, x, rows_of(rows, layer.memory->table, number));
   Tensor out = mixer(config(), layer.mixer, weights, norm(config(), x, weights["attn_norm.weight"]),

@@ -12,6 +12,7 @@
 #include "mneme/model_config.h"
 #include "train/blocks/parameters.h"
 #include "train/blocks/row_table.h"
+#include "train/blocks/spiking.h"
 
 namespace mneme::train {
 
@@ -38,6 +39,7 @@ struct PassOptions {
   bool bfloat16 = false;           // matrix products in bf16, everything else in f32
   Choices* record = nullptr;
   const Choices* forced = nullptr;  // must outlive the backward pass too
+  SpikeOptions spikes;
 };
 
 /// Immutable but for the parameters, which it refers to. With checkpoint_layers both must outlive the
@@ -45,7 +47,7 @@ struct PassOptions {
 class Decoder {
  public:
   /// Throws Error(mismatch) for parameters that are missing or have another shape, and what
-  /// ModelConfig::validate() throws.
+  /// ModelConfig::validate() and spiking_weights() throw.
   Decoder(ModelConfig config, const Parameters& parameters);
 
   const ModelConfig& config() const noexcept { return shape_->config; }

@@ -82,7 +82,8 @@ uint64_t Parameters::count() const {
 Tensor Weights::linear(std::string_view name, const Tensor& x) const {
   const std::string stem(name);
   const Tensor bias = has(stem + ".bias") ? (*this)[stem + ".bias"] : Tensor();
-  return product(x, (*this)[stem + ".weight"], bias, bfloat16_);
+  const Tensor& weight = (*this)[stem + ".weight"];
+  return product(inputs_.of(name, x, weight.size(0)), weight, bias, bfloat16_);
 }
 
 }  // namespace mneme::train

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mneme/model_config.h"
+#include "train/blocks/spiking.h"
 #include "train/tensor.h"
 
 namespace mneme::train {
@@ -43,22 +44,26 @@ class Parameters {
 };
 
 /// The tensors whose names begin with a prefix ("blk.3."), as a block sees them; `bfloat16` says how products
-/// with them are computed.
+/// with them are computed, `inputs` what they read.
 class Weights {
  public:
-  Weights(const Parameters& all, std::string prefix, bool bfloat16 = false)
-      : all_(&all), prefix_(std::move(prefix)), bfloat16_(bfloat16) {}
+  Weights(const Parameters& all, std::string prefix, bool bfloat16 = false, const LayerInputs& inputs = {})
+      : all_(&all), prefix_(std::move(prefix)), bfloat16_(bfloat16), inputs_(inputs) {}
   const Tensor& operator[](std::string_view name) const { return all_->at(prefix_ + std::string(name)); }
   bool has(std::string_view name) const { return all_->has(prefix_ + std::string(name)); }
-  /// x [..., in] times NAME.weight [out, in], plus NAME.bias where there is one: [..., out].
+  /// x [..., in], or the spikes of it where the projection reads spikes, times NAME.weight [out, in], plus
+  /// NAME.bias where there is one: [..., out].
   Tensor linear(std::string_view name, const Tensor& x) const;
-  Weights below(std::string_view more) const { return {*all_, prefix_ + std::string(more), bfloat16_}; }
+  Weights below(std::string_view more) const {
+    return {*all_, prefix_ + std::string(more), bfloat16_, inputs_};
+  }
   bool bfloat16() const noexcept { return bfloat16_; }
 
  private:
   const Parameters* all_;
   std::string prefix_;
   bool bfloat16_;
+  LayerInputs inputs_;
 };
 
 }  // namespace mneme::train

@@ -85,10 +85,13 @@ std::string summary_text(const Json& summary, const std::string& out) {
     return of.contains(field) ? fmt::format("{:.4f}", of[field].get<double>()) : std::string("not measured");
   };
   text += fmt::format("original: perplexity {}\n", ppl(summary["original"], "ppl"));
-  for (const Json& stage : summary["stages"])
-    text += fmt::format("{}: perplexity {} -> {}, {}\n", stage["kind"].get<std::string>(),
-                        ppl(stage, "ppl_before"), ppl(stage, "ppl_after"),
-                        duration(stage["seconds"].get<double>()));
+  for (const Json& stage : summary["stages"]) {
+    text += fmt::format("{}: perplexity {} -> {}, ", stage["kind"].get<std::string>(),
+                        ppl(stage, "ppl_before"), ppl(stage, "ppl_after"));
+    if (stage.contains("activity"))
+      text += fmt::format("silent {:.1f} %, ", 100 * stage["activity"]["silent"].get<double>());
+    text += duration(stage["seconds"].get<double>()) + "\n";
+  }
   return text + fmt::format("{}: {} tokens trained on, {}\n", out, summary["tokens"].get<uint64_t>(),
                             duration(summary["seconds"].get<double>()));
 }

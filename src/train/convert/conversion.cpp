@@ -144,7 +144,10 @@ void ConversionWork::open() {
 
 void ConversionWork::report_quality(Json& report, const char* field) {
   if (texts_.held_out.empty()) return;
-  report[field] = measure(student_, texts_.held_out, recipe_.tokens, tick("measuring perplexity")).ppl();
+  SpikeTally tally;
+  report[field] =
+      measure(student_, texts_.held_out, recipe_.tokens, tick("measuring perplexity"), &tally).ppl();
+  if (!tally.empty()) report["activity"] = tally.report();
 }
 
 void ConversionWork::run_stage(size_t number) {
@@ -173,7 +176,11 @@ void ConversionWork::run_stage(size_t number) {
       transfer(student_, layers, stage.tune, state_.inner, save_student, report);
       break;
     case Stage::Kind::distill:
-      distill(layers, stage.tune, report);
+      distill(layers, stage.tune, nullptr, report);
+      break;
+    case Stage::Kind::spike:
+      report["layers"] = layers;
+      distill(layers, stage.tune, &stage.spikes, report);
       break;
   }
   if (!texts_.held_out.empty())

@@ -171,8 +171,8 @@ Tensor embed_tokens(const ConvertedModel& model, const Tensor& tokens) {
 
 Tensor run_mixer(const ConvertedModel& model, uint32_t layer, const Tensor& normed,
                  const PassContext& context) {
-  const MixerConfig& kind = model.config.layers[layer].mixer;
-  return mixer(model.config, kind, Weights(model.parameters, blk(layer), context.options().bfloat16), normed,
+  const LayerConfig& kind = model.config.layers[layer];
+  return mixer(model.config, kind.mixer, context.weights(model.parameters, blk(layer), kind), normed,
                context);
 }
 
@@ -180,7 +180,7 @@ Tensor run_layer(const ConvertedModel& model, uint32_t layer, Tensor x, const Ba
                  const PassContext& context, const MixerTap& tap) {
   const ModelConfig& config = model.config;
   const LayerConfig& kind = config.layers[layer];
-  const Weights weights(model.parameters, blk(layer), context.options().bfloat16);
+  const Weights weights = context.weights(model.parameters, blk(layer), kind);
   if (kind.memory) x = x + engram(config, *kind.memory, weights, x, rows.at(kind.memory->table).at(layer));
   const Tensor normed = norm(config, x, weights["attn_norm.weight"]);
   Tensor out = run_mixer(model, layer, normed, context);

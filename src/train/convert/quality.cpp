@@ -63,14 +63,17 @@ double scored_nll(const ConvertedModel& model, const Tensor& residual, const Ten
   return sum;
 }
 
-Quality measure(const ConvertedModel& model, const HeldOut& text, uint64_t tokens, const Tick& tick) {
+Quality measure(const ConvertedModel& model, const HeldOut& text, uint64_t tokens, const Tick& tick,
+                SpikeTally* tally) {
   const at::NoGradGuard no_grad;
   Quality out;
+  PassOptions options;
+  options.spikes.tally = tally;
   const uint64_t windows = text.windows(tokens);
   for (uint64_t i = 0; i < windows; ++i) {
     tick(i, windows);
     const Tensor ids = text.window(i);
-    const PassContext context(model.config, {});
+    const PassContext context(model.config, options);
     out.nll += scored_nll(model, through(model, 0, embed_tokens(model, ids), model.rows(ids), context), ids);
     out.tokens += text.context() - text.context() / 2;
   }

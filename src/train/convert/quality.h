@@ -44,7 +44,9 @@ class HeldOut {
 /// last layer [1, positions, d_model], in nats.
 double scored_nll(const ConvertedModel& model, const Tensor& residual, const Tensor& tokens);
 
-Quality measure(const ConvertedModel& model, const HeldOut& text, uint64_t tokens, const Tick& tick);
+/// `tally`, if not null, adds up what fires.
+Quality measure(const ConvertedModel& model, const HeldOut& text, uint64_t tokens, const Tick& tick,
+                SpikeTally* tally = nullptr);
 
 /// The loss of `base` with one layer's mixer taken from `donor`, for each of `layers`, and of `base` itself.
 /// Layers below the converted one are computed once a window. `state` is where it stands ({"window", "nll",

@@ -3,17 +3,20 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <span>
 
 #include "core/checksum.h"
 #include "core/fail.h"
 #include "core/json_fields.h"
+#include "model/config_limits.h"
+#include "model/config_names.h"
 
 namespace mneme::train {
 namespace {
 
-constexpr std::array<std::string_view, 6> kKinds{"window", "hybrid",   "parallel",
-                                                 "engram", "transfer", "distill"};
+constexpr std::array<std::string_view, 7> kKinds{"window",   "hybrid",  "parallel", "engram",
+                                                 "transfer", "distill", "spike"};
 constexpr std::array<std::string_view, 5> kOf{"list", "all", "full", "converted", "recurrent"};
 constexpr std::array<std::string_view, 11> kGroups{"all", "mixer",  "gate", "norm",  "qk",       "v",
                                                    "o",   "engram", "ffn",  "norms", "embedding"};
@@ -30,7 +33,8 @@ size_t one_of(const std::array<std::string_view, N>& names, const std::string& v
        near.empty() ? "" : fmt::format(" (did you mean \"{}\"?)", near), fmt::join(known, ", "));
 }
 
-TuneSettings read_tune(JsonFields& fields, bool transfer) {
+/// `groups`: what is trained unless the stage says it.
+TuneSettings read_tune(JsonFields& fields, bool transfer, const char* groups = "mixer") {
   TuneSettings out;
   out.sequences = fields.u32("sequences", 1, 1 << 16, 1);
   out.length = fields.u32("length", 2, 1 << 20, out.length);
@@ -47,7 +51,7 @@ TuneSettings read_tune(JsonFields& fields, bool transfer) {
   if (fields.has("train"))
     out.train = fields.strings("train", kGroups.size());
   else
-    out.train = {"mixer"};
+    out.train = {groups};
   for (const std::string& group : out.train) one_of(kGroups, group, fields.where("train"));
   const std::string precision = fields.string("precision", "f32");
   require(precision == "f32" || precision == "bf16", ErrorCode::invalid_argument,
@@ -75,6 +79,49 @@ TuneSettings read_tune(JsonFields& fields, bool transfer) {
       measure.finish();
     }
   }
+  return out;
+}
+
+/// A number, or the first and the last of a stage.
+void read_span(JsonFields& fields, const char* name, double least, double most, double& first, double& last) {
+  const Json* const value = fields.find(name);
+  if (!value) return;
+  if (!value->is_array()) {
+    first = last = fields.number(name, least, most);
+    return;
+  }
+  const std::vector<double> both = fields.numbers(name, least, most, 2);
+  require(both.size() == 2, ErrorCode::invalid_argument,
+          "{} must be a number, or two: of the first step and of the last", fields.where(name));
+  first = both[0], last = both[1];
+}
+
+SpikeSettings read_spikes(JsonFields& fields) {
+  using namespace config_limits;
+  SpikeSettings out;
+  out.projections = {Projection::q,    Projection::k,  Projection::v,   Projection::o,
+                     Projection::gate, Projection::up, Projection::down};
+  if (fields.has("projections")) {
+    std::array<std::string_view, kProjections> names;
+    for (size_t i = 0; i < kProjections; ++i) names[i] = config_names::kProjectionNames[i].second;
+    out.projections.clear();
+    for (const std::string& name : fields.strings("projections", kProjections))
+      out.projections.push_back(
+          config_names::kProjectionNames[one_of(names, name, fields.where("projections"))].first);
+    require(!out.projections.empty(), ErrorCode::invalid_argument, "{} is empty; name at least one",
+            fields.where("projections"));
+  }
+  read_span(fields, "k", kMinFiringK, kMaxFiringK, out.first_k, out.k);
+  read_span(fields, "dead_zone", 0, kMaxDeadZone, out.first_dead_zone, out.dead_zone);
+  require(!fields.has("anneal") || out.first_k != out.k || out.first_dead_zone != out.dead_zone,
+          ErrorCode::invalid_argument,
+          "{} is given, but neither k nor dead_zone changes: write [first, last]", fields.where("anneal"));
+  out.anneal = fields.number("anneal", 0, 1, out.anneal);
+  out.penalty = fields.number("penalty", 0, 1e6, out.penalty);
+  require(!fields.has("width") || out.penalty > 0, ErrorCode::invalid_argument,
+          "{} is given, but it belongs to a penalty, which there is not", fields.where("width"));
+  out.width = fields.number("width", 0.01, 1, out.width);
+  out.log_every = fields.u64("log_every", 1, kMost, out.log_every);
   return out;
 }
 
@@ -207,6 +254,11 @@ Stage read_stage(const Json& json, size_t number) {
       out.layers = read_layers(fields, Of::all, false);
       out.tune = read_tune(fields, false);
       break;
+    case Stage::Kind::spike:
+      out.layers = read_layers(fields, Of::all, false);
+      out.spikes = read_spikes(fields);
+      out.tune = read_tune(fields, false, "all");
+      break;
   }
   fields.finish();
   return out;
@@ -229,7 +281,7 @@ std::string hash_of(const Json& json) {
 
 bool trains(const Stage& stage) {
   return stage.kind == Stage::Kind::transfer || stage.kind == Stage::Kind::distill ||
-         stage.layers.transfer.has_value();
+         stage.kind == Stage::Kind::spike || stage.layers.transfer.has_value();
 }
 
 void check_texts(const Recipe& recipe) {
@@ -248,6 +300,15 @@ void check_texts(const Recipe& recipe) {
 
 std::string_view to_string(Stage::Kind kind) noexcept {
   return kKinds[static_cast<size_t>(kind)];
+}
+
+ActivationConfig SpikeSettings::neuron(uint64_t step, uint64_t steps) const {
+  const double length = anneal * static_cast<double>(steps);
+  // The last value itself from the end of the change on: no rounding of a power or a sum.
+  if (static_cast<double>(step) >= length) return {Activation::spike, k, dead_zone};
+  const double part = static_cast<double>(step - std::min<uint64_t>(step, 1)) / length;
+  return {Activation::spike, first_k * std::pow(k / first_k, part),
+          first_dead_zone + (dead_zone - first_dead_zone) * part};
 }
 
 Recipe Recipe::from_json(std::string_view json, const fs::path& folder, std::string_view name) {

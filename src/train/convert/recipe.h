@@ -36,6 +36,21 @@ struct TuneSettings {
   bool checkpoint_layers = false;  // distill: keep the inputs of layers alone and compute them again
 };
 
+/// Spiking projections, and how a model learns to fire less in them.
+struct SpikeSettings {
+  std::vector<Projection> projections;
+  double first_k = 3, k = 3;                  // of the neurons (NeuronSetting) at the first step, and at last
+  double first_dead_zone = 0, dead_zone = 0;  // the same
+  double anneal = 0.5;      // share of the steps in which both go from the first value to the last
+  double penalty = 0;       // SpikeOptions::penalty, nats
+  double width = 1;         // SpikeOptions::width
+  uint64_t log_every = 10;  // steps between lines of the curve
+
+  /// The neuron at step `step` of `steps` (from 1): k along a geometric line, the dead zone along a straight
+  /// one.
+  ActivationConfig neuron(uint64_t step, uint64_t steps) const;
+};
+
 /// Which layers a stage is about.
 struct LayerChoice {
   enum class Of {
@@ -56,7 +71,7 @@ struct LayerChoice {
 };
 
 struct Stage {
-  enum class Kind { window, hybrid, parallel, engram, transfer, distill };
+  enum class Kind { window, hybrid, parallel, engram, transfer, distill, spike };
   Kind kind = Kind::window;
   LayerChoice layers;
   Json mixer;               // window, hybrid, parallel: fields of the new mixer, as in docs/config.md
@@ -65,7 +80,8 @@ struct Stage {
   Json module;              // engram: fields of the module
   bool zero_values = true;  // engram: the value projection starts at zero, else the table
   double deviation = 0.02;  // engram: of the table's first values
-  TuneSettings tune;        // transfer, distill
+  TuneSettings tune;        // transfer, distill, spike
+  SpikeSettings spikes;     // spike
 };
 std::string_view to_string(Stage::Kind kind) noexcept;
 
@@ -90,6 +106,9 @@ struct Recipe {
 /// Error(invalid_argument) naming the stage and field that do not go with this model.
 ModelConfig converted_config(const ModelConfig& config, const ModelConfig& original, const Stage& stage,
                              size_t number, const std::vector<uint32_t>& layers, uint32_t classes);
+/// Gives these layers' projections of a spike stage this neuron.
+void set_neurons(ModelConfig& config, const SpikeSettings& spikes, const std::vector<uint32_t>& layers,
+                 const ActivationConfig& neuron);
 /// The layers that a choice is about, given the model as it is when the stage begins.
 std::vector<uint32_t> candidate_layers(const LayerChoice& choice, const ModelConfig& config,
                                        const ModelConfig& original, std::string_view where);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/fail.h"
+#include "train/blocks/spiking.h"
 #include "train/convert/recipe.h"
 
 namespace mneme::train {
@@ -113,6 +114,13 @@ void add_memory(ModelConfig& config, const Stage& stage, const std::string& wher
 
 }  // namespace
 
+void set_neurons(ModelConfig& config, const SpikeSettings& spikes, const std::vector<uint32_t>& layers,
+                 const ActivationConfig& neuron) {
+  for (const uint32_t layer : layers)
+    for (const Projection projection : spikes.projections)
+      config.layers[layer].activation[projection] = neuron;
+}
+
 std::vector<uint32_t> candidate_layers(const LayerChoice& choice, const ModelConfig& config,
                                        const ModelConfig& original, std::string_view where) {
   using Of = LayerChoice::Of;
@@ -175,9 +183,13 @@ ModelConfig converted_config(const ModelConfig& config, const ModelConfig& origi
       break;
     case Stage::Kind::distill:
       break;
+    case Stage::Kind::spike:
+      set_neurons(out, stage.spikes, layers, stage.spikes.neuron(stage.tune.steps, stage.tune.steps));
+      break;
   }
   try {
     out.validate();
+    spiking_weights(out);
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", where, error.what()));
   }

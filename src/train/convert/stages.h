@@ -82,7 +82,10 @@ class ConversionWork {
   void solve_outputs(ConvertedModel& model, const std::vector<uint32_t>& group,
                      const TuneSettings& settings) const;
   Json mixer_errors(const ConvertedModel& model, const std::vector<uint32_t>& layers) const;
-  void distill(const std::vector<uint32_t>& layers, const TuneSettings& settings, StageReport& report);
+  /// `spikes`: not null in a spike stage.
+  void distill(const std::vector<uint32_t>& layers, const TuneSettings& settings, const SpikeSettings* spikes,
+               StageReport& report);
+  void measure_untrained(const std::vector<uint32_t>& layers, const SpikeSettings& spikes);
   Tensor sample() const;
 };
 

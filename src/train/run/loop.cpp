@@ -81,6 +81,7 @@ class Loop {
   RunData data_;
   RunState state_;
   double flops_per_token_ = 0, machine_flops_ = 0;
+  SpikeTally tally_;                 // of this process's sequences in the step
   std::optional<int64_t> bad_pass_;  // the first of its sequences, where a loss is not finite
 
   bool due(uint64_t every) const { return every > 0 && state_.step % every == 0; }
@@ -214,12 +215,16 @@ double Loop::gradients(const Tensor& tokens, BatchRows& rows) {
   const int64_t all = tokens.size(0), length = tokens.size(1) - 1;
   const Tensor inputs = tokens.narrow(1, 0, length).to(device()),
                targets = tokens.narrow(1, 1, length).to(device());
+  PassOptions options = pass();
+  tally_ = {};
+  options.spikes.tally = &tally_;
   double loss = 0;
   for (int64_t first = 0; first < all; first += run_.batch.sequences) {
     const int64_t count = std::min<int64_t>(run_.batch.sequences, all - first);
     const double weight = static_cast<double>(count) / static_cast<double>(all);
-    const Tensor part = training_->decoder->loss(
-        inputs.narrow(0, first, count), targets.narrow(0, first, count), part_of(rows, first, count), pass());
+    const Tensor part =
+        training_->decoder->loss(inputs.narrow(0, first, count), targets.narrow(0, first, count),
+                                 part_of(rows, first, count), options);
     loss += part.item<double>() * weight;
     if (!std::isfinite(loss)) {
       bad_pass_ = first;
@@ -271,6 +276,7 @@ void Loop::take_step() {
   report.tokens = step * run_.tokens_per_step();
   report.seconds = state_.seconds;
   report.tokens_per_second = static_cast<double>(run_.tokens_per_step()) / seconds;
+  if (!tally_.empty()) report.silent = tally_.silent();
   if (machine_flops_ > 0) report.mfu = report.tokens_per_second * flops_per_token_ / machine_flops_;
   report_.step(report);
 }

@@ -52,6 +52,7 @@ std::string progress_text(const StepReport& r, double rate) {
   std::string text =
       fmt::format("step {}/{}  loss {:.4f}  {} tokens/s", r.step, r.steps, r.loss, grouped(rate));
   if (r.mfu > 0) text += fmt::format("  MFU {:.0f} %", 100 * r.mfu);
+  if (r.silent) text += fmt::format("  silent {:.1f} %", 100 * *r.silent);
   return text + fmt::format("  {} left", time_text(left));
 }
 
@@ -101,6 +102,7 @@ void Report::step(const StepReport& r) {
                    {"lr", r.lr},         {"gradient_norm", r.gradient_norm},
                    {"tokens", r.tokens}, {"tokens_per_second", std::round(r.tokens_per_second * 10) / 10}};
   if (r.mfu > 0) json["mfu"] = std::round(r.mfu * 1e4) / 1e4;
+  if (r.silent) json["silent"] = std::round(*r.silent * 1e4) / 1e4;
   json["seconds"] = std::round(r.seconds * 1000) / 1000;
   line(json);
   // A smoothed rate forgets the first steps, in which caches and pages are still cold.

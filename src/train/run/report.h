@@ -1,13 +1,15 @@
 // What a run says of itself: one JSON line for every event into OUT/log.jsonl (and onto stdout with --json),
 // and one line for people on stderr, redrawn on a terminal, every ten seconds elsewhere.
 //
-//   {"step", "loss", "lr", "gradient_norm", "tokens", "tokens_per_second", "mfu", "seconds"}   every step
+//   {"step", "loss", "lr", "gradient_norm", "tokens", "tokens_per_second", "mfu", "silent", "seconds"} every
+//   step
 //   {"step", "validation_loss", "perplexity", "bits_per_byte", "best"}
 //   {"step", "prompt", "sample"}
 //   {"step", "checkpoint"}
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "core/file.h"
@@ -22,6 +24,7 @@ struct StepReport {
   double seconds = 0;            // so far, all parts of the run
   double tokens_per_second = 0;  // of this step, over all processes
   double mfu = 0;                // share of the measured rate of matrix products; 0: unknown
+  std::optional<double> silent;  // part of the weights of spiking projections that no input read
 };
 
 /// Nothing that is said to people fails: a terminal or a pipe that is gone must not cost a run what it has

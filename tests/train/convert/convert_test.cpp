@@ -287,7 +287,9 @@ TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
       {"kind": "transfer", "steps": 5, "length": 32},
       {"kind": "transfer", "steps": 3, "sequences": 2, "length": 32, "passes": 3, "solve": 4, "save_every": 4},
       {"kind": "distill", "steps": 6, "length": 32, "sequences": 2, "save_every": 4, "train": ["mixer", "engram"],
-       "measure": {"every": 2, "tokens": 128}}])";
+       "measure": {"every": 2, "tokens": 128}},
+      {"kind": "spike", "steps": 7, "length": 32, "save_every": 2, "k": [9, 3], "dead_zone": [0.5, 1], "penalty": 0.3,
+       "log_every": 3, "cross_entropy": 0.5}])";
   const Json whole = convert_model(options(stages, "whole"));
   int stops = 0;
   for (int patience = 1;; ++patience) {
@@ -311,11 +313,78 @@ TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
   }
   EXPECT_EQ(whole["stages"][0]["layers"].size(), 1u);
   EXPECT_EQ(whole["stages"][0]["curve"].size(), 2u);
-  const Json& quality = whole["stages"].back()["quality"];
+  const Json& curve = whole["stages"].back()["curve"];
+  ASSERT_EQ(curve.size(), 3u);
+  EXPECT_EQ(curve[2]["step"], 7);
+  const Json& quality = whole["stages"][5]["quality"];
   ASSERT_EQ(quality.size(), 3u);
   EXPECT_EQ(quality[2]["tokens"], 6 * 2 * 32);
   EXPECT_NE(quality[0]["ppl"], quality[2]["ppl"]);
   EXPECT_EQ(whole["stages"][0]["alone_after_transfer"].size(), 2u);
+}
+
+TEST(Convert, NeuronsMoveFromTheFirstSettingToTheLast) {
+  SpikeSettings spikes;
+  spikes.first_k = 16, spikes.k = 4, spikes.first_dead_zone = 0.5, spikes.dead_zone = 1.5;
+  EXPECT_EQ(spikes.neuron(1, 80), ActivationConfig(Activation::spike, 16, 0.5));
+  const ActivationConfig middle = spikes.neuron(21, 80);
+  EXPECT_NEAR(middle.k, 8, 1e-12);
+  EXPECT_NEAR(middle.dead_zone, 1.0, 1e-12);
+  for (const uint64_t step : {40, 41, 80})
+    EXPECT_EQ(spikes.neuron(step, 80), ActivationConfig(Activation::spike, 4, 1.5)) << step;
+  spikes.anneal = 0;
+  EXPECT_EQ(spikes.neuron(1, 80), ActivationConfig(Activation::spike, 4, 1.5));
+  EXPECT_EQ(spikes.neuron(0, 0), ActivationConfig(Activation::spike, 4, 1.5));
+}
+
+TEST_F(Folder, ASpikeStageLearnsToFireLess) {
+  const auto trained = [&](double penalty) {
+    return convert_model(options(
+        fmt::format(
+            R"([{{"kind": "spike", "steps": 100, "length": 64, "lr": 0.01, "k": [8, 3], "dead_zone": [0.5, 1.0],
+                 "cross_entropy": 1, "penalty": {}, "log_every": 20, "measure": {{"every": 50, "tokens": 256}}}}])",
+            penalty),
+        fmt::format("out{}", penalty > 0)))["stages"][0];
+  };
+  const Json free = trained(0), paid = trained(2);
+  const auto silent = [](const Json& at) { return at["activity"]["silent"].get<double>(); };
+  EXPECT_LT(free["ppl_after"].get<double>(), free["untrained"]["ppl"].get<double>());
+  EXPECT_GT(silent(paid), silent(free) + 0.05);
+  EXPECT_GT(silent(paid), silent(paid["untrained"]) + 0.05);
+  EXPECT_EQ(paid["neuron"]["k"], 3);
+  ASSERT_EQ(paid["curve"].size(), 5u);
+  EXPECT_GT(paid["curve"][0]["k"].get<double>(), paid["curve"][4]["k"].get<double>());
+  EXPECT_LT(paid["curve"][0]["silent"].get<double>(), paid["curve"][4]["silent"].get<double>());
+  for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"})
+    EXPECT_GT(paid["curve"][4]["projections"][name]["mean_abs"].get<double>(), 0.5) << name;
+  const ConvertedModel model = load_original(folder_ / "out1");
+  EXPECT_EQ(model.config.layers[1].activation[Projection::down], ActivationConfig(Activation::spike, 3, 1));
+  EXPECT_EQ(model.config.layers[1].activation[Projection::memory].type, Activation::automatic);
+  // The engine fires the same neurons.
+  LoadOptions load;
+  load.threads = 1;
+  PerplexityOptions how;
+  how.ctx = 64;
+  how.max_tokens = 512;
+  SessionOptions session;
+  session.kv = KvType::f32;
+  const auto engine = Model::load((folder_ / "out1").string(), load);
+  EXPECT_NEAR(perplexity(engine, folder_ / "valid.txt", how, session).ppl / paid["ppl_after"].get<double>(),
+              1.0, 2e-3);
+}
+
+TEST_F(Folder, ASpikeStageChangesTheProjectionsThatItNames) {
+  convert_model(options(
+      R"([{"kind": "spike", "steps": 0, "layers": [1], "projections": ["up", "recurrence"], "k": 5}])",
+      "out"));
+  const ModelConfig config = load_original(folder_ / "out").config;
+  for (size_t p = 0; p < kProjections; ++p) {
+    const auto projection = static_cast<Projection>(p);
+    EXPECT_EQ(config.layers[0].activation.of[p].type, Activation::automatic);
+    const bool named = projection == Projection::up || projection == Projection::recurrence;
+    EXPECT_EQ(config.layers[1].activation.of[p],
+              named ? ActivationConfig(Activation::spike, 5) : ActivationConfig());
+  }
 }
 
 TEST_F(Folder, ASnapshotIsTheModelAsItWasSaved) {
@@ -410,6 +479,21 @@ TEST_F(Folder, BadRecipesSayWhatIsWrong) {
       {R"([{"kind": "distill", "steps": 5, "tokens": 5}])", "either \"steps\" or \"tokens\""},
       {R"([{"kind": "distill", "steps": 5, "train": ["gates"]}])", "did you mean \"gate\""},
       {R"([{"kind": "distill", "steps": 5, "length": 4096}])", "the model's context is 128"},
+      {R"([{"kind": "spikes", "steps": 5}])", "did you mean \"spike\""},
+      {R"([{"kind": "spike", "steps": 5, "deadzone": 1}])", "did you mean \"dead_zone\""},
+      {R"([{"kind": "spike", "steps": 5, "penaltys": 1}])", "did you mean \"penalty\""},
+      {R"([{"kind": "spike", "steps": 5, "projections": ["gates"]}])", "did you mean \"gate\""},
+      {R"([{"kind": "spike", "steps": 5, "projections": []}])", "name at least one"},
+      {R"([{"kind": "spike", "steps": 5, "k": 0}])", "stages[0].k is 0"},
+      {R"([{"kind": "spike", "steps": 5, "k": [8, 4, 2]}])", "stages[0].k"},
+      {R"([{"kind": "spike", "steps": 5, "k": [8]}])", "a number, or two"},
+      {R"([{"kind": "spike", "steps": 5, "k": 100}])", "stages[0].k is 100"},
+      {R"([{"kind": "spike", "steps": 5, "dead_zone": -1}])", "stages[0].dead_zone is -1"},
+      {R"([{"kind": "spike", "steps": 5, "anneal": 0.2}])", "neither k nor dead_zone changes"},
+      {R"([{"kind": "spike", "steps": 5, "width": 0.2}])", "belongs to a penalty"},
+      {R"([{"kind": "spike", "steps": 5, "penalty": 1, "width": 0}])", "stages[0].width is 0"},
+      {R"([{"kind": "spike", "steps": 5, "log_every": 0}])", "log_every is 0"},
+      {R"([{"kind": "spike"}])", "either \"steps\" or \"tokens\""},
       {R"([{"kind": "engram", "layers": [1], "table": {"base_rows": [101]}}])", "stages[0].table"},
       {R"([{"kind": "engram", "layers": [1], "table": {"base_rows": [101, 103]}}, {"kind": "engram", "layers": [0], "table": {"base_rows": [101, 103]}}])",
        "a table of that name"},
