@@ -28,6 +28,7 @@ TOP = HERE.parent.parent
 MODEL = TOP / "models/pocket.gguf"
 BUILT = TOP / "build/release/bin/mneme"
 BEGIN, END = "<!-- figures: examples/pocket/spikes.py --card -->\n", "<!-- end of figures -->"
+MEASURED = 80_000  # characters of the held-out text
 PROJECTIONS = ("q", "k", "v", "o", "gate", "up", "down")  # those of a spike stage, unless it names others
 NEURONS = ("k", "dead_zone", "anneal", "penalty", "width", "log_every", "projections")
 
@@ -38,11 +39,13 @@ def variants(recipe, seeds):
     last = {name: value[-1] if isinstance(value, list) else value for name, value in stage.items() if name != "anneal"}
     plain = {name: value for name, value in stage.items() if name not in NEURONS} | {"kind": "distill", "train": ["all"]}
     free = {name: value for name, value in stage.items() if name not in ("penalty", "width")}
-    yield "fine-tuned", seeds[0], [plain]
-    yield "untrained", seeds[0], [{name: value for name, value in last.items() if name not in ("tokens", "warmup")} | {"steps": 0}]
-    for name, of in (("spike stage", stage), ("no price", free)):
-        for seed in seeds if name == "spike stage" else seeds[:1]:
-            yield name, seed, [of]
+    yield "untrained", 0, [{name: value for name, value in last.items() if name not in ("tokens", "warmup")} | {"steps": 0}]
+    for seed in seeds:
+        yield "spike stage", seed, [stage]
+    for seed in seeds:
+        yield "no price", seed, [free]
+    for seed in seeds:
+        yield "fine-tuned", seed, [plain]
 
 
 class Work:
@@ -63,7 +66,7 @@ class Work:
         if not (self.build / "sizes.json").exists():
             subprocess.run([sys.executable, HERE / "gather_text.py", self.build], check=True)
         text = "\n\n".join(json.loads(line)["text"] for line in (self.build / "held_out.jsonl").read_text().splitlines())
-        (self.out / "held_out.txt").write_text(text)
+        (self.out / "held_out.txt").write_text(text[:MEASURED])
 
     def model(self, name, seed, recipe, stages):
         """Trains, or goes on, and makes the file; its path and its report."""

@@ -344,7 +344,7 @@ TEST_F(Folder, ASpikeStageLearnsToFireLess) {
             R"([{{"kind": "spike", "steps": 100, "length": 64, "lr": 0.01, "k": [8, 3], "dead_zone": [0.5, 1.0],
                  "cross_entropy": 1, "penalty": {}, "log_every": 20, "measure": {{"every": 50, "tokens": 256}}}}])",
             penalty),
-        fmt::format("out{}", penalty > 0)))["stages"][0];
+        penalty > 0 ? "paid" : "free"))["stages"][0];
   };
   const Json free = trained(0), paid = trained(2);
   const auto silent = [](const Json& at) { return at["activity"]["silent"].get<double>(); };
@@ -357,7 +357,7 @@ TEST_F(Folder, ASpikeStageLearnsToFireLess) {
   EXPECT_LT(paid["curve"][0]["silent"].get<double>(), paid["curve"][4]["silent"].get<double>());
   for (const char* name : {"q", "k", "v", "o", "gate", "up", "down"})
     EXPECT_GT(paid["curve"][4]["projections"][name]["mean_abs"].get<double>(), 0.5) << name;
-  const ConvertedModel model = load_original(folder_ / "out1");
+  const ConvertedModel model = load_original(folder_ / "paid");
   EXPECT_EQ(model.config.layers[1].activation[Projection::down], ActivationConfig(Activation::spike, 3, 1));
   EXPECT_EQ(model.config.layers[1].activation[Projection::memory].type, Activation::automatic);
   // The engine fires the same neurons.
@@ -368,7 +368,7 @@ TEST_F(Folder, ASpikeStageLearnsToFireLess) {
   how.max_tokens = 512;
   SessionOptions session;
   session.kv = KvType::f32;
-  const auto engine = Model::load((folder_ / "out1").string(), load);
+  const auto engine = Model::load((folder_ / "paid").string(), load);
   EXPECT_NEAR(perplexity(engine, folder_ / "valid.txt", how, session).ppl / paid["ppl_after"].get<double>(),
               1.0, 2e-3);
 }
