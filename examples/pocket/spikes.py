@@ -135,6 +135,8 @@ def card(result):
              "no price": "spike stage without penalty", "spike stage": "**spike stage**"}
     rows = []
     for name, label in names.items():
+        if name not in of:  # of a run that is not finished
+            continue
         models = of[name]
         silent = [m["silent"] for m in models if "silent" in m]
         rows.append((label, len(models), written([m["ppl"] for m in models], lambda x: f"{x:.2f}"),
