@@ -1,17 +1,16 @@
 #include "cost/machine.h"
 
-#include <sched.h>
 #include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <fstream>
-#include <thread>
 
 #include "core/fail.h"
 #include "core/file.h"
 #include "core/paths.h"
+#include "core/thread_pool.h"
 #include "cost/arithmetic.h"
 #include "cost/bandwidth.h"
 #include "cost/disk_reads.h"
@@ -30,12 +29,6 @@ std::string cpu_name() {
     if (colon != std::string::npos) return line.substr(colon + 2);
   }
   return "unknown CPU";
-}
-
-int available_cores() {
-  cpu_set_t set;
-  if (::sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-  return static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
 }
 
 uint64_t total_ram() {
