@@ -39,7 +39,7 @@ class Logits(unittest.TestCase):
         self.assertLessEqual(worst, tolerance)
 
     def test_every_family_equals_the_reference(self):
-        # With exact activations; W8ASpike is its spikes, which spikingbrain_test compares.
+        # With exact activations; W8ASpike is its spikes: tests/engine/w8aspike_test compares those.
         for folder in sorted(MODELS.iterdir()):
             if (folder / "golden.json").is_file() and not folder.name.endswith(("_q8_0", "_w8aspike")):
                 with self.subTest(folder.name):
