@@ -58,7 +58,7 @@ void set(std::string_view key, std::string_view value, ActivationConfig& all,
     const auto is_value = [&](const auto& entry) { return entry.second == value; };
     require(key != "k" || std::ranges::any_of(kActivations, is_value), ErrorCode::invalid_argument,
             "activation: k={} is neither a number, the neuron's k, nor what the key projection reads: auto, "
-            "float, int8 or spike",
+            "float, int8, spike or int4",
             value.substr(0, 64));
     apart.emplace_back(projection, type_of(value));
     return;

@@ -4,8 +4,14 @@
 
 #include "core/json_fields.h"
 #include "mneme/model_config.h"
+#include "simd/spike.h"
 
 namespace mneme {
+
+/// The neuron of an activation that spikes, in the kernels' precision.
+inline NeuronSetting neuron_of(const ActivationConfig& activation) {
+  return {static_cast<float>(activation.k), static_cast<float>(activation.dead_zone)};
+}
 
 /// A word or an object with "type". Throws what the fields throw.
 ActivationConfig read_activation(JsonFields& fields, const char* name);

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/activation_policy.h"
 #include "model/stage_parts.h"
 #include "model/stages.h"
 
@@ -41,7 +42,7 @@ class AttentionStage : public Stage {
       sinks_ = sink_tokens_ + int64_t{mixer_.sinks};
     }
     spiking_ = mixer_.query.type == Activation::spike;
-    neuron_ = {static_cast<float>(mixer_.query.k), static_cast<float>(mixer_.query.dead_zone)};
+    neuron_ = neuron_of(mixer_.query);
     scale_ = static_cast<float>(mixer_.scale > 0 ? mixer_.scale : 1.0 / std::sqrt(double(mixer_.head_dim)));
   }
 

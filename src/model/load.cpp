@@ -134,21 +134,8 @@ class Loader {
     add_matrix(name + ".weight", out.w, activation.type == Activation::spike);
     out.name = name.substr(name.rfind('.') + 1);
     out.input = input_form(activation.type, out.w);
-    out.neuron = {static_cast<float>(activation.k), static_cast<float>(activation.dead_zone)};
+    out.neuron = neuron_of(activation);
     if (find(name + ".bias").info != nullptr) out.bias = vector(name + ".bias", out.w.rows);
-  }
-
-  Linear::Input input_form(Activation activation, const PackedMatrix& w) const {
-    const bool quantized = packed_layout(w.type).scales != PackedLayout::Scales::none;
-    if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
-    if (activation == Activation::float_) return Linear::Input::floats;
-    require(w.cols % kBlock == 0, ErrorCode::unsupported,
-            "activation {} needs rows of a multiple of {} values; this model has {}",
-            config_names::word(config_names::kActivations, activation), kBlock, w.cols);
-    if (activation == Activation::int4) return Linear::Input::int4_floats;
-    if (activation == Activation::spike)
-      return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
-    return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
   }
 
   const ActivationPolicy& policy(size_t layer) const {
@@ -469,10 +456,23 @@ class Loader {
 
 }  // namespace
 
+Linear::Input input_form(Activation activation, const PackedMatrix& w) {
+  const bool quantized = packed_layout(w.type).scales != PackedLayout::Scales::none;
+  if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
+  if (activation == Activation::float_) return Linear::Input::floats;
+  require(w.cols % kBlock == 0, ErrorCode::unsupported,
+          "activation {} needs rows of a multiple of {} values; this model has {}",
+          config_names::word(config_names::kActivations, activation), kBlock, w.cols);
+  if (activation == Activation::int4) return Linear::Input::int4_floats;
+  if (activation == Activation::spike)
+    return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
+  return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
+}
+
 void share_neurons(const std::vector<Linear*>& readers) {
   std::vector<NeuronSetting> neurons;
   for (Linear* linear : readers) {
-    if (linear->input != Linear::Input::spikes && linear->input != Linear::Input::spike_floats) continue;
+    if (!is_spiking(linear->input)) continue;
     const auto at = std::find(neurons.begin(), neurons.end(), linear->neuron);
     linear->spike_slot = static_cast<size_t>(at - neurons.begin());
     if (at == neurons.end()) neurons.push_back(linear->neuron);

@@ -30,6 +30,16 @@ struct Linear {
   std::string name;
 };
 
+/// Whether the inputs pass through a neuron, whatever form the counts are read in.
+constexpr bool is_spiking(Linear::Input input) {
+  return input == Linear::Input::spikes || input == Linear::Input::spike_floats;
+}
+
+/// The form in which a projection with the weights `w` reads inputs of this activation. Looks at the type,
+/// columns and stripes of `w`, not at its data. Throws Error(unsupported) if its rows do not divide into the
+/// blocks that the activation needs.
+Linear::Input input_form(Activation activation, const PackedMatrix& w);
+
 struct RopeTable {
   std::vector<float> inverse_frequencies;  // [dims / 2]
   float attention_factor = 1;              // multiplies cos and sin

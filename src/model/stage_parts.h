@@ -24,7 +24,7 @@ struct InputForms {
     floats |= linear.input == Linear::Input::floats;
     rounded |= linear.input == Linear::Input::rounded_floats;
     int4 |= linear.input == Linear::Input::int4_floats;
-    if (linear.input != Linear::Input::spikes && linear.input != Linear::Input::spike_floats) return;
+    if (!is_spiking(linear.input)) return;
     if (spikes.size() <= linear.spike_slot) spikes.resize(linear.spike_slot + 1);
     Spikes& form = spikes[linear.spike_slot];
     form.neuron = linear.neuron;

@@ -8,13 +8,8 @@
 namespace mneme {
 namespace {
 
-bool spikes(const Linear& linear) {
-  return linear.input == Linear::Input::spikes || linear.input == Linear::Input::spike_floats;
-}
-
 void set_neuron(const ActivationConfig& activation, Linear& linear) {
-  if (spikes(linear))
-    linear.neuron = {static_cast<float>(activation.k), static_cast<float>(activation.dead_zone)};
+  if (is_spiking(linear.input)) linear.neuron = neuron_of(activation);
 }
 
 void set_layer(const ActivationPolicy& policy, LayerWeights& layer) {

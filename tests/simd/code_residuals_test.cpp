@@ -164,7 +164,7 @@ TEST_P(W8OnEveryIsa, EventsGiveTheBitsOfTheDensePath) {
 
 TEST_P(W8OnEveryIsa, OneRowAtATimeGivesTheBitsOfAChunk) {
   const W8Matrix w = w8_matrix(200, 384, 2, 11);
-  const int64_t n = 13;
+  const int64_t n = 21;  // more than the 16 rows that one unpacking serves
   const Fired x = fire_normal(n, 384, false, true);
   std::vector<float> one(static_cast<size_t>(n * 200));
   for (int64_t i = 0; i < n; ++i)

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/fail.h"
+#include "model/activation_policy.h"
 #include "model/config_names.h"
 #include "model/tensor_names.h"
 
@@ -128,13 +129,12 @@ Tensor LayerInputs::of(std::string_view linear, const Tensor& x, int64_t outputs
   const auto projection = projection_of(linear);
   if (!projection || (*policy_)[*projection].type != Activation::spike) return x;
   const ActivationConfig& activation = (*policy_)[*projection];
-  const NeuronSetting neuron{static_cast<float>(activation.k), static_cast<float>(activation.dead_zone)};
   FiringPenalty price{0, options_.width};
   if (options_.penalty != 0 && all_weights_ > 0)
     price.weight =
         options_.penalty * static_cast<double>(x.size(-1) * outputs) / static_cast<double>(all_weights_);
   SpikeCount count;
-  Tensor out = spiked(x, neuron, price, options_.tally ? &count : nullptr);
+  Tensor out = spiked(x, neuron_of(activation), price, options_.tally ? &count : nullptr);
   if (options_.tally) options_.tally->add(*projection, count, static_cast<uint64_t>(outputs));
   return out;
 }
