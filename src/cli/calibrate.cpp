@@ -70,9 +70,8 @@ struct Texts {
 Texts read_texts(const Model& model, const CalibrationRecipe& recipe) {
   const Tokenizer& tokenizer = model.tokenizer();
   const uint64_t ctx = recipe.context;
-  const auto opening = tokenizer.encode("", {.add_special = true, .parse_special = false});
   Texts out;
-  if (!opening.empty() && opening.front() == tokenizer.bos()) out.bos = opening.front();
+  out.bos = opening_bos(tokenizer);
   const bool apart = !recipe.validation.empty();
   out.train = tokens_of(tokenizer, recipe.train, apart ? recipe.tokens : recipe.tokens + recipe.held_out);
   const auto fewest = apart ? 2 * ctx : 3 * ctx;
@@ -185,19 +184,13 @@ class CalibrationRun {
 
   PerplexityResult score(const std::shared_ptr<const Model>& model) {
     SessionRunner runner(model, session_);
-    TokenStream text;
-    text.bos = texts_.bos;
-    text.next = [this](std::vector<TokenId>& tokens) {
-      tokens.insert(tokens.end(), texts_.held_out.begin(), texts_.held_out.end());
-      return false;
-    };
     PerplexityOptions request;
     request.ctx = recipe_.context;
     request.cancel = &interrupt_.token();
     request.progress = [this](uint64_t done, uint64_t, double) {
       bars_.update("Scoring held-out text", Progress::Unit::tokens, done, texts_.held_out.size());
     };
-    return perplexity(runner, text, request);
+    return perplexity(runner, stream_ids(texts_.held_out, texts_.bos), request);
   }
 
   SpikeReport count(const std::shared_ptr<const Model>& model) {

@@ -12,8 +12,7 @@ const char* const kRatioLeavesOut =
     "R counts multiply-adds only. It leaves out: bytes moved from memory (which bound decoding), the head "
     "and "
     "the projections of attention, which have no experts, the router, softmax, norms and neurons, the lists "
-    "of "
-    "events, barriers between stages, and that prefill computes silent inputs densely";
+    "of events, barriers between stages, and that prefill computes silent inputs densely";
 
 namespace {
 
@@ -280,8 +279,7 @@ std::string describe(const CostPoint& point) {
     text += time_text(point);
     text += price_text(point);
     line("Energy, a model",
-         fmt::format("{:.3g} mJ of arithmetic for a token (45 nm constants, not measured); "
-                     "leaves out {}",
+         fmt::format("{:.3g} mJ of arithmetic for a token (45 nm constants, not measured); leaves out {}",
                      arithmetic_joules(point) * 1e3, SpikeEnergy::kOmissions));
   }
   text += ratio_text(point);

@@ -34,9 +34,10 @@ ModelConfig read_config(const std::string& path) {
 
 }  // namespace
 
-PackedType CostSource::type_in_checkpoint(const std::string& name, uint64_t cols) const {
+PackedType CostSource::type_in_checkpoint(const std::string& name, uint64_t cols, bool spiking) const {
   const TensorInfo* const found = checkpoint ? checkpoint->find(name) : nullptr;
   if (found == nullptr) return PackedType::f32;
+  if (spiking && checkpoint->scales_of(*found) != nullptr) return PackedType::w8;
   const DType wanted = type.value_or(found->type);
   const bool converted = !dtype_info(found->type).quantized && cols % dtype_info(wanted).block_size == 0;
   return packed_type(converted ? wanted : found->type);
@@ -46,7 +47,10 @@ ModelShape CostSource::own_shape(const std::optional<ActivationPolicy>& with) co
   if (is_config() && type) return shape_of(config, *type, with);
   if (model) return shape_of(*model, with);
   ModelShape shape = shape_of(
-      config, [this](const std::string& name, uint64_t cols) { return type_in_checkpoint(name, cols); },
+      config,
+      [this](const std::string& name, uint64_t cols, bool spiking) {
+        return type_in_checkpoint(name, cols, spiking);
+      },
       with);
   if (checkpoint) shape.disk = checkpoint->tensors().file_bytes();
   return shape;
@@ -61,7 +65,7 @@ ModelShape CostSource::shape(const ModelConfig& of, const std::optional<Activati
   const PackedType other = own.weights.front().w.type;
   ModelShape shape = shape_of(
       of,
-      [&](const std::string& name, uint64_t) {
+      [&](const std::string& name, uint64_t, bool) {
         const auto found = types.find(name);
         return found == types.end() ? other : found->second;
       },

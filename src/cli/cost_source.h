@@ -23,7 +23,7 @@ struct CostSource {
 
  private:
   ModelShape own_shape(const std::optional<ActivationPolicy>& with) const;
-  PackedType type_in_checkpoint(const std::string& name, uint64_t cols) const;
+  PackedType type_in_checkpoint(const std::string& name, uint64_t cols, bool spiking) const;
 };
 
 /// `load`: a model is loaded, because it will run; it is so too where packs are put to it. Throws UsageError

@@ -30,10 +30,6 @@ int64_t seconds_of(std::filesystem::file_time_type time) {
   return std::chrono::duration_cast<std::chrono::seconds>(then.time_since_epoch()).count();
 }
 
-std::string_view kv_name(KvType kv) {
-  return kv == KvType::f16 ? "f16" : kv == KvType::int8 ? "int8" : "f32";
-}
-
 int list(const Options& options, const SessionStore& store) {
   const auto entries = store.list();
   if (options.common.json) {

@@ -110,9 +110,7 @@ std::vector<TokenId> text_ids(const Options& options, const Model& model) {
 }
 
 TokenId opening_token(const Model& model) {
-  if (!model.has_tokenizer()) return -1;
-  const auto opening = model.tokenizer().encode("", {.add_special = true, .parse_special = false});
-  return !opening.empty() && opening.front() == model.tokenizer().bos() ? opening.front() : -1;
+  return model.has_tokenizer() ? opening_bos(model.tokenizer()) : -1;
 }
 
 /// Neighbours in the report that read the same input.
@@ -211,17 +209,11 @@ PerplexityResult score(const Options& options, const std::shared_ptr<const Model
   SessionOptions session = session_options(options.session);
   session.max_context = window;
   SessionRunner runner(model, session);
-  TokenStream text;
-  text.bos = opening_token(*model);
-  text.next = [ids](std::vector<TokenId>& tokens) {
-    tokens.insert(tokens.end(), ids.begin(), ids.end());
-    return false;
-  };
   PerplexityOptions request;
   request.ctx = window;
   request.cancel = &cancel;
   request.progress = [&](uint64_t done, uint64_t, double) { bar.update(done, ids.size()); };
-  return perplexity(runner, text, request);
+  return perplexity(runner, stream_ids(ids, opening_token(*model)), request);
 }
 
 /// Of the same text with float activations and with spikes: those of the model if it has any, else of all

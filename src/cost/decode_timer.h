@@ -15,7 +15,6 @@ std::vector<TokenId> random_ids(uint64_t count, uint32_t vocab, uint64_t seed);
 
 struct TimedRuns {
   std::vector<double> seconds;  // of a token (or of the prompt), a run each
-  double median() const { return median_of(seconds); }
   /// The second fastest: what the machine reaches when nothing else takes a core.
   double reached() const;
 };

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 
 #include "core/fail.h"
@@ -15,6 +16,7 @@
 #include "core/paths.h"
 #include "cost/bandwidth.h"
 #include "cost/decode_timer.h"
+#include "engine/session_impl.h"
 #include "mneme/version.h"
 #include "model/config_names.h"
 #include "simd/attention.h"
@@ -50,14 +52,9 @@ std::vector<float> some_values(int64_t n) {
 
 const char* name_of(PackedType type) {
   constexpr const char* kNames[] = {"f32",  "f16",  "bf16", "q4_0", "q4_1", "q5_0", "q5_1",
-                                    "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k"};
+                                    "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "w8"};
+  static_assert(std::size(kNames) == static_cast<size_t>(PackedType::w8) + 1);
   return kNames[static_cast<size_t>(type)];
-}
-KvFormat format_of(KvType kv) {
-  return kv == KvType::f32 ? KvFormat::f32 : kv == KvType::int8 ? KvFormat::int8 : KvFormat::f16;
-}
-const char* name_of(KvType kv) {
-  return kv == KvType::f32 ? "f32" : kv == KvType::int8 ? "int8" : "f16";
 }
 const char* name_of(Linear::Input input) {
   switch (input) {
@@ -91,13 +88,15 @@ struct Product {
       for (int64_t r = 0; r < rows; ++r) fire_row({}, x.data() + r * kCols, r, kCols, spikes);
     }
   }
-  void run() {
+  void run() { run(w, 0, w.tiles(), y.data()); }
+  /// Tiles [begin, end) of another matrix with as long rows.
+  void run(const PackedMatrix& m, int64_t begin, int64_t end, float* out) const {
     if (input == Linear::Input::int8)
-      packed_product(w, q, 0, w.tiles(), 0, rows, y.data(), w.rows);
+      packed_product(m, q, begin, end, 0, rows, out, m.rows);
     else if (input == Linear::Input::spikes)
-      spike_product(w, spikes, 0, w.tiles(), 0, rows, y.data(), w.rows);
+      spike_product(m, spikes, begin, end, 0, rows, out, m.rows);
     else
-      packed_product(w, x.data(), kCols, 0, w.tiles(), 0, rows, y.data(), w.rows);
+      packed_product(m, x.data(), kCols, begin, end, 0, rows, out, m.rows);
   }
   double macs() const {
     const bool events = input == Linear::Input::spikes && rows == 1 && takes_events(spikes, kCols, 0, 1);
@@ -117,7 +116,7 @@ struct Product {
 /// One thread's keys and values of one head, in its second-level cache, and queries.
 struct Attention {
   Attention(KvType kv, int64_t head_dim, int64_t of_queries) : queries(of_queries) {
-    args.geometry = {format_of(kv), 1, head_dim};
+    args.geometry = {kv_format(kv), 1, head_dim};
     const int64_t padded = args.geometry.padded_dim();
     const int64_t fit = int64_t{262144} / (2 * padded * args.geometry.value_bytes());
     positions = std::clamp<int64_t>(fit / kPagePositions * kPagePositions, kPagePositions, 1024);
@@ -210,10 +209,10 @@ struct Recurrence {
     }
   }
   void run() {
-    for (int64_t begin = 0; begin < shape.columns(); begin += 64) {
+    for (int64_t begin = 0; begin < shape.columns(); begin += kDecodeColumns) {
       prepare();
       run_recurrence(shape, {update.data(), 0, q.data(), 0, y.data(), 0, 1}, begin,
-                     std::min(begin + 64, shape.columns()), state.data(), next.data());
+                     std::min(begin + kDecodeColumns, shape.columns()), state.data(), next.data());
     }
     state.swap(next);
   }
@@ -261,16 +260,12 @@ std::map<std::string, double> read_cache(const fs::path& path, const Json& facts
 KernelTimes::KernelTimes(int threads, FigureSource source, std::function<void(std::string_view)> on_step)
     : threads_(threads), source_(source), on_step_(std::move(on_step)) {
   require(threads >= 1, ErrorCode::invalid_argument, "{} threads: at least 1 is needed", threads);
-  if (source != FigureSource::measure) load();
+  if (source != FigureSource::measure) known_ = read_cache(cache_path(threads_), facts_json(threads_));
 }
 KernelTimes::~KernelTimes() = default;
 
 fs::path KernelTimes::cache_path(int threads) {
   return cache_folder() / fmt::format("kernel_times_{}.json", threads);
-}
-
-void KernelTimes::load() {
-  known_ = read_cache(cache_path(threads_), facts_json(threads_));
 }
 
 void KernelTimes::save() const {
@@ -382,12 +377,7 @@ double KernelTimes::time_stages(PackedType type, Linear::Input input, uint64_t b
           for (int64_t task = pool().next_task(slot, thread); task >= 0;
                task = pool().next_task(slot, thread)) {
             const int64_t begin = s * tiles + task * group, end = std::min(begin + group, (s + 1) * tiles);
-            if (input == Linear::Input::int8)
-              packed_product(w, one.q, begin, end, 0, 1, y.data(), w.rows);
-            else if (input == Linear::Input::spikes)
-              spike_product(w, one.spikes, begin, end, 0, 1, y.data(), w.rows);
-            else
-              packed_product(w, one.x.data(), kCols, begin, end, 0, 1, y.data(), w.rows);
+            one.run(w, begin, end, y.data());
           }
         }
         pool().barrier(thread);  // so that the next pass may use the lists of tasks again
@@ -416,7 +406,7 @@ KernelTimes::Stream KernelTimes::stream(PackedType type, Linear::Input input, do
 }
 
 double KernelTimes::stream_attention(KvType kv, uint32_t head_dim, uint32_t group, double working_set) {
-  const std::string name = fmt::format("attend {} {}x{} from", name_of(kv), group, head_dim);
+  const std::string name = fmt::format("attend {} {}x{} from", kv_name(kv), group, head_dim);
   return by_working_set(name, working_set, [&](uint64_t bytes) {
     const auto workers = one_a_thread<Attention>(threads_, kv, int64_t{head_dim}, int64_t{group});
     const auto page = static_cast<uint64_t>(workers[0]->args.geometry.page_bytes());
@@ -434,37 +424,37 @@ double KernelTimes::stream_attention(KvType kv, uint32_t head_dim, uint32_t grou
   });
 }
 
-double KernelTimes::product(PackedType type, Linear::Input input) {
-  return figure(fmt::format("product {} {}", name_of(type), name_of(input)), [&] {
-    const auto workers = one_a_thread<Product>(threads_, type, input, int64_t{1});
+double KernelTimes::time_product(const char* what, PackedType type, Linear::Input input, int64_t rows) {
+  return figure(fmt::format("{} {} {}", what, name_of(type), name_of(input)), [&] {
+    const auto workers = one_a_thread<Product>(threads_, type, input, rows);
     const double seconds = on_all_threads([&](int t) { workers[static_cast<size_t>(t)]->run(); });
     return seconds / workers[0]->macs() / threads_;
   });
 }
 
+double KernelTimes::product(PackedType type, Linear::Input input) {
+  return time_product("product", type, input, 1);
+}
+
 double KernelTimes::batch_product(PackedType type, Linear::Input input) {
-  return figure(fmt::format("batch {} {}", name_of(type), name_of(input)), [&] {
-    const auto workers = one_a_thread<Product>(threads_, type, input, kBatchRows);
+  return time_product("batch", type, input, kBatchRows);
+}
+
+double KernelTimes::time_attention(const char* what, KvType kv, uint32_t head_dim, uint32_t group,
+                                   int64_t tokens) {
+  return figure(fmt::format("{} {} {}x{}", what, kv_name(kv), group, head_dim), [&] {
+    const auto workers = one_a_thread<Attention>(threads_, kv, int64_t{head_dim}, int64_t{group} * tokens);
     const double seconds = on_all_threads([&](int t) { workers[static_cast<size_t>(t)]->run(); });
-    return seconds / workers[0]->macs() / threads_;
+    return seconds / static_cast<double>(workers[0]->positions * tokens);
   });
 }
 
 double KernelTimes::attention(KvType kv, uint32_t head_dim, uint32_t group) {
-  return figure(fmt::format("attend {} {}x{}", name_of(kv), group, head_dim), [&] {
-    const auto workers = one_a_thread<Attention>(threads_, kv, int64_t{head_dim}, int64_t{group});
-    const double seconds = on_all_threads([&](int t) { workers[static_cast<size_t>(t)]->run(); });
-    return seconds / static_cast<double>(workers[0]->positions);
-  });
+  return time_attention("attend", kv, head_dim, group, 1);
 }
 
 double KernelTimes::batch_attention(KvType kv, uint32_t head_dim, uint32_t group) {
-  return figure(fmt::format("attend batch {} {}x{}", name_of(kv), group, head_dim), [&] {
-    const auto workers =
-        one_a_thread<Attention>(threads_, kv, int64_t{head_dim}, int64_t{group} * kQueryTokens);
-    const double seconds = on_all_threads([&](int t) { workers[static_cast<size_t>(t)]->run(); });
-    return seconds / static_cast<double>(workers[0]->positions * kQueryTokens);
-  });
+  return time_attention("attend batch", kv, head_dim, group, kQueryTokens);
 }
 
 double KernelTimes::recurrence(const MixerConfig& mixer) {

@@ -71,8 +71,6 @@ class KernelTimes {
   /// To wake the threads for a pass and let them go.
   double job();
 
-  /// Everything that was asked for, for people and tests: name and seconds.
-  const std::map<std::string, double>& used() const noexcept { return used_; }
   /// Saves what was measured, with what the file holds of the same machine. Throws Error(io).
   void save() const;
   static std::filesystem::path cache_path(int threads);
@@ -84,7 +82,8 @@ class KernelTimes {
   double by_working_set(const std::string& name, double working_set,
                         const std::function<double(uint64_t bytes)>& measure);
   double time_stages(PackedType type, Linear::Input input, uint64_t bytes, uint64_t stage_bytes);
-  void load();
+  double time_product(const char* what, PackedType type, Linear::Input input, int64_t rows);
+  double time_attention(const char* what, KvType kv, uint32_t head_dim, uint32_t group, int64_t tokens);
 
   int threads_;
   FigureSource source_;

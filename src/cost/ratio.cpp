@@ -52,12 +52,12 @@ void check_ratio(const SparsityRatio& ratio) {
 CountedRatio counted_ratio(const ModelShape& shape, KvType kv, uint64_t context) {
   const PassCost own = decode_cost(shape, kv, context);
   CountedRatio out;
-  out.dense = decode_cost(dense_counterpart(shape), kv, context);
+  const PassCost dense = decode_cost(dense_counterpart(shape), kv, context);
   SparsityRatio& f = out.formula;
   f.n = static_cast<double>(context);
-  const double dense_macs = out.dense.total().macs;
-  if (dense_macs > 0) f.alpha = out.dense.position_macs / dense_macs;
-  if (out.dense.position_macs > 0) f.m_over_n = own.position_macs / out.dense.position_macs;
+  const double dense_macs = dense.total().macs;
+  if (dense_macs > 0) f.alpha = dense.position_macs / dense_macs;
+  if (dense.position_macs > 0) f.m_over_n = own.position_macs / dense.position_macs;
   double inputs = 0, firing = 0, experts = 0, awake = 0;
   for (const WeightShape& weight : shape.weights) {
     const double all = weight.values() * weight.copies;
@@ -66,14 +66,13 @@ CountedRatio counted_ratio(const ModelShape& shape, KvType kv, uint64_t context)
       awake += weight.values() * weight.used;
     }
     if (weight.projection.empty()) continue;
-    const bool spikes = weight.input == Linear::Input::spikes || weight.input == Linear::Input::spike_floats;
     inputs += all;
-    firing += all * (spikes ? weight.active : 1);
+    firing += all * (is_spiking(weight.input) ? weight.active : 1);
   }
   if (inputs > 0) f.a = firing / inputs;
   if (experts > 0) f.k_over_m = awake / experts;
   out.macs = dense_macs > 0 ? own.total().macs / dense_macs : 1;
-  const double dense_bytes = out.dense.total().bytes;
+  const double dense_bytes = dense.total().bytes;
   out.bytes = dense_bytes > 0 ? own.total().bytes / dense_bytes : 1;
   return out;
 }
@@ -110,19 +109,18 @@ FiringReport firing_report(const Json& json) {
 
 bool fires(const ModelShape& shape) {
   for (const WeightShape& weight : shape.weights)
-    if (weight.input == Linear::Input::spikes || weight.input == Linear::Input::spike_floats) return true;
+    if (is_spiking(weight.input)) return true;
   return false;
 }
 
 void set_firing(ModelShape& shape, double active) {
   for (WeightShape& weight : shape.weights)
-    if (weight.input == Linear::Input::spikes || weight.input == Linear::Input::spike_floats)
-      weight.active = active;
+    if (is_spiking(weight.input)) weight.active = active;
 }
 
 void set_firing(ModelShape& shape, const FiringReport& report) {
   for (WeightShape& weight : shape.weights) {
-    if (weight.input != Linear::Input::spikes && weight.input != Linear::Input::spike_floats) continue;
+    if (!is_spiking(weight.input)) continue;
     if (weight.projection.empty()) {
       weight.active = report.mean;  // of memory modules, which a report does not see
       continue;

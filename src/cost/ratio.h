@@ -16,9 +16,7 @@
 // multiply-adds as its state, so m/n is above 1 at contexts shorter than that.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <map>
-#include <optional>
 #include <string>
 
 #include "core/json.h"
@@ -38,7 +36,6 @@ struct CountedRatio {
   SparsityRatio formula;
   double macs = 1;   // of a token, over the dense counterpart's
   double bytes = 1;  // the same of bytes
-  PassCost dense;    // the counterpart
 };
 
 /// Throws Error(invalid_argument) that names the first term that is not a number in [0, 1], or alpha and all

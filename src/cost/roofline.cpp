@@ -6,12 +6,20 @@
 #include "cost/traffic.h"
 #include "model/attention_stage.h"
 #include "model/sequence_state.h"
+#include "simd/recurrence.h"
 #include "simd/spike_product.h"
 
 namespace mneme {
 namespace {
 
-constexpr double kDecodeColumns = 64;  // of a state in a task (model/stages_recurrent.cpp)
+/// A model of nothing but one mixer, whose traffic alone is asked for.
+ModelConfig with_only(const MixerConfig& mixer, uint32_t sink_tokens) {
+  ModelConfig config;
+  config.sink_tokens = sink_tokens;
+  config.layers.assign(1, LayerConfig{});
+  config.layers[0].mixer = mixer;
+  return config;
+}
 
 /// Positions that `heads` heads read together if each chooses `chosen` of `context` for itself.
 double chosen_apart(double context, double chosen, uint32_t heads) {
@@ -23,15 +31,12 @@ double chosen_apart(double context, double chosen, uint32_t heads) {
 /// kv_bytes_read() counts.
 double bytes_chosen_apart(const ModelShape& shape, KvType kv, uint64_t context) {
   double bytes = 0;
-  ModelConfig one = shape.config;
   for (const LayerConfig& layer : shape.config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches()) {
       if (mixer.type != MixerType::sparse || mixer.shared) continue;
-      one.layers.assign(1, LayerConfig{});
-      one.layers[0].mixer = mixer;
       const auto seen = static_cast<double>(positions_seen(mixer, context));
       const double read = chosen_apart(static_cast<double>(context), seen, mixer.heads / mixer.kv_heads);
-      bytes += (read - seen) * static_cast<double>(kv_bytes_written(one, kv));
+      bytes += (read - seen) * static_cast<double>(kv_bytes_written(with_only(mixer, 0), kv));
     }
   return bytes;
 }
@@ -78,11 +83,12 @@ class Predictor {
     const auto threads = times_.threads();
     const double width = double(mixer.heads) * mixer.head_dim;
     if (mixer.recurrent()) {
-      const double tiles = std::ceil(mixer.head_dim / kDecodeColumns);
+      const double tiles = std::ceil(mixer.head_dim / double(kDecodeColumns));
       const double bytes = 2.0 * mixer.kv_heads * mixer.head_dim * mixer.head_dim * sizeof(float);
       const double compute = shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, threads);
       add(CostPart::attention, bytes, compute, compute + read_seconds(bytes));
     } else {
+      const KvType kv = kv_type_of(mixer, kv_);
       const uint32_t group = mixer.heads / mixer.kv_heads;
       double seen = static_cast<double>(positions_seen(mixer, context)) + shape_.config.sink_tokens;
       uint32_t queries = group;  // that share a position that is read
@@ -95,8 +101,8 @@ class Predictor {
       const auto parts = static_cast<double>(part_count(units));
       const double rounds = shared_out(mixer.kv_heads * parts, seen / parts, threads);
       add(CostPart::attention, cache_bytes(mixer, context),
-          rounds * times_.attention(kv_, mixer.head_dim, queries),
-          rounds * times_.stream_attention(kv_, mixer.head_dim, queries, working_set_));
+          rounds * times_.attention(kv, mixer.head_dim, queries),
+          rounds * times_.stream_attention(kv, mixer.head_dim, queries, working_set_));
       if (mixer.type == MixerType::sparse) {
         const uint64_t blocks = context / mixer.block;
         const double means = static_cast<double>(blocks) * width;
@@ -109,7 +115,7 @@ class Predictor {
   void prompt_mixer(const MixerConfig& mixer, uint64_t tokens, uint32_t chunk) {
     const auto n = static_cast<double>(tokens);
     if (mixer.recurrent()) {
-      const double tiles = std::max(1.0, mixer.head_dim / 32.0);
+      const double tiles = std::max(1.0, mixer.head_dim / double(kPrefillColumns));
       const double compute =
           shared_out(mixer.kv_heads * tiles, times_.recurrence(mixer) / tiles, times_.threads()) * n;
       add(CostPart::attention, 0, compute, compute);
@@ -117,12 +123,11 @@ class Predictor {
     }
     const double pairs =
         prompt_position_macs(mixer, shape_.config.sink_tokens, tokens) / (2.0 * mixer.heads * mixer.head_dim);
-    ModelConfig one = shape_.config;
-    one.layers.assign(1, LayerConfig{});
-    one.layers[0].mixer = mixer;
-    const double compute = pairs * mixer.kv_heads *
-                           times_.batch_attention(kv_, mixer.head_dim, mixer.heads / mixer.kv_heads) /
-                           times_.threads();
+    const ModelConfig one = with_only(mixer, shape_.config.sink_tokens);
+    const double compute =
+        pairs * mixer.kv_heads *
+        times_.batch_attention(kv_type_of(mixer, kv_), mixer.head_dim, mixer.heads / mixer.kv_heads) /
+        times_.threads();
     add(CostPart::attention, n * prefill_bytes_per_token(one, kv_, 0, 0, tokens, chunk), compute, compute);
   }
 
@@ -143,9 +148,7 @@ class Predictor {
 
  private:
   double cache_bytes(const MixerConfig& mixer, uint64_t context) const {
-    ModelConfig one = shape_.config;
-    one.layers.assign(1, LayerConfig{});
-    one.layers[0].mixer = mixer;
+    const ModelConfig one = with_only(mixer, shape_.config.sink_tokens);
     return static_cast<double>(kv_bytes_read(one, kv_, context));
   }
 

@@ -8,6 +8,7 @@ namespace {
 // Keys and values of one position of one layer. Rows are padded to 16 values; int8 rows have an f32 scale.
 uint64_t position_bytes(const MixerConfig& mixer, KvType kv) {
   if (!mixer.softmax()) return 0;
+  kv = kv_type_of(mixer, kv);
   const uint64_t row = (uint64_t{mixer.head_dim} + 15) / 16 * 16;
   const uint64_t value = kv == KvType::f32 ? 4 : kv == KvType::f16 ? 2 : 1;
   return uint64_t{mixer.kv_heads} * 2 * (row * value + (kv == KvType::int8 ? 4 : 0));

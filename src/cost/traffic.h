@@ -7,6 +7,11 @@
 
 namespace mneme {
 
+/// What the cache of one mixer holds when the session asks for `kv`: some checkpoints round their keys and
+/// values to int8 whatever a session asks for.
+constexpr KvType kv_type_of(const MixerConfig& mixer, KvType kv) noexcept {
+  return mixer.kv_int8 ? KvType::int8 : kv;
+}
 /// Bytes of keys and values, scales included, that one token adds to the cache over all layers.
 uint64_t kv_bytes_written(const ModelConfig& config, KvType kv);
 /// Bytes of keys and values that the cache holds after `context` positions: of layers with a window no more

@@ -64,23 +64,6 @@ constexpr MatrixKind kMatrices[] = {
     {"engram_v", CostPart::memory, Projection::memory, ""},
 };
 
-bool is_quantized(PackedType type) {
-  return packed_layout(type).scales != PackedLayout::Scales::none;
-}
-
-/// As the loader decides it (model/load.cpp).
-Linear::Input input_of(Activation activation, const PackedMatrix& w) {
-  const bool quantized = is_quantized(w.type);
-  if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
-  if (activation == Activation::float_) return Linear::Input::floats;
-  require(w.cols % kBlock == 0, ErrorCode::unsupported,
-          "activation {} needs rows of a multiple of {} values; this model has {}",
-          config_names::word(config_names::kActivations, activation), kBlock, w.cols);
-  if (activation == Activation::spike)
-    return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
-  return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
-}
-
 Activation head_activation(const std::optional<ActivationPolicy>& forced) {
   if (!forced || forced->of[0].type == Activation::spike || *forced != ActivationPolicy(forced->of[0]))
     return Activation::automatic;
@@ -112,33 +95,33 @@ class Counter {
                                            [&](const MatrixKind& m) { return m.kind == place.kind; });
     const bool bias = tensor.name.ends_with(".bias");
     if (found == std::end(kMatrices) || bias || tensor.shape.size() != 2) return add_vector(tensor);
-    WeightShape weight = matrix(tensor);
+    const ActivationPolicy& policy = forced_ ? *forced_ : shape_.config.layers[place.layer].activation;
+    const Activation activation = policy[found->projection].type;
+    WeightShape weight = matrix(tensor, activation == Activation::spike);
     weight.part = found->part;
     weight.layer = place.layer;
     weight.projection = found->reader;
     if (place.branch >= 0) weight.projection = fmt::format("{}.{}", place.branch, found->reader);
-    const ActivationPolicy& policy = forced_ ? *forced_ : shape_.config.layers[place.layer].activation;
-    const Activation activation = policy[found->projection].type;
     if (activation == Activation::spike && can_stripe(weight.w.type))
       weight.w.stripe_lines = best_stripe_lines(weight.w.type, weight.w.rows);
-    weight.input = input_of(activation, weight.w);
+    weight.input = input_form(activation, weight.w);
     shape_.weights.push_back(std::move(weight));
   }
 
   // The embedding, which is the head too if tied, and the head of others.
   void add_table(const ExpectedTensor& tensor, const std::string& kind) {
     if (tensor.shape.size() != 2) return add_vector(tensor);  // a bias of the head
-    WeightShape weight = matrix(tensor);
+    WeightShape weight = matrix(tensor, false);
     weight.part = CostPart::head;
     weight.looked_up = kind == "token_embd" && !shape_.config.tied;
-    if (!weight.looked_up) weight.input = input_of(head_activation(forced_), weight.w);
+    if (!weight.looked_up) weight.input = input_form(head_activation(forced_), weight.w);
     shape_.weights.push_back(std::move(weight));
   }
 
-  WeightShape matrix(const ExpectedTensor& tensor) const {
+  WeightShape matrix(const ExpectedTensor& tensor, bool spiking) const {
     WeightShape weight;
     weight.name = tensor.name.substr(0, tensor.name.size() - 7);
-    weight.w.type = type_of_(tensor.name, tensor.shape[1]);
+    weight.w.type = type_of_(tensor.name, tensor.shape[1], spiking);
     weight.w.rows = static_cast<int64_t>(tensor.shape[0]);
     weight.w.cols = static_cast<int64_t>(tensor.shape[1]);
     return weight;
@@ -259,7 +242,8 @@ ModelShape shape_of(const ModelConfig& config, DType type,
   uint64_t disk = 0;
   const auto fits = [&](uint64_t cols) { return cols % info.block_size == 0; };
   ModelShape shape = shape_of(
-      config, [&](const std::string&, uint64_t cols) { return packed_type(fits(cols) ? type : DType::f16); },
+      config,
+      [&](const std::string&, uint64_t cols, bool) { return packed_type(fits(cols) ? type : DType::f16); },
       activation);
   for (const WeightShape& weight : shape.weights) {
     const DTypeInfo& of = dtype_info(fits(static_cast<uint64_t>(weight.w.cols)) ? type : DType::f16);
@@ -277,14 +261,16 @@ ModelShape shape_of(const ModelConfig& config, DType type,
 ModelShape shape_of(const Model& model, const std::optional<ActivationPolicy>& activation) {
   std::map<std::string, PackedType, std::less<>> types;
   for (const TensorDescription& tensor : model.tensors()) {
-    const std::string layout = tensor.layout.substr(0, tensor.layout.find(','));
-    for (int type = 0; type <= static_cast<int>(PackedType::q6_k); ++type)
-      if (packed_layout(static_cast<PackedType>(type)).name == layout)
+    const std::string_view layout = tensor.layout;
+    for (int type = 0; type <= static_cast<int>(PackedType::w8); ++type) {
+      const std::string_view name = packed_layout(static_cast<PackedType>(type)).name;
+      if (layout == name || (layout.starts_with(name) && layout.substr(name.size()).starts_with(", ")))
         types[tensor.name] = static_cast<PackedType>(type);
+    }
   }
   ModelShape shape = shape_of(
       model.config(),
-      [&](const std::string& name, uint64_t) {
+      [&](const std::string& name, uint64_t, bool) {
         const auto found = types.find(name);
         return found == types.end() ? PackedType::f32 : found->second;
       },

@@ -68,8 +68,8 @@ struct ModelShape {
   double memory_row_bytes() const;
 };
 
-/// The type that a tensor is held in; `cols`: length of its rows.
-using TypeOfTensor = std::function<PackedType(const std::string& name, uint64_t cols)>;
+/// The type that a tensor is held in; `cols`: length of its rows, `spiking`: its inputs are spikes.
+using TypeOfTensor = std::function<PackedType(const std::string& name, uint64_t cols, bool spiking)>;
 
 /// Counts a (valid) config. `activation` overrides that of the layers. Throws Error(unsupported) where the
 /// activation cannot be computed for a matrix, as loading would.

@@ -78,6 +78,9 @@ std::optional<KvType> kv_type_from(std::string_view name) noexcept;
 /// Parses the bytes of a snapshot file (tests, fuzzing). Throws Error(corrupt | unsupported).
 std::shared_ptr<const Snapshot::Data> parse_snapshot(Bytes bytes, const std::string& name);
 
+constexpr const char* kv_name(KvType type) noexcept {
+  return type == KvType::f32 ? "f32" : type == KvType::int8 ? "int8" : "f16";
+}
 inline KvFormat kv_format(KvType type) {
   return type == KvType::f32 ? KvFormat::f32 : type == KvType::int8 ? KvFormat::int8 : KvFormat::f16;
 }

@@ -50,7 +50,7 @@ class InputSizes {
   static double lower_edge(int bin);
 };
 
-/// k times dead zones to try: ratios to the mean below which inputs are silent, 0 first, then 8 an octave.
+/// Dead zones over k to try: ratios to the mean below which inputs are silent, 0 first, then 8 an octave.
 std::vector<double> silent_ratios();
 
 }  // namespace mneme

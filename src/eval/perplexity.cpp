@@ -89,6 +89,21 @@ PerplexityResult perplexity(SequenceRunner& runner, const TokenStream& text,
   return result;
 }
 
+TokenId opening_bos(const Tokenizer& tokenizer) {
+  const auto opening = tokenizer.encode("", {.add_special = true, .parse_special = false});
+  return !opening.empty() && opening.front() == tokenizer.bos() ? opening.front() : -1;
+}
+
+TokenStream stream_ids(std::span<const TokenId> ids, TokenId bos) {
+  TokenStream stream;
+  stream.bos = bos;
+  stream.next = [ids](std::vector<TokenId>& tokens) {
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+    return false;
+  };
+  return stream;
+}
+
 TokenStream stream_file(const Tokenizer& tokenizer, const std::filesystem::path& file) {
   struct State {
     ByteStream bytes;
@@ -101,11 +116,8 @@ TokenStream stream_file(const Tokenizer& tokenizer, const std::filesystem::path&
   const auto state = std::make_shared<State>(State{
       ByteStream(file), StreamEncoder(tokenizer, {.add_special = false, .parse_special = false}), 0, {}});
   TokenStream stream;
-  const auto opening = tokenizer.encode("", {.add_special = true, .parse_special = false});
-  if (!opening.empty() && opening.front() == tokenizer.bos()) {
-    stream.bos = tokenizer.bos();
-    state->opening = {stream.bos};
-  }
+  stream.bos = opening_bos(tokenizer);
+  if (stream.bos >= 0) state->opening = {stream.bos};
   stream.next = [state](std::vector<TokenId>& tokens) {
     if (state->done) return false;
     if (!state->opening.empty()) tokens.push_back(state->opening.front());

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/sequence.h"
@@ -50,6 +51,12 @@ PerplexityResult perplexity(SequenceRunner& runner, const TokenStream& text,
 /// without tokenizer.
 PerplexityResult perplexity(const std::shared_ptr<const Model>& model, const std::filesystem::path& file,
                             const PerplexityOptions& options, const SessionOptions& session = {});
+
+/// The BOS that the tokenizer's own post-processor puts at the start of a text, -1 if it puts none.
+TokenId opening_bos(const Tokenizer& tokenizer);
+
+/// Tokens that are there already, which must outlive the stream.
+TokenStream stream_ids(std::span<const TokenId> ids, TokenId bos);
 
 /// The tokens of a file, piece by piece. `tokenizer` must outlive the stream.
 TokenStream stream_file(const Tokenizer& tokenizer, const std::filesystem::path& file);

@@ -23,9 +23,8 @@ PromptFrame chat_frame(const Tokenizer& tokenizer) {
 }
 
 PromptFrame raw_frame(const Tokenizer& tokenizer) {
-  const auto opening = tokenizer.encode("", {.add_special = true, .parse_special = false});
   PromptFrame frame;
-  if (!opening.empty() && opening.front() == tokenizer.bos()) frame.open = {opening.front()};
+  if (const TokenId bos = opening_bos(tokenizer); bos >= 0) frame.open = {bos};
   return frame;
 }
 

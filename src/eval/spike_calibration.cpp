@@ -203,17 +203,11 @@ class Calibrator {
   PerplexityResult score(const std::shared_ptr<const Model>& model, const char* what, uint64_t first,
                          uint64_t total) const {
     SessionRunner runner(model, session_);
-    TokenStream text;
-    text.bos = options_.bos;
-    text.next = [this](std::vector<TokenId>& tokens) {
-      tokens.insert(tokens.end(), ids_.begin(), ids_.end());
-      return false;
-    };
     PerplexityOptions request;
     request.ctx = options_.ctx;
     request.cancel = options_.cancel;
     request.progress = [&](uint64_t done, uint64_t, double) { progress(what, first + done, total); };
-    return perplexity(runner, text, request);
+    return perplexity(runner, stream_ids(ids_, options_.bos), request);
   }
 
   /// The model without spikes: perplexity, policies, units and their candidates.
@@ -273,7 +267,6 @@ class Calibrator {
   }
 
   void measure_sensitivities() {
-    tuned_->set(policies(NeuronChoice(units_.size(), 0)));
     const SoftTargets targets(tuned_->model(), probe_windows(), session_, options_.cancel);
     const auto loss = [&](const NeuronChoice& choice) {
       tuned_->set(policies(choice));
@@ -306,7 +299,7 @@ class Calibrator {
     for (size_t u = 0; u < units_.size(); ++u) units_[u].sensitivity = std::max(found[u], least);
   }
 
-  /// Of the candidates with about kProbeSilence, the one that rounds least.
+  /// The candidate whose silence is nearest to kProbeSilence; of equals the most exact, which comes first.
   static size_t probe_candidate(const SpikeUnit& unit) {
     size_t best = 0;
     for (size_t c = 0; c < unit.candidates.size(); ++c)

@@ -21,9 +21,6 @@ namespace mneme {
 namespace {
 
 constexpr int64_t kPrepareRows = 8;
-// Columns of a task. At decode every task prepares its head's inputs again; at prefill few heads must do for
-// all threads.
-constexpr int64_t kDecodeColumns = 64, kPrefillColumns = 32;
 constexpr float kL2Eps = 1e-6f;  // of the delta rule's queries and keys, as in flash-linear-attention
 
 ElementMap element_map(FeatureMap feature) {

@@ -23,6 +23,10 @@ namespace mneme {
 /// Columns of a state and the tiles that tasks work on are multiples of this.
 inline constexpr int64_t kStateColumns = 16;
 
+/// Columns of a task. At decode every task prepares its head's inputs again; at prefill few heads must do for
+/// all threads.
+inline constexpr int64_t kDecodeColumns = 64, kPrefillColumns = 32;
+
 /// What the state of one mixer looks like.
 struct RecurrenceShape {
   enum class Rule : uint8_t { gla, delta };

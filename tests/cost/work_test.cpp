@@ -232,5 +232,32 @@ TEST(Work, ALoadedModelOfSpikesIsCountedInStripes) {
   EXPECT_EQ(shape.decode_weight_bytes(), static_cast<double>(model->bytes_per_token()));
 }
 
+TEST(Work, CodesOfGroupsAreCountedAsTheLoaderHoldsThem) {
+  const auto model = load_tiny("spikingbrain_w8aspike");
+  const ModelShape shape = shape_of(*model);
+  int codes = 0;
+  for (const WeightShape& weight : shape.weights) codes += weight.w.type == PackedType::w8 ? 1 : 0;
+  EXPECT_GT(codes, 0);
+  // What codes have beyond int8 is held beside them, and depends on the values.
+  const auto loaded = static_cast<double>(model->bytes().resident);
+  EXPECT_LE(static_cast<double>(shape.resident), loaded);
+  EXPECT_NEAR(static_cast<double>(shape.resident) / loaded, 1, 0.02);
+}
+
+TEST(Work, ARoundedCacheIsInt8WhateverTheSessionAsksFor) {
+  ModelConfig config = tiny_config();
+  const uint64_t own = kv_bytes_written(config, KvType::int8);
+  EXPECT_EQ(own, 2 * 2 * (16 + sizeof(float)));  // 2 heads of 16 codes and a scale; keys and values
+  config.layers[0].mixer.kv_int8 = true;
+  EXPECT_EQ(kv_bytes_written(config, KvType::f32), own);
+  EXPECT_EQ(kv_bytes_read(config, KvType::f16, 9), 9 * own);
+}
+
+TEST(Work, RoundedInputsAreFloatsToTheKernels) {
+  const ModelShape shape = shape_of(tiny_config(), DType::q8_0, ActivationPolicy(Activation::int4));
+  for (const WeightShape& weight : shape.weights)
+    if (weight.part == CostPart::feed_forward) EXPECT_EQ(weight.input, Linear::Input::rounded_floats);
+}
+
 }  // namespace
 }  // namespace mneme

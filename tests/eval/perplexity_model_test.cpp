@@ -42,14 +42,9 @@ TEST_P(PerplexityModelTest, EqualsTheReferenceLogits) {
     session.kv = KvType::f32;
     session.chunk = chunk;
     SessionRunner runner(model, session);
-    TokenStream stream;
-    stream.next = [&ids](std::vector<TokenId>& out) {
-      out = ids;
-      return false;
-    };
     PerplexityOptions options;
     options.ctx = static_cast<uint32_t>(ids.size());
-    const auto result = perplexity(runner, stream, options);
+    const auto result = perplexity(runner, stream_ids(ids, -1), options);
     EXPECT_EQ(result.tokens, ids.size() - half);
     EXPECT_NEAR(result.nll, nll, 2e-5) << "chunk " << chunk;
   }

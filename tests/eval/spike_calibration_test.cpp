@@ -52,14 +52,10 @@ std::string refused(const CalibrationOptions& options, const std::string& model 
 
 double perplexity_of(const std::shared_ptr<const Model>& model) {
   SessionRunner runner(model, {.max_context = 32, .max_rollback = 0});
-  TokenStream text;
-  text.next = [](std::vector<TokenId>& tokens) {
-    tokens = calibration_ids(256);
-    return false;
-  };
+  const std::vector<TokenId> ids = calibration_ids(256);
   PerplexityOptions request;
   request.ctx = 32;
-  return perplexity(runner, text, request).ppl;
+  return perplexity(runner, stream_ids(ids, -1), request).ppl;
 }
 
 TEST(SpikeCalibrationTest, WhatIsFoundIsWhatTheModelDoes) {
