@@ -7,6 +7,7 @@
 #include "cli/session_file.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
+#include "engine/session_impl.h"
 #include "core/fail.h"
 
 namespace mneme::cli {

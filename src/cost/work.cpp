@@ -64,12 +64,6 @@ constexpr MatrixKind kMatrices[] = {
     {"engram_v", CostPart::memory, Projection::memory, ""},
 };
 
-Activation head_activation(const std::optional<ActivationPolicy>& forced) {
-  if (!forced || forced->of[0].type == Activation::spike || *forced != ActivationPolicy(forced->of[0]))
-    return Activation::automatic;
-  return forced->of[0].type;
-}
-
 class Counter {
  public:
   Counter(const ModelConfig& config, const TypeOfTensor& type_of,

@@ -1,6 +1,7 @@
 #include "eval/prompt_frame.h"
 
 #include "core/fail.h"
+#include "eval/perplexity.h"
 #include "text/chat_template.h"
 
 namespace mneme {

@@ -406,13 +406,7 @@ class Loader {
     Linear& head = model_->head;
     if (model_->config.tied) head.w = model_->embedding;
     head.name = model_->config.tied ? "token_embd" : "output";
-    // The head does not spike, nor read int4; float or int8 for all projections holds for it, too.
-    Activation activation = Activation::automatic;
-    if (const auto& forced = options_.activation; forced && *forced == ActivationPolicy(forced->of[0]) &&
-                                                  forced->of[0].type != Activation::spike &&
-                                                  forced->of[0].type != Activation::int4)
-      activation = forced->of[0].type;
-    head.input = input_form(activation, head.w);
+    head.input = input_form(head_activation(options_.activation), head.w);
     if (checkpoint_.find("output.bias") != nullptr) head.bias = vector("output.bias", head.w.rows);
   }
 
@@ -455,6 +449,12 @@ class Loader {
 };
 
 }  // namespace
+
+Activation head_activation(const std::optional<ActivationPolicy>& forced) {
+  if (!forced || *forced != ActivationPolicy(forced->of[0])) return Activation::automatic;
+  const Activation type = forced->of[0].type;
+  return type == Activation::spike || type == Activation::int4 ? Activation::automatic : type;
+}
 
 Linear::Input input_form(Activation activation, const PackedMatrix& w) {
   const bool quantized = packed_layout(w.type).scales != PackedLayout::Scales::none;

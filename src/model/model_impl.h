@@ -39,6 +39,9 @@ constexpr bool is_spiking(Linear::Input input) {
 /// columns and stripes of `w`, not at its data. Throws Error(unsupported) if its rows do not divide into the
 /// blocks that the activation needs.
 Linear::Input input_form(Activation activation, const PackedMatrix& w);
+/// What the output head reads: it does not spike, nor read int4; float or int8 for all projections holds for
+/// it, too.
+Activation head_activation(const std::optional<ActivationPolicy>& forced);
 
 struct RopeTable {
   std::vector<float> inverse_frequencies;  // [dims / 2]

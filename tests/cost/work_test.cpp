@@ -256,7 +256,7 @@ TEST(Work, ARoundedCacheIsInt8WhateverTheSessionAsksFor) {
 TEST(Work, RoundedInputsAreFloatsToTheKernels) {
   const ModelShape shape = shape_of(tiny_config(), DType::q8_0, ActivationPolicy(Activation::int4));
   for (const WeightShape& weight : shape.weights)
-    if (weight.part == CostPart::feed_forward) EXPECT_EQ(weight.input, Linear::Input::rounded_floats);
+    EXPECT_EQ(weight.input == Linear::Input::int4_floats, weight.part != CostPart::head) << weight.name;
 }
 
 }  // namespace
