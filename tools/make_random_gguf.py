@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Writes a GGUF file of a chosen shape whose weights are random: of the llama architecture, or a hybrid of it.
 
+Shapes with a number of experts are mixtures as Mixtral's files are: softmax router, weights that sum to 1.
+
 Speed does not depend on what the weights say, only on how many bytes there are and how they are laid out. So a
 file of a real model's shape, filled with random quantization blocks, times an engine as the real model would,
 and nobody has to download gigabytes. The blocks are drawn directly (random codes, one scale a block), which is
@@ -12,6 +14,7 @@ engines refuse files without a usable tokenizer.
 
     make_random_gguf.py --shape 1b  --type q4_0 --vocab-from SmolLM2.gguf build/models/1b-q4_0.gguf
     make_random_gguf.py --shape 1.7b --type q8_0 --vocab-from SmolLM2.gguf build/models/1.7b-q8_0.gguf
+    make_random_gguf.py --shape moe --type q4_0 --vocab-from SmolLM2.gguf build/models/moe-q4_0.gguf
     make_random_gguf.py --shape 1b --type q4_0 --hybrid --vocab-from SmolLM2.gguf build/models/1b-hybrid-q4_0.gguf
     make_random_gguf.py --requantize SmolLM2-Q4_1.gguf --type q8_0 build/models/smollm2-135m-q8_0.gguf
 
@@ -37,7 +40,10 @@ SHAPES = {
     "1b": (16, 2048, 32, 8, 64, 8192, 32000, 500000.0),
     "1.7b": (24, 2048, 32, 32, 64, 8192, 49152, 130000.0),
     "3b": (28, 3072, 24, 8, 128, 8192, 49152, 500000.0),
+    "moe": (12, 2048, 32, 4, 64, 768, 32000, 1000000.0),  # 3.8 billion weights, of which a token reads 0.6
+    "moe-tiny": (2, 256, 4, 2, 64, 128, 2048, 10000.0),
 }
+EXPERTS = {"moe": (64, 8), "moe-tiny": (16, 2)}  # routed, of a token
 TYPES = {"f32": GGMLQuantizationType.F32, "f16": GGMLQuantizationType.F16,
          "q8_0": GGMLQuantizationType.Q8_0, "q4_0": GGMLQuantizationType.Q4_0,
          "q4_1": GGMLQuantizationType.Q4_1}
@@ -98,9 +104,12 @@ def llama_config(shape, context):
     """The llama-architecture model of a shape, as a ModelConfig."""
     layers, d, heads, kv_heads, head_dim, hidden, vocab, base = SHAPES[shape]
     mixer = {"type": "full", "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim}
+    ffn = {"type": "dense", "hidden": hidden}
+    if shape in EXPERTS:
+        ffn |= {"type": "moe", "experts": EXPERTS[shape][0], "top_k": EXPERTS[shape][1]}
     return {"mneme": 1, "name": f"random {shape}", "d_model": d, "vocab": vocab, "context": context, "tied": True,
             "norm": {"eps": 1e-5}, "rope": {"base": base},
-            "layers": [{"mixer": mixer, "ffn": {"hidden": hidden}} for _ in range(layers)]}
+            "layers": [{"mixer": mixer, "ffn": ffn} for _ in range(layers)]}
 
 
 def hybrid_config(shape, context):
@@ -137,6 +146,9 @@ def put_llama_keys(writer, shape, context):
     writer.add_rope_freq_base(base)
     writer.add_rope_dimension_count(head_dim)
     writer.add_vocab_size(vocab)
+    if shape in EXPERTS:
+        writer.add_expert_count(EXPERTS[shape][0])
+        writer.add_expert_used_count(EXPERTS[shape][1])
 
 
 class RandomTensors:
@@ -146,6 +158,29 @@ class RandomTensors:
     def matrix(self, name, rows, cols):
         raw = None if self.kind in ("f32", "f16") else TYPES[self.kind]
         self.writer.add_tensor(name, random_blocks(self.rng, rows, cols, self.kind), raw_dtype=raw)
+
+    def stack(self, name, experts, rows, cols):
+        raw = None if self.kind in ("f32", "f16") else TYPES[self.kind]
+        blocks = random_blocks(self.rng, experts * rows, cols, self.kind)
+        self.writer.add_tensor(name, blocks.reshape(experts, rows, -1), raw_dtype=raw)
+
+    def experts(self, at, ffn):
+        count, hidden = ffn["experts"], ffn["hidden"]
+        self.small(at + "ffn_gate_inp.weight", count + ffn.get("null_experts", 0), self.d, sigma=0.05)
+        self.stack(at + "ffn_gate_exps.weight", count, hidden, self.d)
+        self.stack(at + "ffn_up_exps.weight", count, hidden, self.d)
+        self.stack(at + "ffn_down_exps.weight", count, self.d, hidden)
+        if ffn.get("selection_bias"):
+            self.small(at + "exp_probs_b.bias", count + ffn.get("null_experts", 0), sigma=0.01)
+        if ffn.get("shared"):
+            self.dense(at, "_shexp", ffn["shared"] * (ffn.get("shared_hidden") or hidden))
+        if ffn.get("shared_gate"):
+            self.small(at + "ffn_gate_inp_shexp.weight", self.d, sigma=0.05)
+
+    def dense(self, at, suffix, hidden):
+        self.matrix(f"{at}ffn_gate{suffix}.weight", hidden, self.d)
+        self.matrix(f"{at}ffn_up{suffix}.weight", hidden, self.d)
+        self.matrix(f"{at}ffn_down{suffix}.weight", self.d, hidden)
 
     def ones(self, name, size):
         self.writer.add_tensor(name, np.ones(size, np.float32))
@@ -185,7 +220,7 @@ class RandomTensors:
             self.small(at + "attn_output.bias", d, sigma=0.1)
 
     def layer(self, number, mixer, ffn):
-        at, hidden = f"blk.{number}.", ffn["hidden"]
+        at = f"blk.{number}."
         self.ones(at + "attn_norm.weight", self.d)
         if mixer["type"] == "parallel":
             for branch, m in enumerate(mixer["of"]):
@@ -196,9 +231,10 @@ class RandomTensors:
         else:
             self.mixer(at, mixer)
         self.ones(at + "ffn_norm.weight", self.d)
-        self.matrix(at + "ffn_gate.weight", hidden, self.d)
-        self.matrix(at + "ffn_up.weight", hidden, self.d)
-        self.matrix(at + "ffn_down.weight", self.d, hidden)
+        if ffn.get("type") == "moe":
+            self.experts(at, ffn)
+        else:
+            self.dense(at, "", ffn["hidden"])
 
 
 def make_random(path, args):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Models with every kind of mixer, computed in float64 with nothing but numpy: the oracle of the engine's mixers.
+"""Models with every kind of mixer and of feed-forward, computed in float64 with nothing but numpy: the oracle of the engine's mixers.
 
     tools/mixer_reference.py tests/data/mixers            makes the tiny checkpoints and their golden logits
     tools/mixer_reference.py --logits FOLDER --ids 3,1,4  logits of any checkpoint with a "mneme_config" (an array, JSON)
@@ -146,7 +146,7 @@ class Model:
             weights = Weights(self.tensors, f"model.layers.{number}.")
             x = x + self.mixer(layer["mixer"], weights, self.norm(x, weights["input_layernorm.weight"]), decode)
             h = self.norm(x, weights["post_attention_layernorm.weight"])
-            x = x + weights.linear("mlp.down_proj", silu(weights.linear("mlp.gate_proj", h)) * weights.linear("mlp.up_proj", h))
+            x = x + (self.experts(layer["ffn"], weights, h) if layer["ffn"].get("type") == "moe" else self.gated(weights, "mlp.", h))
         x = self.norm(x[sinks:], self.tensors["model.norm.weight"])
         head = self.tensors["model.embed_tokens.weight" if self.config.get("tied") else "lm_head.weight"]
         return x @ head.T
@@ -176,6 +176,45 @@ class Model:
             out = self.attention(m, weights, q, k, v, scale, decode)
         return weights.linear("o_proj", out.reshape(t, -1))
 
+    def gated(self, weights, at, h):
+        return weights.linear(at + "down_proj", silu(weights.linear(at + "gate_proj", h)) * weights.linear(at + "up_proj", h))
+
+    # mixtures: token by token, expert by expert
+    def experts(self, f, weights, h):
+        out = np.zeros_like(h)
+        logits = h @ weights["mlp.gate.weight"].T
+        for t, x in enumerate(h):
+            for expert, weight in self.routes(f, weights, logits[t]):
+                out[t] += weight * self.gated(weights, f"mlp.experts.{expert}.", x[None])[0]
+        if f.get("shared"):
+            factor = sigmoid(h @ weights["mlp.shared_expert_gate.weight"])[:, None] if f.get("shared_gate") else 1.0
+            out += factor * self.gated(weights, "mlp.shared_expert.", h)
+        return out
+
+    def routes(self, f, weights, logits):
+        """[(expert, weight)] of one token, null experts left out."""
+        count = f["experts"]
+        scores = sigmoid(logits) if f.get("router") == "sigmoid" else np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        ranks = scores + (weights["mlp.gate.e_score_correction_bias"] if f.get("selection_bias") else 0.0)
+        groups = f.get("groups", 1)
+        if groups > 1:
+            parts = np.sort(ranks.reshape(groups, -1), axis=1)
+            value = parts[:, -1] + (parts[:, -2] if f.get("group_score") == "top_two" else 0.0)
+            seen = set(sorted(range(groups), key=lambda g: (-value[g], g))[:f.get("top_groups", 1)])
+            ranks = np.array([r if i // (count // groups) in seen else -np.inf for i, r in enumerate(ranks)])
+        order = sorted(range(len(ranks)), key=lambda i: (-ranks[i], i))[:f["top_k"] + 1]
+        if len(order) > f["top_k"]:
+            self.route_margin = min(getattr(self, "route_margin", np.inf), ranks[order[-2]] - ranks[order[-1]])
+        chosen, held = [], 0.0
+        for i in order[:f["top_k"]]:
+            chosen.append(i)
+            held += scores[i]
+            if f.get("top_p", 0) and held >= f["top_p"] * scores.sum():
+                break
+        kept = {i: scores[i] for i in chosen if i < count}
+        total = sum(kept.values()) if f.get("renormalise", True) else 1.0
+        return [(i, f.get("scale", 1.0) * score / total) for i, score in kept.items()]
+
     # softmax: which positions j a position i sees is a matrix
     def visible(self, m, t, decode):
         sinks, i, j = self.config.get("sink_tokens", 0), np.arange(t)[:, None], np.arange(t)[None, :]
@@ -189,7 +228,9 @@ class Model:
     def attention(self, m, weights, q, k, v, scale, decode):
         t, heads = len(q), m["heads"]
         if m.get("qk_norm"):
-            q, k = self.norm(q, weights["q_norm.weight"]), self.norm(k, weights["k_norm.weight"])
+            whole = (t, -1) if m.get("qk_norm_over") == "all" else (t, -1, m["head_dim"])
+            q = self.norm(q.reshape(whole), weights["q_norm.weight"]).reshape(q.shape)
+            k = self.norm(k.reshape(whole), weights["k_norm.weight"]).reshape(k.shape)
         turn = m.get("rope") or self.config.get("rope", {})
         q, k = rope(q, np.arange(t), turn), rope(k, np.arange(t), turn)
         seen, out = self.visible(m, t, decode), np.empty_like(q)
@@ -271,8 +312,13 @@ def parallel(first, second, **fields):
     return {"type": "parallel", "of": [first, second], **fields}
 
 
+def moe(experts, top_k, **fields):
+    return {"type": "moe", "hidden": 32, "experts": experts, "top_k": top_k, **fields}
+
+
+DENSE = {"hidden": HIDDEN}
 WINDOW, GLA = mixer("window", window=8), mixer("gla")
-# name: (layers' mixers, positions, fields of the model)
+# name: (layers' mixers, positions, fields of the model, feed-forwards if not all are dense)
 MODELS = {
     "window_exact": ([mixer("window", window=8, sinks=2), WINDOW], 40, {}),
     "window_plus_one": ([mixer("window", window=8, edge="plus_one"), mixer("window", window=9, edge="plus_one", sinks=1, sink_logits=True)], 40, {}),
@@ -295,6 +341,13 @@ MODELS = {
                        mixer("sparse", block=64, top_k=2, shared=True, sinks=3, qk_norm=True)], 280, {}),
     "sparse_sinks": ([mixer("sparse", block=64, top_k=2, sinks=70), mixer("sparse", block=64, top_k=2, sinks=3, shared=True)], 280,
                      {"sink_tokens": 5}),
+    "moe_softmax": ([mixer("full"), WINDOW, GLA, mixer("full", heads=4, kv_heads=2, qk_norm=True, qk_norm_over="all")], 40, {},
+                    [moe(6, 2), DENSE, moe(5, 3, renormalise=False, scale=1.5, shared=1, shared_hidden=48, shared_gate=True), moe(4, 4)]),
+    "moe_sigmoid": ([mixer("full")] * 3, 40, {},
+                    [moe(8, 3, router="sigmoid", selection_bias=True, groups=4, top_groups=2, group_score="top_two", scale=2.5, shared=2),
+                     moe(8, 2, groups=4, top_groups=2, renormalise=False), moe(3, 1, router="sigmoid", renormalise=False)]),
+    "moe_adaptive": ([mixer("full"), WINDOW, mixer("delta")], 40, {"sink_tokens": 3},
+                     [moe(5, 4, null_experts=4), moe(6, 5, top_p=0.55, renormalise=False), moe(4, 3, null_experts=2, top_p=0.7, router="sigmoid", shared=1)]),
 }
 
 
@@ -307,8 +360,9 @@ def mixer_shapes(m, prefix):
         for name, rows in (("q", q), ("k", kv), ("v", kv)):
             yield f"{prefix}{name}_proj.bias", (rows,)
     if m.get("qk_norm"):
-        yield prefix + "q_norm.weight", (m["head_dim"],)
-        yield prefix + "k_norm.weight", (m["head_dim"],)
+        whole = m.get("qk_norm_over") == "all"
+        yield prefix + "q_norm.weight", (q if whole else m["head_dim"],)
+        yield prefix + "k_norm.weight", (kv if whole else m["head_dim"],)
     if m.get("sink_logits"):
         yield prefix + "sinks", (m["heads"],)
     gate = m.get("gate", "low_rank") if m["type"] == "gla" else None
@@ -332,6 +386,27 @@ def mixer_shapes(m, prefix):
         yield prefix + "o_proj.bias", (D,)
 
 
+def ffn_shapes(f, at):
+    def gated(prefix, width):
+        yield prefix + "gate_proj.weight", (width, D)
+        yield prefix + "up_proj.weight", (width, D)
+        yield prefix + "down_proj.weight", (D, width)
+
+    if f.get("type") != "moe":
+        yield from gated(at, f["hidden"])
+        return
+    choices = f["experts"] + f.get("null_experts", 0)
+    yield at + "gate.weight", (choices, D)
+    if f.get("selection_bias"):
+        yield at + "gate.e_score_correction_bias", (choices,)
+    for expert in range(f["experts"]):
+        yield from gated(f"{at}experts.{expert}.", f["hidden"])
+    if f.get("shared"):
+        yield from gated(at + "shared_expert.", f["shared"] * f.get("shared_hidden", f["hidden"]))
+    if f.get("shared_gate"):
+        yield at + "shared_expert_gate.weight", (D,)
+
+
 def shapes(config):
     yield "model.embed_tokens.weight", (VOCAB, D)
     if config.get("sink_tokens"):
@@ -348,9 +423,7 @@ def shapes(config):
         else:
             yield from mixer_shapes(m, at + "self_attn.")
         yield at + "post_attention_layernorm.weight", (D,)
-        yield at + "mlp.gate_proj.weight", (HIDDEN, D)
-        yield at + "mlp.up_proj.weight", (HIDDEN, D)
-        yield at + "mlp.down_proj.weight", (D, HIDDEN)
+        yield from ffn_shapes(layer["ffn"], at + "mlp.")
     yield "model.norm.weight", (D,)
     yield "lm_head.weight", (VOCAB, D)
 
@@ -370,10 +443,11 @@ def random_tensor(rng, name, shape, offset):
 
 
 def make(folder, name, seed):
-    mixers, positions, fields = MODELS[name]
+    mixers, positions, fields, *ffns = MODELS[name]
+    ffns = ffns[0] if ffns else [DENSE] * len(mixers)
     rng = np.random.default_rng(seed)
     config = {"mneme": 1, "name": name, "d_model": D, "vocab": VOCAB, "context": 4096, "norm": {"eps": 1e-6}, "rope": {"base": 1000.0}, **fields,
-              "layers": [{"mixer": m, "ffn": {"hidden": HIDDEN}} for m in mixers]}
+              "layers": [{"mixer": m, "ffn": f} for m, f in zip(mixers, ffns, strict=True)]}
     offset = config["norm"].get("weight_offset", 0.0)
     tensors = {key: random_tensor(rng, key, shape, offset).astype(np.float32) for key, shape in shapes(config)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -390,6 +464,8 @@ def make(folder, name, seed):
         alone.astype("<f4").tofile(folder / "golden_decode.f32")
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     margin = f"  smallest margin between blocks {model.margin:.1e}" if hasattr(model, "margin") else ""
+    if hasattr(model, "route_margin"):
+        margin += f"  smallest margin between experts {model.route_margin:.1e}"
     print(f"{name:25} {sum(f.stat().st_size for f in folder.iterdir()) / 1000:5.0f} kB  logits std {logits.std():.2f}{margin}")
 
 

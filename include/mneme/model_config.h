@@ -33,7 +33,16 @@ enum class GateType {
   matrix,    // logsigmoid(W_a x + b) / gate_normalizer
   tied       // log(1 - k): no tensors
 };
-enum class FfnType { dense };
+/// Which heads an RMS norm of queries and keys takes together.
+enum class QkNormOver {
+  head,  // each head on its own; weights [head_dim]
+  all    // all heads of the projection at once; weights as wide as the projection (OLMoE)
+};
+enum class FfnType { dense, moe };
+/// How a router's logits become scores: over all experts together, or each on its own.
+enum class RouterScore { softmax, sigmoid };
+/// What ranks the groups of group-limited routing: the best expert of each, or the sum of its best two.
+enum class GroupScore { max, top_two };
 /// What the inputs of a projection are rounded to. `automatic`: int8 for quantized weights, float otherwise.
 /// `spike`: counts of an adaptive-threshold neuron (src/simd/spike.h), whose silent inputs cost nothing.
 /// `int4`: steps of max|x| / 7 over a row, multiplied as floats: a yardstick for spikes, not a fast path.
@@ -126,9 +135,11 @@ struct MixerConfig {
       false;  // one learned logit a head joins the softmax and has no value (tensor attn_sinks)
   bool qkv_bias = false;
   bool o_bias = false;
-  bool qk_norm = false;    // RMS norm of every query and key head before RoPE (softmax types)
+  bool qk_norm = false;                        // RMS norm of queries and keys before RoPE (softmax types)
+  QkNormOver qk_norm_over = QkNormOver::head;  // with qk_norm
   double scale = 0;        // of the scores, or of a recurrence's output; 0 = 1/sqrt(head_dim)
   double softcap = 0;      // scores s become softcap * tanh(s / softcap); 0 = off (softmax types)
+  bool qk_norm = false;    // RMS norm of every query and key head before RoPE (softmax types)
   ActivationConfig query;  // of every query head after RoPE: automatic (as it is) or spike (softmax types)
   bool kv_int8 = false;    // the cache is int8, whatever a session asks for (softmax types)
   std::optional<RopeConfig> rope;  // instead of the model's (softmax types; recurrences rotate nothing)
@@ -157,11 +168,35 @@ struct MixerConfig {
   bool operator==(const MixerConfig&) const = default;
 };
 
+/// A feed-forward f(x) = down(act(gate(x)) * up(x)), or with type `moe` a mixture of such experts: a router
+/// scores them, a token passes the best few, y = sum of weight_i * expert_i(x) + shared(x). How scores become
+/// a choice and weights: src/model/router.h.
 struct FfnConfig {
   FfnType type = FfnType::dense;
-  uint32_t hidden = 0;
-  Act act = Act::silu;  // down(act(gate(x)) * up(x))
-  bool bias = false;
+  uint32_t hidden = 0;  // moe: of each routed expert
+  Act act = Act::silu;
+  bool bias = false;  // dense
+  // The rest belongs to moe.
+  uint32_t experts = 0;        // routed experts
+  uint32_t top_k = 0;          // that a token passes, at most
+  uint32_t shared = 0;         // experts that every token passes; held side by side as one
+  uint32_t shared_hidden = 0;  // of each shared expert; 0 = hidden
+  bool shared_gate = false;    // the shared output is multiplied by sigmoid(w x), one learned row
+  RouterScore router = RouterScore::softmax;
+  bool renormalise = true;      // the weights of the chosen experts sum to 1 (before `scale`)
+  double scale = 1.0;           // of all weights
+  bool selection_bias = false;  // one learned number an expert joins its score for the choice only
+  uint32_t groups = 1;          // equal groups of consecutive experts ...
+  uint32_t top_groups = 1;      // ... of which a token sees so many
+  GroupScore group_score = GroupScore::max;
+  uint32_t null_experts = 0;  // rows of the router behind the experts that stand for doing nothing
+  double top_p = 0.0;         // fewer than top_k, once the chosen hold this share of all scores; 0 = off
+
+  bool moe() const { return type == FfnType::moe; }
+  /// Rows of the router: what a token chooses among.
+  uint32_t choices() const { return experts + null_experts; }
+  /// Width of the shared experts side by side; 0 = there is none.
+  uint32_t shared_width() const { return shared * (shared_hidden == 0 ? hidden : shared_hidden); }
   bool operator==(const FfnConfig&) const = default;
 };
 

@@ -99,15 +99,25 @@ std::string mixer_text(const MixerConfig& mixer) {
     text += fmt::format(", gate rank {}", mixer.gate_rank);
   if (mixer.type == MixerType::gla && mixer.gate == GateType::tied) text += ", gate tied to the key";
   if (mixer.sinks > 0) text += fmt::format(", {} sinks", mixer.sinks);
-  if (mixer.qk_norm) text += ", QK norm";
+  if (mixer.qk_norm) text += mixer.qk_norm_over == QkNormOver::all ? ", QK norm over all heads" : ", QK norm";
   return text;
+}
+
+std::string ffn_text(const FfnConfig& ffn) {
+  if (!ffn.moe()) return fmt::format("feed-forward {}", ffn.hidden);
+  std::string text = fmt::format("{} of {} experts of {}", ffn.top_k, ffn.experts, ffn.hidden);
+  if (ffn.null_experts > 0) text += fmt::format(" and {} null", ffn.null_experts);
+  if (ffn.top_p > 0) text += fmt::format(", top-p {:g}", ffn.top_p);
+  if (ffn.groups > 1) text += fmt::format(", {} of {} groups", ffn.top_groups, ffn.groups);
+  if (ffn.shared > 0) text += fmt::format(", shared {}", ffn.shared_width());
+  return text + (ffn.router == RouterScore::sigmoid ? ", sigmoid router" : ", softmax router");
 }
 
 // Equal layers are folded: "24 x full attention, ...; 6 x window ...".
 std::string layers_text(const ModelConfig& config) {
   std::vector<std::pair<std::string, int>> kinds;
   for (const LayerConfig& layer : config.layers) {
-    const std::string text = mixer_text(layer.mixer) + fmt::format("; feed-forward {}", layer.ffn.hidden);
+    const std::string text = mixer_text(layer.mixer) + "; " + ffn_text(layer.ffn);
     auto at = std::find_if(kinds.begin(), kinds.end(), [&](const auto& kind) { return kind.first == text; });
     if (at == kinds.end()) at = kinds.insert(kinds.end(), {text, 0});
     ++at->second;

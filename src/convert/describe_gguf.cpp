@@ -13,7 +13,24 @@
 namespace mneme {
 namespace {
 
+/// The first layer that is a mixture of experts, or null.
+const LayerConfig* first_mixture(const ModelConfig& config) {
+  for (const LayerConfig& layer : config.layers)
+    if (layer.ffn.moe()) return &layer;
+  return nullptr;
+}
+
+/// Which family's graph computes such a mixture. That everything else fits, reading back decides.
+std::string expert_architecture(const LayerConfig& layer) {
+  if (layer.mixer.qk_norm && layer.mixer.qk_norm_over == QkNormOver::all) return "olmoe";
+  if (layer.ffn.router == RouterScore::sigmoid) return "dots1";
+  if (layer.mixer.qk_norm) return "qwen3moe";
+  if (layer.ffn.shared_gate || layer.mixer.qkv_bias) return "qwen2moe";
+  return layer.ffn.shared > 0 ? "deepseek" : "llama";
+}
+
 std::string architecture(const ModelConfig& config) {
+  if (const LayerConfig* mixture = first_mixture(config)) return expert_architecture(*mixture);
   const LayerConfig& layer = config.layers.front();
   if (layer.post_norm) return layer.mixer.qk_norm ? "gemma3" : "gemma2";
   if (layer.mixer.qk_norm) return "qwen3";
@@ -84,6 +101,32 @@ void put_rope(const ModelConfig& config, const std::string& arch, GgufMetadata& 
   }
 }
 
+void put_experts(const ModelConfig& config, const std::string& arch, GgufMetadata& out) {
+  const LayerConfig* const layer = first_mixture(config);
+  if (layer == nullptr) return;
+  const FfnConfig& ffn = layer->ffn;
+  out.set(arch + ".expert_count", uint64_t{ffn.experts});
+  out.set(arch + ".expert_used_count", uint64_t{ffn.top_k});
+  out.set(arch + ".expert_feed_forward_length", uint64_t{ffn.hidden});
+  if (arch == "qwen2moe" && ffn.shared > 0)
+    out.set(arch + ".expert_shared_feed_forward_length", uint64_t{ffn.shared_width()});
+  if (arch != "deepseek" && arch != "dots1") return;
+  out.set(arch + ".expert_shared_count", uint64_t{ffn.shared});
+  out.set(arch + ".leading_dense_block_count", static_cast<uint64_t>(layer - config.layers.data()));
+  out.set(arch + ".expert_weights_scale", ffn.scale);
+  out.set(arch + ".expert_weights_norm", ffn.renormalise);
+  out.set(arch + ".expert_gating_func", uint64_t{ffn.router == RouterScore::sigmoid ? 2u : 1u});
+}
+
+/// Whether the layers are those that a family's graph has: mixtures only, or after a run of dense ones, too.
+bool has_standard_experts(const ModelConfig& config, const std::string& arch) {
+  const LayerConfig* const first = first_mixture(config);
+  if (first == nullptr) return true;
+  for (const LayerConfig& layer : config.layers)
+    if (&layer >= first && !layer.ffn.moe()) return false;
+  return first == config.layers.data() || arch == "deepseek" || arch == "dots1";
+}
+
 void put_architecture(const ModelConfig& config, const std::string& arch, GgufMetadata& out) {
   const MixerConfig& mixer = config.layers.front().mixer;
   out.set("general.architecture", arch);
@@ -100,6 +143,7 @@ void put_architecture(const ModelConfig& config, const std::string& arch, GgufMe
   if (mixer.scale != 0) out.set(arch + ".attention.scale", mixer.scale);
   if (mixer.softcap != 0) out.set(arch + ".attn_logit_softcapping", mixer.softcap);
   if (config.logit_softcap != 0) out.set(arch + ".final_logit_softcapping", config.logit_softcap);
+  put_experts(config, arch, out);
   put_rope(config, arch, out);
   put_windows(config, arch, out);
 }
@@ -149,9 +193,11 @@ GgufDescription describe_gguf(const ModelConfig& config) {
   GgufDescription out;
   out.config = config;
   out.config.norm.weight_offset = 0;
-  const bool standard = has_standard_mixers(config);
-  const std::string arch = standard ? architecture(config) : "mneme";
-  set_rope_style(out.config, arch == "llama" ? RopeConfig::Style::interleaved : RopeConfig::Style::half);
+  const std::string family = has_standard_mixers(config) ? architecture(config) : "";
+  const bool standard = !family.empty() && has_standard_experts(config, family);
+  const std::string arch = standard ? family : "mneme";
+  const bool neighbours = arch == "llama" || arch == "deepseek";
+  set_rope_style(out.config, neighbours ? RopeConfig::Style::interleaved : RopeConfig::Style::half);
   if (standard) {
     put_architecture(out.config, arch, out.metadata);
     out.rope_freqs = frequency_divisors(out.config);

@@ -22,6 +22,11 @@ Kind kind_of(const ModelConfig& config) {
   const LayerConfig& layer = config.layers.front();
   const bool all_windows = std::all_of(config.layers.begin(), config.layers.end(),
                                        [](auto& l) { return l.mixer.type == MixerType::window; });
+  if (layer.ffn.moe()) {
+    if (layer.mixer.qk_norm_over == QkNormOver::all) return {"olmoe", "OlmoeForCausalLM", false};
+    return layer.mixer.qk_norm ? Kind{"qwen3_moe", "Qwen3MoeForCausalLM", false}
+                               : Kind{"qwen2_moe", "Qwen2MoeForCausalLM", false};
+  }
   if (layer.post_norm)
     return layer.mixer.qk_norm ? Kind{"gemma3_text", "Gemma3ForCausalLM", true}
                                : Kind{"gemma2", "Gemma2ForCausalLM", true};
@@ -65,6 +70,16 @@ void put_gemma(const ModelConfig& config, Ordered& out) {
   out["final_logit_softcapping"] = cap(config.logit_softcap);
 }
 
+void put_experts(const FfnConfig& ffn, const Kind& kind, Ordered& out) {
+  const bool olmoe = std::string_view(kind.model_type) == "olmoe";
+  out["num_experts"] = ffn.experts;
+  out["num_experts_per_tok"] = ffn.top_k;
+  out["norm_topk_prob"] = ffn.renormalise;
+  if (!olmoe) out["moe_intermediate_size"] = ffn.hidden;
+  if (std::string_view(kind.model_type) == "qwen2_moe")
+    out["shared_expert_intermediate_size"] = ffn.shared_width();
+}
+
 void put_windows(const ModelConfig& config, const Kind& kind, Ordered& out) {
   const MixerConfig* window = nullptr;
   Ordered types = Ordered::array();
@@ -104,6 +119,7 @@ Ordered standard_fields(const ModelConfig& config, const Kind& kind, const std::
                  {"torch_dtype", dtype}};
   out[kind.gemma ? "hidden_activation" : "hidden_act"] = act_name(layer.ffn.act);
   if (layer.ffn.bias) out["mlp_bias"] = true;
+  if (layer.ffn.moe()) put_experts(layer.ffn, kind, out);
   if (kind.gemma) put_gemma(config, out);
   put_windows(config, kind, out);
   return out;

@@ -58,8 +58,10 @@ std::vector<uint32_t> row_order(const ModelConfig& from, const ModelConfig& to, 
     heads = mixer.heads;
   else if (part == "attn_k.weight" || part == "attn_k.bias")
     heads = mixer.kv_heads;
-  else if (part == "attn_q_norm.weight" || part == "attn_k_norm.weight")
-    heads = 1;
+  else if (part == "attn_q_norm.weight")
+    heads = mixer.qk_norm_over == QkNormOver::all ? mixer.heads : 1;
+  else if (part == "attn_k_norm.weight")
+    heads = mixer.qk_norm_over == QkNormOver::all ? mixer.kv_heads : 1;
   if (heads == 0) return {};
   const RopeConfig& rope = rope_of(from, mixer);
   return rope_row_order(heads, mixer.head_dim, rope.dims, rope.style, rope_of(to, target).style);
@@ -72,6 +74,8 @@ bool is_norm(std::string_view name) {
 
 DType target_type(const TensorInfo& source, const std::string& name, const WeightPlanOptions& options) {
   if (source.shape.size() < 2 || name.ends_with(".engram_conv.weight")) return DType::f32;  // small
+  if (name.ends_with(".ffn_gate_inp.weight"))
+    return DType::f32;  // a router: small, and a choice turns on little
   if (name.ends_with(".attn_gate_b.weight") || name == "sink_embd.weight") return DType::f32;
   if (options.as_stored) return source.type;
   DType type = options.type;
@@ -119,6 +123,29 @@ std::vector<uint32_t> rope_row_order(uint32_t heads, uint32_t head_dim, uint32_t
   return order;
 }
 
+namespace {
+
+/// Joins an expert's matrix with those of the experts before it, in one tensor [experts, rows, cols].
+void add_to_stack(const ExpertTensorName& name, PlannedTensor tensor, std::vector<PlannedTensor>& out) {
+  const std::string stacked = name.stacked();
+  const auto same = [&](const PlannedTensor& t) { return t.target.name == stacked; };
+  const auto at = std::find_if(out.end() - std::min<ptrdiff_t>(3, std::ssize(out)), out.end(), same);
+  if (at == out.end()) {
+    tensor.target.name = stacked;
+    tensor.target.shape.insert(tensor.target.shape.begin(), 1);
+    out.push_back(std::move(tensor));
+    return;
+  }
+  require(at->target.type == tensor.target.type, ErrorCode::unsupported,
+          "tensor {}: the experts of a layer would become {} and {}, but a stack has one type",
+          tensor.source->name, dtype_info(at->target.type).name, dtype_info(tensor.target.type).name);
+  at->more.push_back(tensor.source);
+  at->target.shape[0] += 1;
+  at->target.bytes = checked_add(at->target.bytes, tensor.target.bytes, "size of a tensor");
+}
+
+}  // namespace
+
 std::vector<PlannedTensor> plan_weights(const Checkpoint& in, const ModelConfig& target,
                                         const WeightPlanOptions& options) {
   std::vector<PlannedTensor> out;
@@ -134,7 +161,12 @@ std::vector<PlannedTensor> plan_weights(const Checkpoint& in, const ModelConfig&
     tensor.order = row_order(from, target, expected.name);
     if (is_norm(expected.name))
       tensor.add = static_cast<float>(from.norm.weight_offset - target.norm.weight_offset);
-    out.push_back(std::move(tensor));
+    const auto expert = options.names == NameStyle::gguf ? expert_tensor_name_of(expected.name)
+                                                         : std::optional<ExpertTensorName>();
+    if (expert)
+      add_to_stack(*expert, std::move(tensor), out);
+    else
+      out.push_back(std::move(tensor));
   }
   if (in.style() != NameStyle::gguf || options.names != NameStyle::gguf) return out;
   for (const std::string& name : in.leftovers()) {
@@ -146,8 +178,12 @@ std::vector<PlannedTensor> plan_weights(const Checkpoint& in, const ModelConfig&
   return out;
 }
 
-void write_weight(const TensorSource& in, const PlannedTensor& tensor, int threads, AtomicFile& out) {
-  const TensorInfo &from = *tensor.source, &to = tensor.target;
+namespace {
+
+/// Writes `from`, which becomes `to` or, of a stack, one of its matrices.
+void write_one(const TensorSource& in, const PlannedTensor& tensor, const TensorInfo& from, TensorInfo to,
+               int threads, AtomicFile& out) {
+  to.bytes /= tensor.more.size() + 1;
   const Bytes source = in.data(from);
   // A reordered vector is handled as a matrix of single values.
   const bool vector = from.shape.size() < 2 && !tensor.order.empty() && dtype_info(from.type).block_size == 1;
@@ -187,6 +223,13 @@ void write_weight(const TensorSource& in, const PlannedTensor& tensor, int threa
     fail(error.code(), "tensor {}: {}", from.name, error.what());
   }
   in.release(from);
+}
+
+}  // namespace
+
+void write_weight(const TensorSource& in, const PlannedTensor& tensor, int threads, AtomicFile& out) {
+  write_one(in, tensor, *tensor.source, tensor.target, threads, out);
+  for (const TensorInfo* next : tensor.more) write_one(in, tensor, *next, tensor.target, threads, out);
 }
 
 }  // namespace mneme

@@ -24,6 +24,8 @@ struct PlannedTensor {
   std::vector<uint32_t>
       order;      // row r of the target (value r if 1-D) is row order[r] of the source; empty: as is
   float add = 0;  // to every value
+  /// Tensors whose rows follow those of `source`: the other experts of a stack.
+  std::vector<const TensorInfo*> more = {};
 };
 
 struct WeightPlanOptions {

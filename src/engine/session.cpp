@@ -149,8 +149,9 @@ std::span<const float> Session::append(std::span<const TokenId> ids, const Appen
       if (options.all_logits || last) rows.push_back(static_cast<int64_t>(i));
     if (!keep_all) s.logits.resize(std::max<size_t>(rows.size() * vocab, s.logits.size()));
     float* logits = s.logits.data() + (keep_all ? done * vocab : 0);
-    const Slice slice{&s.state,     0,         static_cast<int64_t>(n), s.state.position(), s.tokens,
-                      s.block_hook, s.observer};
+    const Slice slice{&s.state,           0,        static_cast<int64_t>(n),
+                      s.state.position(), s.tokens, s.block_hook,
+                      s.observer,         s.routes};
     bool finished = false;
     try {
       s.state.reserve(static_cast<int64_t>(n));
@@ -198,7 +199,8 @@ void Session::append_batch(std::span<Session* const> sessions, std::span<const T
     SequenceState& state = sessions[i]->impl_->state;
     state.reserve(1);
     slices.push_back({&state, static_cast<int64_t>(i), 1, state.position(), sessions[i]->impl_->tokens,
-                      sessions[i]->impl_->block_hook, sessions[i]->impl_->observer});
+                      sessions[i]->impl_->block_hook, sessions[i]->impl_->observer,
+                      sessions[i]->impl_->routes});
     rows.push_back(static_cast<int64_t>(i));
   }
   if (!first.executor->run(slices, ids, rows, logits.data(), cancel))

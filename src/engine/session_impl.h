@@ -53,6 +53,8 @@ class SessionImpl {
   BlockHook* block_hook = nullptr;         // of tests; must outlive the calls that it sees
   ProjectionObserver* observer = nullptr;  // likewise, of whoever looks inside; forks do not inherit it
 
+  RouteObserver* routes = nullptr;  // likewise
+
   void check_ids(std::span<const TokenId> ids) const;
   void check_room(uint64_t n) const;
   uint64_t vocab() const { return model->config().vocab; }

@@ -49,11 +49,17 @@ class AttentionStage : public Stage {
  protected:
   const RopeTable& rope_table() const { return model_.ropes[weights_.rope]; }
 
-  // Norm and rotation of one query or key head [head_dim] of a row.
-  void normalise_and_rotate(const Step& step, int64_t row, const std::vector<float>& norm,
-                            float* head) const {
-    if (!norm.empty())
-      rms_norm(head, norm.data(), static_cast<float>(model_.config.norm.eps), mixer_.head_dim, head);
+  // Norm and rotation of head number `index` [head_dim], a copy of which is at `head`; `all` are the heads
+  // [heads, head_dim] of its projection in this row.
+  void normalise_and_rotate(const Step& step, int64_t row, const std::vector<float>& norm, const float* all,
+                            int64_t heads, int64_t index, float* head) const {
+    const int64_t dim = mixer_.head_dim;
+    const auto eps = static_cast<float>(model_.config.norm.eps);
+    if (!norm.empty() && mixer_.qk_norm_over == QkNormOver::head) rms_norm(head, norm.data(), eps, dim, head);
+    if (!norm.empty() && mixer_.qk_norm_over == QkNormOver::all) {
+      const float factor = rms_factor(all, eps, heads * dim);
+      for (int64_t i = 0; i < dim; ++i) head[i] *= factor * norm[static_cast<size_t>(index * dim + i)];
+    }
     const auto pairs = static_cast<int64_t>(rope_table().inverse_frequencies.size());
     if (pairs == 0) return;
     const int64_t at = pairs_before_ * step.rows() + row * pairs;
@@ -63,12 +69,11 @@ class AttentionStage : public Stage {
   // Queries of the group of one kv head for a row: q [group, padded], scaled.
   void make_queries(const Step& step, int64_t row, int64_t kv_head, int64_t padded, float* q) const {
     const int64_t dim = mixer_.head_dim;
-    const float* source =
-        step.workspace.qkv.data() + row * qkv_shape(mixer_).total() + kv_head * group_ * dim;
-    for (int64_t h = 0; h < group_; ++h, q += padded, source += dim) {
-      std::copy_n(source, dim, q);
+    const float* all = step.workspace.qkv.data() + row * qkv_shape(mixer_).total();
+    for (int64_t head = kv_head * group_; head < (kv_head + 1) * group_; ++head, q += padded) {
+      std::copy_n(all + head * dim, dim, q);
       std::fill_n(q + dim, padded - dim, 0.0f);
-      normalise_and_rotate(step, row, weights_.q_norm, q);
+      normalise_and_rotate(step, row, weights_.q_norm, all, mixer_.heads, head, q);
       if (spiking_) spike_in_place(neuron_, q, dim);
       for (int64_t i = 0; i < dim; ++i) q[i] *= scale_;
     }
@@ -78,9 +83,10 @@ class AttentionStage : public Stage {
                        float* scratch) const {
     const QkvShape shape = qkv_shape(mixer_);
     const int64_t dim = mixer_.head_dim, position = slice.position + row - slice.row;
-    const float* k = step.workspace.qkv.data() + row * shape.total() + shape.q + kv_head * dim;
+    const float* all = step.workspace.qkv.data() + row * shape.total() + shape.q;
+    const float* k = all + kv_head * dim;
     std::copy_n(k, dim, scratch);
-    normalise_and_rotate(step, row, weights_.k_norm, scratch);
+    normalise_and_rotate(step, row, weights_.k_norm, all, mixer_.kv_heads, kv_head, scratch);
     const CacheLayout::Layer& cache = slice.state->layout().layers[index_];
     store_kv(cache.geometry, slice.state->page(index_, position), kv_head, position % kPagePositions, scratch,
              k + shape.kv);
@@ -213,7 +219,8 @@ class AttentionStage : public Stage {
     if (mixer_.type == MixerType::sparse)
       text += fmt::format(", top {} blocks of {}{}", mixer_.top_k, mixer_.block,
                           mixer_.shared ? " a kv head" : "");
-    if (mixer_.qk_norm) text += ", qk norm";
+    if (mixer_.qk_norm)
+      text += mixer_.qk_norm_over == QkNormOver::all ? ", qk norm over all heads" : ", qk norm";
     if (spiking_) text += fmt::format(", queries spike (k {:g})", neuron_.k);
     if (mixer_.kv_int8) text += ", int8 cache";
     if (sinks_ > 0 || mixer_.sinks > 0 || mixer_.sink_logits) text += ", sinks";

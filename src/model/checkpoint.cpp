@@ -8,6 +8,7 @@
 #include "core/json_fields.h"
 #include "files/safetensors.h"
 #include "files/torch_checkpoint.h"
+#include "model/expert_tensors.h"
 #include "model/gla_swa.h"
 #include "model/import_gguf.h"
 #include "model/import_hf.h"
@@ -146,6 +147,7 @@ Checkpoint open_checkpoint(const fs::path& path, LoadMode mode) {
     }
     out.config_ = folder ? config_from_hf(read_text_file(config_path, kMaxConfigBytes), out.tensors_.get())
                          : config_from_gguf(*out.metadata_, *out.tensors_);
+    out.tensors_ = split_experts(out.config_, std::move(out.tensors_), out.style_);
     out.match_ = match_tensors(out.config_, *out.tensors_, out.style_);
   } catch (const Error& refused) {
     fail(refused.code(), "{}: {}", path.string(), refused.what());

@@ -22,6 +22,9 @@ inline constexpr uint32_t kMaxNameBytes = 1024;
 inline constexpr uint32_t kMaxTables = 64;  // of memory
 inline constexpr uint32_t kMaxGateRank = 4096;
 inline constexpr uint32_t kMaxSinkTokens = 4096;
-inline constexpr uint32_t kSparseStep = 64;  // block sizes of sparse attention are multiples of it
+inline constexpr uint32_t kMaxExperts = 4096;        // of a layer, and null experts as many
+inline constexpr uint32_t kMaxAllExperts = 1 << 17;  // of all layers together
+inline constexpr uint32_t kMaxSharedExperts = 64;    // of a layer
+inline constexpr uint32_t kSparseStep = 64;          // block sizes of sparse attention are multiples of it
 
 }  // namespace mneme::config_limits

@@ -29,7 +29,12 @@ inline constexpr Table<FeatureMap, 4> kFeatures{{{FeatureMap::relu, "relu"},
                                                  {FeatureMap::identity, "identity"}}};
 inline constexpr Table<GateType, 3> kGates{
     {{GateType::low_rank, "low_rank"}, {GateType::matrix, "matrix"}, {GateType::tied, "tied"}}};
-inline constexpr Table<FfnType, 1> kFfns{{{FfnType::dense, "dense"}}};
+inline constexpr Table<QkNormOver, 2> kQkNorms{{{QkNormOver::head, "head"}, {QkNormOver::all, "all"}}};
+inline constexpr Table<FfnType, 2> kFfns{{{FfnType::dense, "dense"}, {FfnType::moe, "moe"}}};
+inline constexpr Table<RouterScore, 2> kRouters{
+    {{RouterScore::softmax, "softmax"}, {RouterScore::sigmoid, "sigmoid"}}};
+inline constexpr Table<GroupScore, 2> kGroupScores{
+    {{GroupScore::max, "max"}, {GroupScore::top_two, "top_two"}}};
 inline constexpr Table<Activation, 5> kActivations{{{Activation::automatic, "auto"},
                                                     {Activation::float_, "float"},
                                                     {Activation::int8, "int8"},
@@ -51,9 +56,6 @@ inline constexpr Table<RopeScaling::Type, 5> kScalings{{{RopeScaling::Type::none
                                                         {RopeScaling::Type::llama3, "llama3"},
                                                         {RopeScaling::Type::yarn, "yarn"},
                                                         {RopeScaling::Type::factors, "factors"}}};
-
-/// Words that the schema reserves for what later versions will run.
-inline constexpr std::array<std::string_view, 1> kLaterFfns{"moe"};
 
 /// The map of queries and keys that a recurrence has unless its config names one.
 constexpr FeatureMap default_feature(MixerType type) {

@@ -1,6 +1,4 @@
 // ModelConfig::from_json(): the strict reader of the schema in docs/config.md.
-#include <algorithm>
-
 #include "core/fail.h"
 #include "core/json_fields.h"
 #include "memory/engram_config.h"
@@ -17,11 +15,6 @@ using namespace config_limits;
 using namespace config_names;
 
 constexpr double kAny = 1e300;  // validate() knows the ranges of reals; here they must only be numbers
-
-template <size_t N>
-bool among(const std::array<std::string_view, N>& words, std::string_view word) {
-  return std::find(words.begin(), words.end(), word) != words.end();
-}
 
 void read_u32(JsonFields& fields, const char* name, uint32_t most, uint32_t& out) {
   out = fields.u32(name, 0, most, out);
@@ -87,6 +80,7 @@ void drop_foreign(MixerConfig& mixer) {
   }
   if (!mixer.softmax()) {
     mixer.sink_logits = mixer.qk_norm = false;
+    mixer.qk_norm_over = omitted.qk_norm_over;
     mixer.softcap = 0;
     mixer.rope.reset();
     mixer.query = {};
@@ -159,6 +153,7 @@ void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out, bool& has_fe
   out.qkv_bias = fields.boolean("qkv_bias", out.qkv_bias);
   out.o_bias = fields.boolean("o_bias", out.o_bias);
   out.qk_norm = fields.boolean("qk_norm", out.qk_norm);
+  read_word(fields, "qk_norm_over", kQkNorms, out.qk_norm_over);
   read_number(fields, "scale", out.scale);
   read_number(fields, "softcap", out.softcap);
   if (const Json* rope = fields.find("rope")) {
@@ -182,15 +177,40 @@ void read_mixer(JsonFields fields, bool is_layer, MixerConfig& out, bool& has_fe
   fields.finish();
 }
 
-void read_ffn(JsonFields fields, FfnConfig& out) {
-  if (const Json* type = fields.find("type"); type && type->is_string())
-    require(!among(kLaterFfns, type->get<std::string>()), ErrorCode::unsupported,
-            "{} is \"{}\", which this version cannot run; it knows dense", fields.where("type"),
-            type->get<std::string>());
+/// Resets what the type does not have, as drop_foreign() above does for a mixer.
+void drop_foreign(FfnConfig& ffn) {
+  if (ffn.moe()) {
+    ffn.bias = false;
+    return;
+  }
+  FfnConfig dense;
+  dense.hidden = ffn.hidden;
+  dense.act = ffn.act;
+  dense.bias = ffn.bias;
+  ffn = dense;
+}
+
+/// Overwrites in `out` what the object has. `is_layer`: not the shared defaults.
+void read_ffn(JsonFields fields, bool is_layer, FfnConfig& out) {
   read_word(fields, "type", kFfns, out.type);
+  if (is_layer) drop_foreign(out);
   read_u32(fields, "hidden", kMaxHidden, out.hidden);
   read_word(fields, "act", kActs, out.act);
   out.bias = fields.boolean("bias", out.bias);
+  read_u32(fields, "experts", kMaxExperts, out.experts);
+  read_u32(fields, "top_k", 2 * kMaxExperts, out.top_k);
+  read_u32(fields, "shared", kMaxSharedExperts, out.shared);
+  read_u32(fields, "shared_hidden", kMaxHidden, out.shared_hidden);
+  out.shared_gate = fields.boolean("shared_gate", out.shared_gate);
+  read_word(fields, "router", kRouters, out.router);
+  out.renormalise = fields.boolean("renormalise", out.renormalise);
+  read_number(fields, "scale", out.scale);
+  out.selection_bias = fields.boolean("selection_bias", out.selection_bias);
+  read_u32(fields, "groups", kMaxExperts, out.groups);
+  read_u32(fields, "top_groups", kMaxExperts, out.top_groups);
+  read_word(fields, "group_score", kGroupScores, out.group_score);
+  read_u32(fields, "null_experts", kMaxExperts, out.null_experts);
+  read_number(fields, "top_p", out.top_p);
   fields.finish();
 }
 
@@ -203,9 +223,10 @@ void read_layer(JsonFields& fields, bool is_layer, Draft& draft) {
     out.memory = read_engram_module(fields.object("memory"));
   }
   if (fields.has("mixer")) read_mixer(fields.object("mixer"), is_layer, out.mixer, draft.has_feature);
-  if (fields.has("ffn")) read_ffn(fields.object("ffn"), out.ffn);
+  if (fields.has("ffn")) read_ffn(fields.object("ffn"), is_layer, out.ffn);
   out.post_norm = fields.boolean("post_norm", out.post_norm);
   if (fields.has("activation")) out.activation = read_activation_policy(fields, "activation");
+  if (is_layer && !fields.has("ffn")) drop_foreign(out.ffn);
   if (is_layer && !fields.has("mixer")) {  // as a "mixer" that says nothing
     drop_foreign(out.mixer);
     if (!draft.has_feature && out.mixer.recurrent()) out.mixer.feature = default_feature(out.mixer.type);

@@ -121,6 +121,8 @@ void check_foreign(const MixerConfig& m, const std::string& where) {
   const char* const attention = "types full, window and sparse";
   fields.check(m.softmax(), "sink_logits", m.sink_logits, false, attention);
   fields.check(m.softmax(), "qk_norm", m.qk_norm, false, attention);
+  fields.check(m.softmax(), "qk_norm_over", word(kQkNorms, m.qk_norm_over),
+               word(kQkNorms, omitted.qk_norm_over), attention);
   fields.check(m.softmax(), "softcap", m.softcap, 0.0, attention);
   fields.check_present(m.softmax(), "rope", m.rope, attention);
   fields.check_present(m.softmax(), "query", !(m.query == ActivationConfig()), attention);
@@ -213,6 +215,8 @@ void check_mixer(const MixerConfig& mixer, const ModelConfig& model, const std::
           ErrorCode::invalid_argument, "{}.query is \"{}\", but must be \"auto\" or \"spike\"", where,
           word(kActivations, mixer.query.type));
   validate(mixer.query, where + ".query");
+  require(mixer.qk_norm || mixer.qk_norm_over == QkNormOver::head, ErrorCode::invalid_argument,
+          "{}.qk_norm_over is \"{}\", but qk_norm is false", where, word(kQkNorms, mixer.qk_norm_over));
   const bool own = mixer.rope.has_value();
   check_rope(own ? *mixer.rope : model.rope, mixer.head_dim, own ? where + ".rope" : "rope");
 }
@@ -228,15 +232,66 @@ void check_memory(const EngramModuleConfig& memory, const ModelConfig& model, co
           fmt::join(ids, ", "));
 }
 
+/// A dense feed-forward has no field of a mixture at another value than its default.
+void check_dense(const FfnConfig& ffn, const std::string& where) {
+  FfnConfig plain;
+  plain.hidden = ffn.hidden;
+  plain.act = ffn.act;
+  plain.bias = ffn.bias;
+  require(ffn == plain, ErrorCode::invalid_argument,
+          "{} has fields of a mixture of experts, but its type is \"dense\"; experts, top_k, shared and what "
+          "a router has belong to type \"moe\"",
+          where);
+}
+
+void check_groups(const FfnConfig& ffn, const std::string& where) {
+  in_range(ffn.groups, 1, ffn.experts, where + ".groups");
+  in_range(ffn.top_groups, 1, ffn.groups, where + ".top_groups");
+  require(ffn.experts % ffn.groups == 0, ErrorCode::invalid_argument,
+          "{}.groups is {}, but must divide experts, which is {}", where, ffn.groups, ffn.experts);
+  const uint32_t size = ffn.experts / ffn.groups, seen = size * ffn.top_groups;
+  require(ffn.groups == 1 || ffn.null_experts == 0, ErrorCode::invalid_argument,
+          "{} has groups and null_experts; null experts belong to no group", where);
+  require(ffn.groups == 1 || ffn.top_k <= seen, ErrorCode::invalid_argument,
+          "{}.top_k is {}, but {} groups of {} experts hold only {}", where, ffn.top_k, ffn.top_groups, size,
+          seen);
+  require(ffn.group_score == GroupScore::max || size >= 2, ErrorCode::invalid_argument,
+          "{}.group_score is \"{}\", but a group has only one expert", where,
+          word(kGroupScores, ffn.group_score));
+}
+
+void check_moe(const FfnConfig& ffn, const std::string& where) {
+  require(!ffn.bias, ErrorCode::invalid_argument, "{}.bias is true, but experts have none", where);
+  in_range(ffn.experts, 1, kMaxExperts, where + ".experts");
+  in_range(ffn.null_experts, 0, kMaxExperts, where + ".null_experts");
+  require(ffn.top_k >= 1 && ffn.top_k <= ffn.choices(), ErrorCode::invalid_argument,
+          "{}.top_k is {}, but must be from 1 to the number of experts, which is {}{}", where, ffn.top_k,
+          ffn.experts, ffn.null_experts > 0 ? fmt::format(" and {} null experts", ffn.null_experts) : "");
+  in_range(ffn.shared, 0, kMaxSharedExperts, where + ".shared");
+  in_range(ffn.shared_hidden, 0, kMaxHidden, where + ".shared_hidden");
+  require(ffn.shared > 0 || (ffn.shared_hidden == 0 && !ffn.shared_gate), ErrorCode::invalid_argument,
+          "{}.shared is 0, but there is shared_hidden or shared_gate", where);
+  in_range(uint64_t{ffn.shared} * (ffn.shared_hidden == 0 ? ffn.hidden : ffn.shared_hidden), 0, kMaxHidden,
+           where + ".shared times their width");
+  positive(ffn.scale, kMaxScale, false, where + ".scale");
+  require(std::isfinite(ffn.top_p) && ffn.top_p >= 0 && ffn.top_p < 1, ErrorCode::invalid_argument,
+          "{}.top_p is {}, but must be a number from 0 (off) to below 1", where, ffn.top_p);
+  check_groups(ffn, where);
+}
+
+void check_ffn(const FfnConfig& ffn, const std::string& where) {
+  in_range(ffn.hidden, 1, kMaxHidden, where + ".hidden");
+  require(ffn.act == Act::silu || ffn.act == Act::gelu_tanh || ffn.act == Act::gelu,
+          ErrorCode::invalid_argument, "{}.act is not one of silu, gelu_tanh, gelu", where);
+  ffn.moe() ? check_moe(ffn, where) : check_dense(ffn, where);
+}
+
 void check_layer(const LayerConfig& layer, const ModelConfig& model, const std::string& where) {
   check_mixer(layer.mixer, model, where + ".mixer");
   require(layer.mixer.type != MixerType::parallel || !layer.post_norm, ErrorCode::invalid_argument,
           "{}.post_norm is true, but the branches of a parallel mixer have norms of their own", where);
   if (layer.memory) check_memory(*layer.memory, model, where + ".memory");
-  require(layer.ffn.type == FfnType::dense, ErrorCode::unsupported, "{}.ffn.type is not dense", where);
-  in_range(layer.ffn.hidden, 1, kMaxHidden, where + ".ffn.hidden");
-  require(layer.ffn.act == Act::silu || layer.ffn.act == Act::gelu_tanh || layer.ffn.act == Act::gelu,
-          ErrorCode::invalid_argument, "{}.ffn.act is not one of silu, gelu_tanh, gelu", where);
+  check_ffn(layer.ffn, where + ".ffn");
   validate(layer.activation, where + ".activation");
 }
 
@@ -267,7 +322,13 @@ void ModelConfig::validate() const {
   require(!layers.empty(), ErrorCode::invalid_argument, "layers is empty, but a model has at least one");
   require(layers.size() <= kMaxLayers, ErrorCode::invalid_argument,
           "layers has {} entries, but may have at most {}", layers.size(), kMaxLayers);
-  for (size_t i = 0; i < layers.size(); ++i) check_layer(layers[i], *this, fmt::format("layers[{}]", i));
+  uint64_t experts = 0;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    check_layer(layers[i], *this, fmt::format("layers[{}]", i));
+    experts += layers[i].ffn.experts;
+  }
+  require(experts <= kMaxAllExperts, ErrorCode::invalid_argument,
+          "layers have {} experts together, but may have at most {}", experts, kMaxAllExperts);
 }
 
 }  // namespace mneme

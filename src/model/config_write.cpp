@@ -64,6 +64,7 @@ Ordered mixer_json(const MixerConfig& mixer) {
   put(out, "qkv_bias", mixer.qkv_bias, false);
   put(out, "o_bias", mixer.o_bias, false);
   put(out, "qk_norm", mixer.qk_norm, false);
+  if (mixer.qk_norm_over != QkNormOver::head) out["qk_norm_over"] = word(kQkNorms, mixer.qk_norm_over);
   put(out, "scale", mixer.scale, 0.0);
   put(out, "softcap", mixer.softcap, 0.0);
   if (mixer.rope) out["rope"] = rope_json(*mixer.rope);
@@ -81,6 +82,22 @@ Ordered mixer_json(const MixerConfig& mixer) {
 Ordered ffn_json(const FfnConfig& ffn) {
   Ordered out = {{"type", word(kFfns, ffn.type)}, {"hidden", ffn.hidden}, {"act", word(kActs, ffn.act)}};
   put(out, "bias", ffn.bias, false);
+  if (!ffn.moe()) return out;
+  const FfnConfig omitted;
+  out["experts"] = ffn.experts;
+  out["top_k"] = ffn.top_k;
+  put(out, "shared", ffn.shared, 0u);
+  put(out, "shared_hidden", ffn.shared_hidden, 0u);
+  put(out, "shared_gate", ffn.shared_gate, false);
+  if (ffn.router != omitted.router) out["router"] = word(kRouters, ffn.router);
+  put(out, "renormalise", ffn.renormalise, omitted.renormalise);
+  put(out, "scale", ffn.scale, omitted.scale);
+  put(out, "selection_bias", ffn.selection_bias, false);
+  put(out, "groups", ffn.groups, omitted.groups);
+  put(out, "top_groups", ffn.top_groups, omitted.top_groups);
+  if (ffn.group_score != omitted.group_score) out["group_score"] = word(kGroupScores, ffn.group_score);
+  put(out, "null_experts", ffn.null_experts, 0u);
+  put(out, "top_p", ffn.top_p, 0.0);
   return out;
 }
 

@@ -8,6 +8,7 @@
 
 #include "core/fail.h"
 #include "model/config_limits.h"
+#include "model/import_hf_experts.h"
 #include "model/rope_frequencies.h"
 
 namespace mneme {
@@ -29,16 +30,30 @@ struct Family {
   bool honours_window;  // a window without a pattern holds for all layers
   double local_base;    // RoPE base of window layers if the file does not say; 0 = as the other layers
   double attn_softcap, logit_softcap;  // if the file does not say
-  uint32_t layers_27b;  // number of layers of the size whose scores are scaled by sqrt(d_model / heads)
+  uint32_t layers_27b;       // number of layers of the size whose scores are scaled by sqrt(d_model / heads)
+  bool qk_norm_all = false;  // QK norm over all heads
+  // of mixtures of experts
+  bool renormalise = false;  // the weights of the chosen experts sum to 1
+  bool divided = false;      // without a width of its own an expert has feed_forward_length / experts used
+  bool multipliers = false;  // Granite's: of embeddings, residual branches and logits
 };
 
-constexpr auto kHalf = RopeConfig::Style::half;
+constexpr auto kHalf = RopeConfig::Style::half, kNeighbours = RopeConfig::Style::interleaved;
 constexpr Family kFamilies[] = {
-    {"llama", RopeConfig::Style::interleaved, Act::silu, false, false, false, 0, 0, true, 0, 0, 0, 0},
+    {"llama", kNeighbours, Act::silu, false, false, false, 0, 0, true, 0, 0, 0, 0, false, true},
     {"qwen2", kHalf, Act::silu, false, true, false, 0, 0, false, 0, 0, 0, 0},
     {"qwen3", kHalf, Act::silu, false, false, true, 0, 0, false, 0, 0, 0, 0},
     {"gemma2", kHalf, Act::gelu_tanh, true, false, false, 2, 4096, true, 0, 50, 30, 46},
     {"gemma3", kHalf, Act::gelu_tanh, true, false, true, 6, 0, true, 10000, 0, 0, 62},
+    {"qwen2moe", kHalf, Act::silu, false, true, false, 0, 0, false, 0, 0, 0, 0, false, false, true},
+    {"qwen3moe", kHalf, Act::silu, false, false, true, 0, 0, false, 0, 0, 0, 0, false, true, true},
+    {"olmoe", kHalf, Act::silu, false, false, true, 0, 0, false, 0, 0, 0, 0, true},
+    {"granite", kNeighbours, Act::silu, false, false, false, 0, 0, false, 0, 0, 0, 0, false, true, false,
+     true},
+    {"granitemoe", kNeighbours, Act::silu, false, false, false, 0, 0, false, 0, 0, 0, 0, false, true, false,
+     true},
+    {"deepseek", kNeighbours, Act::silu, false, false, false, 0, 0, false, 0, 0, 0, 0},
+    {"dots1", kHalf, Act::silu, false, false, true, 0, 0, false, 0, 0, 0, 0},
 };
 
 /// Files hold f32; 1e-5f widened to double is 9.99999974e-06. Returns the shortest decimal that means the
@@ -77,6 +92,8 @@ class Keys {
             "GGUF metadata: {} is {}, but must be a number from {} to {}", name(key), value, least, most);
     return tidy(value);
   }
+
+  bool boolean(std::string_view key, bool fallback) const { return metadata_.get_bool(name(key), fallback); }
 
   /// A number for all layers, or an array with one for each.
   std::vector<uint32_t> per_layer(std::string_view key, uint32_t layers, uint32_t most,
@@ -222,6 +239,7 @@ void read_layer_tensors(const TensorSource& tensors, const Family& family, uint3
   layer.mixer.o_bias = has("attn_output.bias");
   layer.mixer.qk_norm = family.qk_norm || has("attn_q_norm.weight") || has("attn_k_norm.weight");
   layer.mixer.sink_logits = has("attn_sinks.weight");
+  if (layer.mixer.qk_norm && family.qk_norm_all) layer.mixer.qk_norm_over = QkNormOver::all;
   layer.ffn.bias = has("ffn_gate.bias") || has("ffn_up.bias") || has("ffn_down.bias");
   layer.post_norm = family.gemma || has("post_attention_norm.weight") || has("post_ffw_norm.weight");
 }
@@ -252,10 +270,50 @@ uint32_t read_vocab(const GgufMetadata& metadata, const TensorSource& tensors) {
   return static_cast<uint32_t>(vocab);
 }
 
-void check_runnable(const Keys& keys) {
-  require(keys.u32("expert_count", 0, UINT32_MAX, 0u) == 0, ErrorCode::unsupported,
-          "GGUF metadata: {} is not 0; this version does not run mixtures of experts",
-          keys.name("expert_count"));
+/// The feed-forward of a layer that has a router. `dense`: what it would be without.
+FfnConfig read_experts(const Keys& keys, const Family& family, const TensorSource& tensors, uint32_t index,
+                       const FfnConfig& dense) {
+  const auto find = [&](const char* part) { return tensors.find(fmt::format("blk.{}.{}", index, part)); };
+  FfnConfig ffn;
+  ffn.type = FfnType::moe;
+  ffn.act = dense.act;
+  ffn.experts = keys.u32("expert_count", 1, kMaxExperts);
+  ffn.top_k = keys.u32("expert_used_count", 1, kMaxExperts);
+  ffn.hidden = keys.u32("expert_feed_forward_length", 0, kMaxHidden, 0u);
+  if (ffn.hidden == 0) ffn.hidden = family.divided ? dense.hidden / ffn.top_k : dense.hidden;
+  if (find("ffn_gate_shexp.weight") != nullptr) {
+    ffn.shared = keys.u32("expert_shared_count", 1, kMaxSharedExperts, 1u);
+    const bool counted = keys.has("expert_shared_count");
+    const uint32_t width =
+        keys.u32("expert_shared_feed_forward_length", 0, kMaxHidden, counted ? 0u : dense.hidden);
+    ffn.shared_hidden = width / ffn.shared == ffn.hidden ? 0 : width / ffn.shared;
+    ffn.shared_gate = find("ffn_gate_inp_shexp.weight") != nullptr;
+  }
+  const uint32_t gating = keys.u32("expert_gating_func", 0, 1000, 1u);
+  require(
+      gating <= 3, ErrorCode::unsupported,
+      "GGUF metadata: {} is {}; this version knows 1 (softmax), 2 (sigmoid) and 3 (softmax of the chosen)",
+      keys.name("expert_gating_func"), gating);
+  ffn.router = gating == 2 ? RouterScore::sigmoid : RouterScore::softmax;
+  ffn.renormalise = keys.boolean("expert_weights_norm", family.renormalise) || gating == 3;
+  const double scale = keys.real("expert_weights_scale", 0, kMaxScale, 1.0);
+  ffn.scale = scale == 0 ? 1 : scale;
+  ffn.selection_bias = find("exp_probs_b.bias") != nullptr;
+  ffn.groups = std::max(1u, keys.u32("expert_group_count", 0, kMaxExperts, 1u));
+  ffn.top_groups = std::max(1u, keys.u32("expert_group_used_count", 0, kMaxExperts, 1u));
+  if (ffn.top_groups >= ffn.groups) ffn.groups = ffn.top_groups = 1;  // all groups are seen
+  if (ffn.groups > 1) ffn.group_score = GroupScore::top_two;
+  return ffn;
+}
+
+void read_multipliers(const Keys& keys, ModelConfig& model) {
+  const auto read = [&](const char* key) {
+    const double value = keys.real(key, 0, kMaxScale, 1.0);
+    return value == 0 ? 1.0 : value;
+  };
+  model.embedding_scale = read("embedding_scale");
+  model.logit_scale = 1 / read("logit_scale");
+  fold_residual_multiplier(read("residual_scale"), model);
 }
 
 std::vector<LayerConfig> read_layers(const Keys& keys, const Family& family, const TensorSource& tensors,
@@ -299,6 +357,9 @@ std::vector<LayerConfig> read_layers(const Keys& keys, const Family& family, con
     out[i].ffn.hidden = hidden[i];
     out[i].ffn.act = family.act;
     read_layer_tensors(tensors, family, i, out[i]);
+    // A layer is a mixture if it has a router; families with dense layers say so in several ways.
+    if (tensors.find(fmt::format("blk.{}.ffn_gate_inp.weight", i)) != nullptr)
+      out[i].ffn = read_experts(keys, family, tensors, i, out[i].ffn);
   }
   return out;
 }
@@ -308,12 +369,13 @@ ModelConfig from_metadata(const GgufMetadata& metadata, const TensorSource& tens
   const Family* family = nullptr;
   for (const Family& candidate : kFamilies)
     if (arch == candidate.name) family = &candidate;
+  require(arch != "deepseek2", ErrorCode::unsupported,
+          "GGUF architecture \"deepseek2\" has multi-head latent attention, which this version does not run");
   if (!family)
     fail(ErrorCode::unsupported, "GGUF architecture \"{}\" is not supported; this version runs {}",
          arch.substr(0, 64), fmt::join(gguf_architectures(), ", "));
 
   const Keys keys(metadata, arch);
-  check_runnable(keys);
   ModelConfig model;
   model.name = metadata.get_string("general.name", "").substr(0, kMaxNameBytes);
   model.d_model = keys.u32("embedding_length", 1, kMaxWidth);
@@ -324,6 +386,13 @@ ModelConfig from_metadata(const GgufMetadata& metadata, const TensorSource& tens
   model.logit_softcap = keys.real("final_logit_softcapping", 0, kMaxScale, family->logit_softcap);
   model.embedding_scale = family->gemma ? std::sqrt(static_cast<double>(model.d_model)) : 1.0;
   model.layers = read_layers(keys, *family, tensors, model);
+  const uint64_t experts = keys.u32("expert_count", 0, UINT32_MAX, 0u);
+  const bool routed =
+      std::any_of(model.layers.begin(), model.layers.end(), [](auto& l) { return l.ffn.moe(); });
+  require(experts == 0 || routed, ErrorCode::mismatch,
+          "GGUF metadata: {} is {}, but no layer has a router (tensor blk.N.ffn_gate_inp.weight)",
+          keys.name("expert_count"), experts);
+  if (family->multipliers) read_multipliers(keys, model);
   return model;
 }
 

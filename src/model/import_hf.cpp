@@ -10,6 +10,7 @@
 #include "model/config_limits.h"
 #include "model/gla_swa.h"
 #include "model/hf_rope.h"
+#include "model/import_hf_experts.h"
 
 namespace mneme {
 namespace {
@@ -26,9 +27,12 @@ struct Family {
   bool gemma;                         // four norms stored minus one, scaled embeddings, query_pre_attn_scalar
   bool qk_norm;
   enum class Bias { none, attention_bias, qkv_only } bias;
-  enum class Window { none, all, upper, period } window;  // which layers slide if layer_types is not there
+  // which layers slide if layer_types is not there. stated: all, but only if the file names a window
+  enum class Window { none, all, upper, period, stated, tail } window;
   uint32_t period;
   double attn_softcap, logit_softcap;
+  double eps = 1e-6;         // of the norms
+  bool qk_norm_all = false;  // QK norm over all heads
 };
 
 constexpr const char* kGlaSwa = "gla_swa";  // too unlike the others for this table: model/gla_swa.h
@@ -37,7 +41,7 @@ using B = Family::Bias;
 using W = Family::Window;
 // type: hidden, intermediate, layers, heads, kv_heads, head_dim, vocab, context | tied | rope, local rope |
 // gemma, qk_norm | bias | window, period | soft-caps. kv_heads 0: as heads. head_dim 0: hidden / heads.
-constexpr std::array<Family, 6> kFamilies{{
+constexpr std::array<Family, 15> kFamilies{{
     {"llama", 0, 0, 0, 0, 0, 0, 0, 2048, false, 1e4, 0, false, false, B::attention_bias, W::none, 0, 0, 0},
     {"mistral", 0, 0, 0, 0, 8, 0, 0, 131072, false, 1e4, 0, false, false, B::none, W::all, 0, 0, 0},
     {"qwen2", 0, 0, 0, 0, 32, 0, 0, 32768, false, 1e4, 0, false, false, B::qkv_only, W::upper, 0, 0, 0},
@@ -47,6 +51,24 @@ constexpr std::array<Family, 6> kFamilies{{
      W::period, 2, 50, 30},
     {"gemma3_text", 2304, 9216, 26, 8, 4, 256, 262208, 131072, true, 1e6, 1e4, true, true, B::attention_bias,
      W::period, 6, 0, 0},
+    {"mixtral", 4096, 14336, 32,    32,      8,         0, 32000, 131072, false,
+     1e6,       0,    false, false, B::none, W::stated, 0, 0,     0,      1e-5},
+    {"qwen2_moe", 2048, 5632, 24, 16, 16, 0, 151936, 32768, false, 1e4, 0, false, false, B::qkv_only,
+     W::upper, 0, 0, 0},
+    {"qwen3_moe", 2048, 6144, 24, 32, 4, 0, 151936, 32768, false, 1e4, 0, false, true, B::attention_bias,
+     W::upper, 0, 0, 0},
+    {"olmoe",           2048,    2048, 16, 16, 0,    0,   50304, 4096, false, 1e4, 0, false, true,
+     B::attention_bias, W::none, 0,    0,  0,  1e-5, true},
+    {"granite", 4096, 11008, 32, 32, 0, 0, 32000, 2048, false, 1e4, 0, false, false, B::attention_bias,
+     W::none, 0, 0, 0},
+    {"granitemoe", 4096, 11008, 32, 32, 0, 0, 32000, 2048, false, 1e4, 0, false, false, B::attention_bias,
+     W::none, 0, 0, 0},
+    {"granitemoeshared", 4096, 11008, 32, 32, 0, 0, 32000, 2048, false, 1e4, 0, false, false,
+     B::attention_bias, W::none, 0, 0, 0},
+    {"deepseek", 4096, 11008, 30, 32, 0, 0, 102400, 2048, false, 1e4, 0, false, false, B::attention_bias,
+     W::none, 0, 0, 0},
+    {"dots1", 4608, 10944, 62, 32, 32, 0, 152064, 2048, false, 1e4, 0, false, true, B::attention_bias,
+     W::tail, 0, 0, 0},
 }};
 
 std::optional<uint32_t> or_required(uint32_t fallback) {
@@ -77,6 +99,12 @@ uint32_t read_window(JsonFields& fields, const Family& family) {
       if (!absent && !fields.has("sliding_window")) return 0;
       return fields.u32("sliding_window", 1, kMaxContext, 4096);
     }
+    case W::stated:
+      return fields.has("sliding_window") ? fields.u32("sliding_window", 1, kMaxContext) : 0;
+    case W::tail: {
+      const bool null = fields.raw("sliding_window") != nullptr && !fields.has("sliding_window");
+      return null ? 0 : fields.u32("sliding_window", 1, kMaxContext, 4096);
+    }
     case W::period:
       return fields.u32("sliding_window", 1, kMaxContext, 4096);
   }
@@ -101,7 +129,9 @@ std::vector<bool> window_layers(JsonFields& fields, const Family& family, uint32
     return out;
   }
   if (window == 0) return out;
-  const uint32_t upper = family.window == W::upper ? fields.u32("max_window_layers", 0, kMaxContext, 28) : 0;
+  const bool tail = family.window == W::tail;
+  const uint32_t upper =
+      tail || family.window == W::upper ? fields.u32("max_window_layers", 0, kMaxContext, tail ? 62 : 28) : 0;
   const uint32_t period =
       family.window == W::period ? fields.u32("sliding_window_pattern", 1, kMaxLayers, family.period) : 0;
   for (uint32_t i = 0; i < layers; ++i) out[i] = period > 0 ? (i + 1) % period != 0 : i >= upper;
@@ -122,9 +152,10 @@ MixerConfig read_mixer(JsonFields& fields, const Family& family, const ModelConf
   mixer.head_dim = fields.u32("head_dim", 1, kMaxHeadDim,
                               family.head_dim == 0 ? model.d_model / mixer.heads : family.head_dim);
   const bool bias = family.bias == B::attention_bias && fields.boolean("attention_bias", false);
-  mixer.qkv_bias = bias || family.bias == B::qkv_only;
+  mixer.qkv_bias = bias || (family.bias == B::qkv_only && fields.boolean("qkv_bias", true));
   mixer.o_bias = bias;
   mixer.qk_norm = family.qk_norm;
+  if (family.qk_norm_all) mixer.qk_norm_over = QkNormOver::all;
   if (family.gemma) {
     const double scalar = fields.number("query_pre_attn_scalar", 1e-6, 1e9, 256.0);
     if (scalar != mixer.head_dim) mixer.scale = 1 / std::sqrt(scalar);
@@ -141,7 +172,8 @@ void read_layers(JsonFields& fields, const Family& family, ModelConfig& model) {
   layer.mixer = read_mixer(fields, family, model);
   layer.ffn.hidden = fields.u32("intermediate_size", 1, kMaxHidden, or_required(family.intermediate_size));
   layer.ffn.act = read_act(fields, family);
-  layer.ffn.bias = std::string_view(family.type) == "llama" && fields.boolean("mlp_bias", false);
+  const std::string_view type = family.type;
+  layer.ffn.bias = (type == "llama" || type == "granite") && fields.boolean("mlp_bias", false);
   layer.post_norm = family.gemma;
 
   const HfRope ropes = read_hf_rope(fields, model.context, family.rope_base, family.local_rope_base);
@@ -168,6 +200,11 @@ bool read_tied(JsonFields& text, JsonFields& whole, const Family& family, const 
 }
 
 const Family& find_family(const std::string& type) {
+  require(
+      !type.starts_with("deepseek_v"), ErrorCode::unsupported,
+      "config.json: model_type \"{}\" has multi-head latent attention, which this version does not run; of "
+      "DeepSeek's line it runs deepseek and dots1",
+      type.substr(0, 64));
   for (const Family& family : kFamilies)
     if (type == family.type) return family;
   fail(ErrorCode::unsupported, "config.json: model_type \"{}\" is not supported; this version runs {}",
@@ -187,6 +224,8 @@ void check_runnable(JsonFields& fields) {
           "config.json: use_bidirectional_attention is true; this version runs causal models only");
   require(fields.number("partial_rotary_factor", 0, 1, 1.0) == 1.0, ErrorCode::unsupported,
           "config.json: partial_rotary_factor is not 1, which no supported model_type has");
+  require(!fields.has("clip_qkv"), ErrorCode::unsupported,
+          "config.json: clip_qkv is set; this version does not clip queries, keys and values");
 }
 
 ModelConfig from_fields(const Json& json, const TensorSource* tensors) {
@@ -207,7 +246,7 @@ ModelConfig from_fields(const Json& json, const TensorSource* tensors) {
   model.vocab = fields.u32("vocab_size", 1, kMaxVocab, or_required(family.vocab));
   model.context = fields.u32("max_position_embeddings", 1, kMaxContext, family.context);
   model.tied = read_tied(fields, whole, family, tensors);
-  model.norm.eps = fields.number("rms_norm_eps", 0, 1, 1e-6);
+  model.norm.eps = fields.number("rms_norm_eps", 0, 1, family.eps);
   if (family.gemma) {
     model.norm.weight_offset = 1;
     model.embedding_scale = std::sqrt(static_cast<double>(model.d_model));
@@ -216,6 +255,8 @@ ModelConfig from_fields(const Json& json, const TensorSource* tensors) {
                               : fields.number("final_logit_softcapping", 0, kMaxScale, family.logit_softcap);
   }
   read_layers(fields, family, model);
+  read_hf_experts(fields, family.type, model);
+  if (std::string_view(family.type).starts_with("granite")) read_granite_multipliers(fields, model);
   return model;
 }
 

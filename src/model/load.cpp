@@ -71,6 +71,7 @@ class Loader {
     uint64_t offset;
     std::string name;
     const TensorInfo* scales = nullptr;  // of W8: codes are held, not floats
+    uint32_t experts = 1, chosen = 1;    // of so many like it, a token reads so many
   };
 
   struct Located {
@@ -106,11 +107,14 @@ class Loader {
 
   // A float checkpoint takes the type asked for, where its rows divide into blocks; a quantized one stays as
   // it is.
-  DType packed_as(const TensorInfo& info) const {
+  DType packed_as(const TensorInfo& info, const std::string& name) const {
     const bool is_float = !dtype_info(info.type).quantized;
-    if (!wanted_ || !is_float) return info.type;
+    if (!wanted_ || !is_float || is_router(name)) return info.type;
     return info.shape[1] % dtype_info(*wanted_).block_size == 0 ? *wanted_ : info.type;
   }
+
+  /// Routers stay as they are in the file: they are small, and a choice turns on little.
+  static bool is_router(const std::string& name) { return name.ends_with(".ffn_gate_inp.weight"); }
 
   /// `spiking`: its inputs are spikes, so that it is held in stripes if its type can be.
   void add_matrix(const std::string& name, PackedMatrix& out, bool spiking = false) {
@@ -121,7 +125,7 @@ class Loader {
     // Codes multiply spikes only; for other inputs the rounded weights are held as floats.
     const TensorInfo* scales =
         spiking && source == &checkpoint_.tensors() ? checkpoint_.scales_of(info) : nullptr;
-    const DType type = scales != nullptr ? info.type : packed_as(info);
+    const DType type = scales != nullptr ? info.type : packed_as(info, name);
     out.type = scales != nullptr ? PackedType::w8 : packed_type(type);
     out.rows = static_cast<int64_t>(info.shape[0]);
     out.cols = static_cast<int64_t>(info.shape[1]);
@@ -156,12 +160,49 @@ class Loader {
         model_->mixers.push_back({i, b});
         plan_mixer(branches[b], mixer_prefix(block, config.layers[i].mixer, b), activation, w.mixers[b]);
       }
-      add_linear(block + "ffn_gate", activation[Projection::gate], w.gate);
-      add_linear(block + "ffn_up", activation[Projection::up], w.up);
-      add_linear(block + "ffn_down", activation[Projection::down], w.down);
-      share_neurons({&w.gate, &w.up});
+      if (config.layers[i].ffn.moe())
+        plan_experts(i, block, activation, w.moe.emplace());
+      else
+        plan_feed_forward(block, "", activation, w.gate, w.up, w.down);
     }
     if (!config.tied) add_matrix("output.weight", model_->head.w);
+  }
+
+  void plan_feed_forward(const std::string& block, const std::string& suffix,
+                         const ActivationPolicy& activation, Linear& gate, Linear& up, Linear& down) {
+    add_linear(block + "ffn_gate" + suffix, activation[Projection::gate], gate);
+    add_linear(block + "ffn_up" + suffix, activation[Projection::up], up);
+    add_linear(block + "ffn_down" + suffix, activation[Projection::down], down);
+    share_neurons({&gate, &up});
+  }
+
+  /// An expert's matrices lie side by side in memory, so that reading one is three streams of one place.
+  void plan_experts(size_t layer, const std::string& block, const ActivationPolicy& activation,
+                    MoeWeights& moe) {
+    const FfnConfig& ffn = model_->config.layers[layer].ffn;
+    add_linear(block + "ffn_gate_inp", Activation::float_, moe.router);
+    if (ffn.shared > 0)
+      plan_feed_forward(block, "_shexp", activation, moe.shared.gate, moe.shared.up, moe.shared.down);
+    moe.experts.resize(ffn.experts);
+    const size_t first = matrices_.size();
+    for (uint32_t e = 0; e < ffn.experts; ++e) {
+      ExpertWeights& expert = moe.experts[e];
+      plan_feed_forward(block, fmt::format(".{}", e), activation, expert.gate, expert.up, expert.down);
+      for (const auto& [projection, name] : {std::pair(&ExpertWeights::gate, "ffn_gate_exps"),
+                                             {&ExpertWeights::up, "ffn_up_exps"},
+                                             {&ExpertWeights::down, "ffn_down_exps"}}) {
+        Linear& mine = expert.*projection;
+        const Linear& zero = moe.experts.front().*projection;
+        mine.name = name;
+        require(mine.input == zero.input, ErrorCode::unsupported,
+                "{}{}: expert {} holds {}, but expert 0 {}; this version needs one kind of number for all",
+                block, name, e, packed_layout(mine.w.type).name, packed_layout(zero.w.type).name);
+      }
+    }
+    for (size_t m = first; m < matrices_.size(); ++m) {
+      matrices_[m].experts = ffn.experts;
+      matrices_[m].chosen = std::min(ffn.top_k, ffn.experts);
+    }
   }
 
   void plan_mixer(const MixerConfig& mixer, const std::string& block, const ActivationPolicy& activation,
@@ -258,6 +299,9 @@ class Loader {
       for (size_t b = 0; b < w.mixers.size(); ++b)
         load_mixer_vectors(layer.mixer.branches()[b], mixer_prefix(block, layer.mixer, b), w.mixers[b]);
       if (layer.mixer.type == MixerType::parallel) load_branches(layer.mixer, block, w.mixers);
+      if (layer.ffn.selection_bias)
+        w.moe->selection_bias = vector(block + "exp_probs_b.bias", layer.ffn.choices());
+      if (layer.ffn.shared_gate) w.moe->shared_gate = vector(block + "ffn_gate_inp_shexp.weight", d);
     }
     if (config.sink_tokens > 0)
       model_->sink_embeddings = vector("sink_embd.weight", d * int64_t{config.sink_tokens});
@@ -267,8 +311,10 @@ class Loader {
     const double offset = model_->config.norm.weight_offset;
     const int64_t kv = int64_t{mixer.kv_heads} * mixer.head_dim;
     if (mixer.qk_norm) {
-      w.q_norm = vector(block + "attn_q_norm.weight", mixer.head_dim, offset);
-      w.k_norm = vector(block + "attn_k_norm.weight", mixer.head_dim, offset);
+      const bool all = mixer.qk_norm_over == QkNormOver::all;
+      w.q_norm =
+          vector(block + "attn_q_norm.weight", (all ? int64_t{mixer.heads} : 1) * mixer.head_dim, offset);
+      w.k_norm = vector(block + "attn_k_norm.weight", all ? kv : int64_t{mixer.head_dim}, offset);
     }
     if (mixer.sink_logits) w.sinks = vector(block + "attn_sinks.weight", mixer.heads);
     if (mixer.type == MixerType::gla && mixer.gate == GateType::low_rank) {
@@ -361,8 +407,9 @@ class Loader {
     require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name,
             model_->path);
     const std::string_view layout = packed_layout(m.out->type).name;
-    describe(*m.tensor, m.name,
-             m.out->stripe_lines > 0 ? std::string(layout) + ", in stripes" : std::string(layout));
+    const std::string text =
+        m.out->stripe_lines > 0 ? std::string(layout) + ", in stripes" : std::string(layout);
+    m.experts > 1 ? describe_expert(m, text) : describe(*m.tensor, m.name, text);
     model_->bytes.resident += matrix_bytes(*m.out);
   }
 
@@ -415,13 +462,29 @@ class Loader {
         {name, std::string(dtype_info(info.type).name), std::string(layout), info.shape, info.bytes});
   }
 
+  /// The experts of a layer stand together in one line, as in GGUF files: blk.0.ffn_up_exps.weight.
+  void describe_expert(const Matrix& m, const std::string& layout) {
+    const size_t dot = m.name.find('.', m.name.find("ffn_"));
+    const std::string name = m.name.substr(0, dot) + "_exps.weight";
+    auto& all = model_->tensors;
+    const auto same = [&](const TensorDescription& t) { return t.name == name; };
+    const auto at = std::find_if(all.end() - std::min<ptrdiff_t>(3, std::ssize(all)), all.end(), same);
+    if (at != all.end()) {
+      at->bytes += m.tensor->bytes;
+      return;
+    }
+    std::vector<uint64_t> shape{m.experts};
+    shape.insert(shape.end(), m.tensor->shape.begin(), m.tensor->shape.end());
+    all.push_back({name, std::string(dtype_info(m.tensor->type).name), layout, shape, m.tensor->bytes});
+  }
+
   void count_bytes() {
     model_->bytes.disk = checkpoint_.tensors().file_bytes();
     uint64_t sum = 0;
     for (const Matrix& m : matrices_) {
       const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
       if (lookup_only) continue;
-      sum += matrix_bytes(*m.out);
+      sum += matrix_bytes(*m.out) * m.chosen / m.experts;
       if (m.out->residuals != nullptr) sum += m.out->residuals->bytes();
     }
     for (const size_t layer : model_->memory_layers) {

@@ -64,7 +64,7 @@ struct MemoryWeights {
 /// The tensors of one mixer. What its type does not have is empty.
 struct MixerWeights {
   Linear q, k, v, o;
-  std::vector<float> q_norm, k_norm;  // [head_dim]
+  std::vector<float> q_norm, k_norm;  // [head_dim], or of all heads (QkNormOver)
   std::vector<float> sinks;           // [heads]: sink logits
   size_t rope = 0;                    // softmax types: index of its RopeTable
   Linear gate;  // gla: W_a, [gate_rank, d_model], or with gate "matrix" [kv_heads * head_dim, d_model]
@@ -90,10 +90,24 @@ struct MixerWeights {
   }
 };
 
+struct ExpertWeights {
+  Linear gate, up, down;
+};
+
+/// A feed-forward of type moe. All experts hold a projection in the same form of numbers.
+struct MoeWeights {
+  Linear router;                      // [choices, d_model], reads floats
+  std::vector<float> selection_bias;  // [choices] or empty
+  std::vector<ExpertWeights> experts;
+  ExpertWeights shared;            // the shared experts side by side; without rows if there is none
+  std::vector<float> shared_gate;  // [d_model] or empty
+};
+
 struct LayerWeights {
   std::vector<float> attn_norm, ffn_norm, post_attn_norm, post_ffn_norm;  // [d_model], offset added
   std::vector<MixerWeights> mixers;  // one, or the branches of a parallel mixer
-  Linear gate, up, down;
+  Linear gate, up, down;             // of a dense feed-forward
+  std::optional<MoeWeights> moe;     // instead of these three
   std::optional<MemoryWeights> memory;
 };
 

@@ -81,7 +81,9 @@ void add_layer(const ModelImpl& model, size_t layer, size_t mixer, bool decode, 
   if (config.mixer.type == MixerType::parallel) list.push_back(make_branches_stage(model, layer));
   if (config.post_norm) list.push_back(make_post_norm_stage(model, w.post_attn_norm));
   probes.add(list);
-  if (decode) {
+  if (w.moe) {
+    add_expert_stages(model, layer, decode, list);
+  } else if (decode) {
     list.push_back(make_decode_gated_stage(model, layer));
     probes.add(list);
     list.push_back(make_decode_down_stage(model, layer));
@@ -119,7 +121,7 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   InputForms forms;
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const LayerWeights& w = model.layers[i];
-    hidden = std::max<int64_t>(hidden, model.config.layers[i].ffn.hidden);
+    if (!w.moe) hidden = std::max<int64_t>(hidden, model.config.layers[i].ffn.hidden);
     widest = std::max(widest, hidden);
     branches = std::max(branches, static_cast<int64_t>(w.mixers.size()));
     for (const MixerWeights& mixer : w.mixers) {
@@ -128,7 +130,8 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
            {&mixer.q, &mixer.k, &mixer.v, &mixer.gate, &mixer.decay, &mixer.beta, &mixer.o})
         if (linear->w.rows > 0) forms.add(*linear);
     }
-    for (const Linear* linear : {&w.gate, &w.up, &w.down}) forms.add(*linear);
+    if (!w.moe)
+      for (const Linear* linear : {&w.gate, &w.up, &w.down}) forms.add(*linear);
     if (!w.memory) continue;
     widest = std::max(widest, w.memory->k.w.cols);
     for (const Linear* linear : {&w.memory->k, &w.memory->v}) forms.add(*linear);
@@ -142,6 +145,7 @@ void size_workspace(const ModelImpl& model, const Step& step, bool decode) {
   size_recurrent(model, step, decode);
   size_sparse(model, step, decode);
   size_memory(model, step);
+  size_experts(model, step, decode);
 }
 
 bool one_row_each(const Step& step) {

@@ -22,6 +22,7 @@
 #include "memory/engram_hash.h"
 #include "mneme/memory.h"
 #include "mneme/tokenizer.h"
+#include "model/router.h"
 #include "model/sequence_state.h"
 #include "simd/packed_product.h"
 #include "simd/spike.h"
@@ -44,6 +45,7 @@ struct Slice {
       {};                           // tokens of the sequence before the first row; memories look back on them
   BlockHook* block_hook = nullptr;  // sees and changes what sparse mixers choose; null but in tests
   ProjectionObserver* observer = nullptr;  // sees what projections read; null: nobody looks
+  RouteObserver* routes = nullptr;         // sees what routers choose; null: nobody looks
 };
 
 /// Activations in the forms that the products of a stage ask for.
@@ -78,6 +80,10 @@ struct Workspace {
     std::vector<float> m, l, acc;
     std::vector<int64_t> lo, hi;
     SparseScratch sparse;
+    RouterScratch router;
+    Routing routing;                                    // at decode
+    std::vector<float> factors;                         // [rows] at decode: of the shared expert's output
+    std::vector<Activations> hidden_rows, shared_rows;  // at decode: rows whose form needs them whole
   };
   std::vector<float> x;          // [rows, d_model]: the residual stream
   std::vector<float> qkv;        // [rows, QkvShape::total()]
@@ -103,6 +109,20 @@ struct Workspace {
   std::vector<Memory> memory;  // [module]
   std::vector<float> kv;       // [rows, 2 d_model]: key and value of a module
   std::vector<Thread> threads;
+  /// A pair is a row and one of its experts. At prefill pairs are sorted by expert for the whole pass.
+  struct Experts {
+    std::vector<float> scores;  // [rows, choices]
+    Routing routing;
+    Activations input;                          // [pairs, d_model]
+    std::vector<float> gate, up;                // [pairs, hidden]
+    Activations hidden;                         // [pairs, hidden]
+    std::vector<float> out;                     // [pairs, d_model]
+    std::vector<float> factors;                 // [rows]: of the shared expert's output
+    std::vector<float> shared_gate, shared_up;  // [rows, shared width]
+    Activations shared_hidden;                  // [rows, shared width]
+    std::vector<float> shared_out;              // [rows, d_model]
+  };
+  Experts experts;
 
   /// The first thing that went wrong inside a stage; the pass ends after the layer and throws it.
   /// Thread-safe.

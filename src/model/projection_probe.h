@@ -32,8 +32,10 @@ struct ProbeSite {
 };
 
 /// All sites of a model, in the order of a pass: for each layer the mixer's input, the output projection's,
-/// that of gate and up, that of down. The index is what an observer is called with. Projections of Engram
-/// modules are not among them: they read rows of a table.
+/// that of gate and up, that of down. A mixture of experts has one site, the input of its experts, with those
+/// of expert 0 and of the shared expert as readers: what goes into down is another row for every expert. The
+/// index is what an observer is called with. Projections of Engram modules are not among them: they read rows
+/// of a table.
 std::vector<ProbeSite> probe_sites(const ModelImpl& model);
 
 class ProjectionObserver {

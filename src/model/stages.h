@@ -72,6 +72,11 @@ StagePtr make_memory_commit_stage(const ModelImpl& model);
 /// Sizes the memory buffers of a step.
 void size_memory(const ModelImpl& model, const Step& step);
 
+// stages_experts.cpp: a feed-forward of type moe, from the norm to the residual
+void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list);
+/// Sizes the buffers of experts for a step.
+void size_experts(const ModelImpl& model, const Step& step, bool decode);
+
 // stages_probe.cpp: shows the input of a site to observers. `parts`: of the attention before an output
 // projection at decode, else null.
 struct ProbeSite;

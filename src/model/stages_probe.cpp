@@ -104,6 +104,13 @@ std::vector<ProbeSite> probe_sites(const ModelImpl& model) {
       sites.push_back(site_of(layer, ProjectionInput::mixer, w.mixers[b].inputs(), b, w.mixers.size()));
       sites.push_back(site_of(layer, ProjectionInput::output, {&w.mixers[b].o}, b, w.mixers.size()));
     }
+    if (w.moe) {
+      std::vector<const Linear*> readers{&w.moe->experts.front().gate, &w.moe->experts.front().up};
+      if (w.moe->shared.gate.w.rows > 0)
+        readers.insert(readers.end(), {&w.moe->shared.gate, &w.moe->shared.up});
+      sites.push_back(site_of(layer, ProjectionInput::ffn, readers));
+      continue;
+    }
     sites.push_back(site_of(layer, ProjectionInput::ffn, {&w.gate, &w.up}));
     sites.push_back(site_of(layer, ProjectionInput::hidden, {&w.down}));
   }

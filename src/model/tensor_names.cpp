@@ -17,7 +17,7 @@ struct NamePair {
   std::string_view hf;         // after "layers.N."
 };
 
-constexpr std::array<NamePair, 37> kLayerNames{{
+constexpr std::array<NamePair, 43> kLayerNames{{
     {"attn_norm.weight", "input_layernorm.weight"},
     {"attn_q.weight", "self_attn.q_proj.weight"},
     {"attn_q.bias", "self_attn.q_proj.bias"},
@@ -46,6 +46,12 @@ constexpr std::array<NamePair, 37> kLayerNames{{
     {"ffn_up.bias", "mlp.up_proj.bias"},
     {"ffn_down.weight", "mlp.down_proj.weight"},
     {"ffn_down.bias", "mlp.down_proj.bias"},
+    {"ffn_gate_inp.weight", "mlp.gate.weight"},
+    {"exp_probs_b.bias", "mlp.gate.e_score_correction_bias"},
+    {"ffn_gate_shexp.weight", "mlp.shared_expert.gate_proj.weight"},
+    {"ffn_up_shexp.weight", "mlp.shared_expert.up_proj.weight"},
+    {"ffn_down_shexp.weight", "mlp.shared_expert.down_proj.weight"},
+    {"ffn_gate_inp_shexp.weight", "mlp.shared_expert_gate.weight"},
     {"post_ffw_norm.weight", "post_feedforward_layernorm.weight"},
     {"engram_k.weight", "engram.k_proj.weight"},
     {"engram_k.bias", "engram.k_proj.bias"},
@@ -110,8 +116,9 @@ void append_projections(uint64_t d, const MixerConfig& mixer, const std::string&
     out.push_back({blk + "attn_v.bias", {kv}});
   }
   if (mixer.qk_norm) {
-    out.push_back({blk + "attn_q_norm.weight", {mixer.head_dim}});
-    out.push_back({blk + "attn_k_norm.weight", {mixer.head_dim}});
+    const bool all = mixer.qk_norm_over == QkNormOver::all;
+    out.push_back({blk + "attn_q_norm.weight", {all ? q : mixer.head_dim}});
+    out.push_back({blk + "attn_k_norm.weight", {all ? kv : mixer.head_dim}});
   }
   if (mixer.sink_logits) out.push_back({blk + "attn_sinks.weight", {mixer.heads}});
   if (mixer.type == MixerType::gla) append_gate(mixer, d, kv, blk, out);
@@ -151,9 +158,32 @@ std::string branch_hf_name(std::string_view part) {
   return "";
 }
 
+void append_moe(const FfnConfig& ffn, uint64_t d, const std::string& blk, std::vector<ExpectedTensor>& out) {
+  out.push_back({blk + "ffn_gate_inp.weight", {ffn.choices(), d}});
+  if (ffn.selection_bias) out.push_back({blk + "exp_probs_b.bias", {ffn.choices()}});
+  for (uint32_t e = 0; e < ffn.experts; ++e) {
+    out.push_back({expert_tensor_name(blk, "gate", e), {ffn.hidden, d}});
+    out.push_back({expert_tensor_name(blk, "up", e), {ffn.hidden, d}});
+    out.push_back({expert_tensor_name(blk, "down", e), {d, ffn.hidden}});
+  }
+  if (ffn.shared == 0) return;
+  const uint64_t width = ffn.shared_width();
+  out.push_back({blk + "ffn_gate_shexp.weight", {width, d}});
+  out.push_back({blk + "ffn_up_shexp.weight", {width, d}});
+  out.push_back({blk + "ffn_down_shexp.weight", {d, width}});
+  if (ffn.shared_gate) out.push_back({blk + "ffn_gate_inp_shexp.weight", {d}});
+}
+
+/// The name after "layers.N." of an expert's matrix, "ffn_up.7.weight", or "" if `part` is none.
+std::string expert_hf_name(std::string_view part) {
+  const auto name = expert_tensor_name_of(part);
+  return name ? fmt::format("mlp.experts.{}.{}_proj.weight", name->expert, name->projection) : "";
+}
+
 void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::string& blk,
                 std::vector<ExpectedTensor>& out) {
   const uint64_t d = config.d_model;
+  if (ffn.moe()) return append_moe(ffn, d, blk, out);
   out.push_back({blk + "ffn_gate.weight", {ffn.hidden, d}});
   out.push_back({blk + "ffn_up.weight", {ffn.hidden, d}});
   out.push_back({blk + "ffn_down.weight", {d, ffn.hidden}});
@@ -165,6 +195,32 @@ void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::stri
 }
 
 }  // namespace
+
+std::string expert_tensor_name(const std::string& blk, std::string_view projection, uint32_t expert) {
+  return fmt::format("{}ffn_{}.{}.weight", blk, projection, expert);
+}
+
+std::string ExpertTensorName::stacked() const {
+  return fmt::format("{}ffn_{}_exps.weight", block, projection);
+}
+
+std::optional<ExpertTensorName> expert_tensor_name_of(std::string_view canonical) {
+  constexpr std::string_view kBegin = "ffn_", kEnd = ".weight";
+  const size_t at = canonical.rfind(kBegin);
+  if (at == std::string_view::npos || !canonical.ends_with(kEnd)) return {};
+  ExpertTensorName out;
+  out.block = canonical.substr(0, at);
+  std::string_view rest = canonical.substr(at + kBegin.size());
+  rest.remove_suffix(std::min(rest.size(), kEnd.size()));
+  const size_t dot = rest.find('.');
+  if (dot == std::string_view::npos || dot + 1 == rest.size()) return {};
+  out.projection = rest.substr(0, dot);
+  if (out.projection != "gate" && out.projection != "up" && out.projection != "down") return {};
+  const char* const end = rest.data() + rest.size();
+  const auto [after, error] = std::from_chars(rest.data() + dot + 1, end, out.expert);
+  if (error != std::errc() || after != end) return {};
+  return out;
+}
 
 std::string mixer_prefix(const std::string& blk, const MixerConfig& mixer, size_t branch) {
   return mixer.type == MixerType::parallel ? fmt::format("{}mix{}.", blk, branch) : blk;
@@ -227,6 +283,8 @@ std::string hf_tensor_name(const ModelConfig& config, std::string_view canonical
       for (const NamePair& pair : kLayerNames)
         if (pair.canonical == part) return fmt::format("{}layers.{}.{}", prefix, layer, pair.hf);
       if (const std::string name = branch_hf_name(part); !name.empty())
+        return fmt::format("{}layers.{}.{}", prefix, layer, name);
+      if (const std::string name = expert_hf_name(part); !name.empty())
         return fmt::format("{}layers.{}.{}", prefix, layer, name);
     }
   }

@@ -25,6 +25,13 @@
 //                                        pre_feedforward_layernorm                   [d_model]
 //   blk.N.ffn_gate, ffn_up           model.layers.N.mlp.gate_proj, up_proj           [hidden, d_model]
 //   blk.N.ffn_down                   ... down_proj                                   [d_model, hidden]
+//   blk.N.ffn_gate_inp.weight        model.layers.N.mlp.gate.weight              moe [experts + null_experts, d_model]
+//   blk.N.exp_probs_b.bias           ... gate.e_score_correction_bias            moe [experts + null_experts] with selection_bias
+//   blk.N.ffn_gate.E, ffn_up.E       ... experts.E.gate_proj, up_proj            moe [hidden, d_model]    one expert
+//   blk.N.ffn_down.E                 ... experts.E.down_proj                     moe [d_model, hidden]
+//   blk.N.ffn_gate_shexp, ffn_up_shexp ... shared_expert.gate_proj, up_proj      moe [shared width, d_model]
+//   blk.N.ffn_down_shexp             ... shared_expert.down_proj                 moe [d_model, shared width]
+//   blk.N.ffn_gate_inp_shexp.weight  ... shared_expert_gate.weight               moe [d_model] with shared_gate
 //   blk.N.post_ffw_norm.weight       ... post_feedforward_layernorm                  [d_model]   with post_norm
 //   output_norm.weight               model.norm.weight                               [d_model]
 //   output.weight                    lm_head.weight                                  [vocab, d_model] unless tied
@@ -34,11 +41,15 @@
 //   blk.N.engram_conv_norm.weight    ... conv_norm                                   [d_model]
 // clang-format on
 //
+// Files hold experts in several ways: stacked in one tensor (GGUF: ffn_gate_exps), gate above up, under a
+// family's own names. expert_tensors.h lays all of them out as above, before anything is matched.
+//
 // The rows of attn_q and attn_k are ordered for RopeConfig::style: converting between an `interleaved` and a
 // `half` checkpoint permutes them.
 #pragma once
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -58,6 +69,19 @@ struct ExpectedTensor {
 /// What stands before "attn_q.weight" and the other tensors of one mixer: "blk.N." (`blk`), or "blk.N.mixB."
 /// in a parallel one.
 std::string mixer_prefix(const std::string& blk, const MixerConfig& mixer, size_t branch);
+
+/// "blk.N.ffn_gate.E.weight": a matrix of one expert; `projection` is "gate", "up" or "down".
+std::string expert_tensor_name(const std::string& blk, std::string_view projection, uint32_t expert);
+
+/// A canonical name taken apart, if it is that of an expert's matrix.
+struct ExpertTensorName {
+  std::string_view block;       // "blk.N.", or "" of a name without it
+  std::string_view projection;  // "gate", "up", "down"
+  uint32_t expert = 0;
+  /// The name under which GGUF files stack the experts of a layer.
+  std::string stacked() const;
+};
+std::optional<ExpertTensorName> expert_tensor_name_of(std::string_view canonical);
 
 /// Every tensor that a checkpoint of this (valid) config holds, in the order of the forward pass.
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config);

@@ -23,7 +23,7 @@ using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
 constexpr D d;
 
-void rms_norm_n(const float* x, const float* weight, float eps, int64_t n, float* out) {
+float rms_factor_n(const float* x, float eps, int64_t n) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   V sum0 = hn::Zero(d), sum1 = hn::Zero(d);
   int64_t i = 0;
@@ -34,9 +34,15 @@ void rms_norm_n(const float* x, const float* weight, float eps, int64_t n, float
   }
   float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(sum0, sum1)));
   for (; i < n; ++i) sum += x[i] * x[i];
-  const float factor = 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+  return 1.0f / std::sqrt(sum / static_cast<float>(n) + eps);
+}
+
+void rms_norm_n(const float* x, const float* weight, float eps, int64_t n, float* out) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const float factor = rms_factor_n(x, eps, n);
   const V f = hn::Set(d, factor);
-  for (i = 0; i + lanes <= n; i += lanes)
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
     hn::StoreU(hn::Mul(hn::Mul(hn::LoadU(d, x + i), f), hn::LoadU(d, weight + i)), d, out + i);
   for (; i < n; ++i) out[i] = x[i] * factor * weight[i];
 }
@@ -76,6 +82,22 @@ void add_to_n(float* x, const float* y, int64_t n) {
   for (; i < n; ++i) x[i] += y[i];
 }
 
+void add_scaled_n(float* x, float factor, const float* y, int64_t n) {
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const V f = hn::Set(d, factor);
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    hn::StoreU(hn::MulAdd(f, hn::LoadU(d, y + i), hn::LoadU(d, x + i)), d, x + i);
+  if (i == n) return;
+  float a[HWY_MAX_BYTES / 4] = {}, b[HWY_MAX_BYTES / 4] = {};
+  for (int64_t k = i; k < n; ++k) {
+    a[k - i] = x[k];
+    b[k - i] = y[k];
+  }
+  hn::StoreU(hn::MulAdd(f, hn::LoadU(d, b), hn::LoadU(d, a)), d, a);
+  for (int64_t k = i; k < n; ++k) x[k] = a[k - i];
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace mneme
 HWY_AFTER_NAMESPACE();
@@ -83,13 +105,20 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace mneme {
 
+HWY_EXPORT(rms_factor_n);
 HWY_EXPORT(rms_norm_n);
 HWY_EXPORT(gated_act_n);
 HWY_EXPORT(add_to_n);
+HWY_EXPORT(add_scaled_n);
 
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out) {
   sync_highway_isa();
   HWY_DYNAMIC_DISPATCH(rms_norm_n)(x, weight, eps, n, out);
+}
+
+float rms_factor(const float* x, float eps, int64_t n) {
+  sync_highway_isa();
+  return HWY_DYNAMIC_DISPATCH(rms_factor_n)(x, eps, n);
 }
 
 void gated_act(GateAct act, const float* gate, const float* up, int64_t n, float* out) {
@@ -105,6 +134,11 @@ void gated_act(GateAct act, const float* gate, const float* up, int64_t n, float
 void add_to(float* x, const float* y, int64_t n) {
   sync_highway_isa();
   HWY_DYNAMIC_DISPATCH(add_to_n)(x, y, n);
+}
+
+void add_scaled(float* x, float factor, const float* y, int64_t n) {
+  sync_highway_isa();
+  HWY_DYNAMIC_DISPATCH(add_scaled_n)(x, factor, y, n);
 }
 
 void softcap(float* x, float cap, int64_t n) {

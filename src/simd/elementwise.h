@@ -8,6 +8,9 @@ namespace mneme {
 /// out[i] = x[i] / sqrt(mean(x^2) + eps) * weight[i]. out may be x.
 void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* out);
 
+/// 1 / sqrt(mean(x^2) + eps): what rms_norm multiplies by.
+float rms_factor(const float* x, float eps, int64_t n);
+
 enum class GateAct : uint8_t { silu, gelu_tanh, gelu };
 /// out[i] = act(gate[i]) * up[i]. out may be gate or up. silu(x) = x sigmoid(x); gelu_tanh is the tanh
 /// approximation (Hendrycks & Gimpel 2016), gelu the exact one.
@@ -15,6 +18,9 @@ void gated_act(GateAct act, const float* gate, const float* up, int64_t n, float
 
 /// x[i] += y[i]
 void add_to(float* x, const float* y, int64_t n);
+
+/// x[i] = fma(factor, y[i], x[i]) where the instruction set has it, the same for every i.
+void add_scaled(float* x, float factor, const float* y, int64_t n);
 
 /// x[i] = cap * tanh(x[i] / cap)
 void softcap(float* x, float cap, int64_t n);

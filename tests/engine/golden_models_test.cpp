@@ -104,6 +104,15 @@ INSTANTIATE_TEST_SUITE_P(Folders, GoldenModels,
                                          Case{"gemma3", "gemma3"}, Case{"gemma3_pattern", "gemma3_pattern"}),
                          test_name);
 
+// Mixtures of experts: routers with softmax and sigmoid, shared experts, groups, dense layers between.
+INSTANTIATE_TEST_SUITE_P(Experts, GoldenModels,
+                         testing::Values(Case{"mixtral", "mixtral"}, Case{"qwen2_moe", "qwen2_moe"},
+                                         Case{"qwen3_moe", "qwen3_moe"}, Case{"olmoe", "olmoe"},
+                                         Case{"granitemoe", "granitemoe"},
+                                         Case{"granitemoeshared", "granitemoeshared"},
+                                         Case{"dots1", "dots1"}),
+                         test_name);
+
 // SpikingBrain's architecture at reduced width, beside tools/spikingbrain_reference.py in float64:
 // safetensors, and the same weights in torch shards. W8ASpike: w8aspike_test.cpp.
 INSTANTIATE_TEST_SUITE_P(GlaSwa, GoldenModels,

@@ -148,7 +148,8 @@ TEST_P(MixerModels, BatchesOfSessionsEqualSingleOnes) {
 INSTANTIATE_TEST_SUITE_P(Folders, MixerModels,
                          testing::Values("window_exact", "window_plus_one", "window_plus_one_prefill",
                                          "gla_low_rank", "gla_matrix", "gla_tied", "delta", "hybrid",
-                                         "parallel", "parallel_softmax", "sinks", "sinks_hybrid"));
+                                         "parallel", "parallel_softmax", "sinks", "sinks_hybrid",
+                                         "moe_softmax", "moe_sigmoid", "moe_adaptive"));
 
 // Windows give back pages on the way; what a later query sees must still be there, also after a rollback.
 TEST(MixerModelsApart, LongRunsWithReleasedPagesEqualOnePass) {

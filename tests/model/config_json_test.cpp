@@ -114,6 +114,7 @@ ModelConfig random_config(std::mt19937& rng) {
     if (mixer.softmax()) {
       mixer.sink_logits = pick(0, 1);
       mixer.qk_norm = pick(0, 1);
+      if (mixer.qk_norm) mixer.qk_norm_over = static_cast<QkNormOver>(pick(0, 1));
       mixer.softcap = pick(0, 1) ? real(60) : 0;
       if (pick(0, 1)) mixer.rope = rope(head_dim);
       return mixer;
@@ -137,6 +138,37 @@ ModelConfig random_config(std::mt19937& rng) {
     }
     return activation;
   };
+  const auto random_ffn = [&] {
+    FfnConfig ffn;
+    ffn.hidden = pick(1, 9999);
+    ffn.act = static_cast<Act>(pick(0, 2));
+    ffn.type = static_cast<FfnType>(pick(0, 1));
+    if (!ffn.moe()) {
+      ffn.bias = pick(0, 1) == 1;
+      return ffn;
+    }
+    ffn.experts = 4 * pick(1, 30);
+    if (pick(0, 1)) {
+      ffn.groups = ffn.experts / 4;
+      ffn.top_groups = pick(1, ffn.groups);
+      ffn.group_score = static_cast<GroupScore>(pick(0, 1));
+      ffn.top_k = ffn.groups == 1 ? pick(1, ffn.experts) : pick(1, 4 * ffn.top_groups);
+    } else {
+      ffn.null_experts = pick(0, 9);
+      ffn.top_k = pick(1, ffn.choices());
+    }
+    ffn.shared = pick(0, 2);
+    if (ffn.shared > 0) {
+      ffn.shared_hidden = pick(0, 1) * pick(1, 9999);
+      ffn.shared_gate = pick(0, 1) == 1;
+    }
+    ffn.router = static_cast<RouterScore>(pick(0, 1));
+    ffn.renormalise = pick(0, 1) == 1;
+    ffn.scale = real(9);
+    ffn.selection_bias = pick(0, 1) == 1;
+    ffn.top_p = pick(0, 1) ? real(0.99) : 0;
+    return ffn;
+  };
   const uint32_t n = pick(1, 12);
   for (uint32_t i = 0; i < n; ++i) {
     if (i > 0 && pick(0, 1)) {
@@ -152,7 +184,7 @@ ModelConfig random_config(std::mt19937& rng) {
     } else {
       layer.mixer = random_mixer();
     }
-    layer.ffn = {FfnType::dense, pick(1, 9999), static_cast<Act>(pick(0, 2)), pick(0, 1) == 1};
+    layer.ffn = random_ffn();
     layer.post_norm = layer.mixer.type != MixerType::parallel && pick(0, 1);
     layer.activation = random_activation();
     const bool apart = pick(0, 1);
@@ -270,7 +302,10 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"/layers/0/mixer/type", 3, kBad, "layers[0].mixer.type is 3"},
         Refusal{"/layers/0/mixer/type", "mamba", kBad,
                 "must be one of: full, window, sparse, gla, delta, parallel"},
-        Refusal{"/layers/0/ffn/type", "moe", kLater, "layers[0].ffn.type is \"moe\""},
+        Refusal{"/layers/0/ffn/type", "moe", kBad, "layers[0].ffn.experts is 0"},
+        Refusal{"/layers/0/ffn/type", "mixture", kBad, "must be one of: dense, moe"},
+        Refusal{"/layers/0/ffn/experts", 8, kBad, "layers[0].ffn has fields of a mixture of experts"},
+        Refusal{"/layers/0/ffn/expert", 8, kBad, "did you mean \"experts\"?"},
         Refusal{"/layers/0/memory", Json::object(), kBad, "layers[0].memory.table is missing"},
         Refusal{"/layers/0/memory", {{"table", "facts"}, {"layer_id", 1}}, kBad, "layers[0].repeat is 2"},
         Refusal{"/layers/1", memory_layer("facts", 1), kBad, "tables has no such entry"},
@@ -402,6 +437,65 @@ TEST(ConfigJson, FieldsOfOtherMixersAreDroppedIfInheritedAndRefusedIfGiven) {
   }
 }
 
+TEST(ConfigJson, MixturesOfExpertsAmongDenseLayers) {
+  const ModelConfig config = ModelConfig::from_json(R"({"mneme": 1, "d_model": 64, "vocab": 9, "context": 64,
+    "defaults": {"mixer": {"heads": 4, "kv_heads": 2, "head_dim": 16},
+                 "ffn": {"type": "moe", "hidden": 512, "experts": 16, "top_k": 2, "shared": 1}},
+    "layers": [{"ffn": {"type": "dense", "hidden": 96, "bias": true}}, {"repeat": 2}, {"ffn": {"top_k": 4, "router": "sigmoid",
+      "renormalise": false, "scale": 2.5, "selection_bias": true, "groups": 4, "top_groups": 2, "group_score": "top_two",
+      "shared_hidden": 64, "shared_gate": true}}, {"ffn": {"null_experts": 8, "top_k": 20, "top_p": 0.5}}]})");
+  ASSERT_EQ(config.layers.size(), 5u);
+  const FfnConfig &dense = config.layers[0].ffn, &plain = config.layers[2].ffn, &full = config.layers[3].ffn;
+  EXPECT_FALSE(dense.moe());
+  EXPECT_EQ(dense.experts, 0u);  // not a field of a dense layer
+  EXPECT_TRUE(dense.bias);
+  EXPECT_TRUE(plain.moe() && plain.renormalise && plain.router == RouterScore::softmax);
+  EXPECT_EQ(plain.experts, 16u);
+  EXPECT_EQ(plain.shared_width(), 512u);
+  EXPECT_EQ(full.shared_width(), 64u);
+  EXPECT_EQ(full.group_score, GroupScore::top_two);
+  EXPECT_EQ(config.layers[4].ffn.choices(), 24u);
+  const std::string text = config.to_json();
+  EXPECT_EQ(ModelConfig::from_json(text), config) << text;
+  EXPECT_EQ(ModelConfig::from_json(text).to_json(), text);
+}
+
+TEST(ConfigJson, ImpossibleMixturesAreRefused) {
+  const Json good = {{"type", "moe"}, {"hidden", 96}, {"experts", 8}, {"top_k", 2}};
+  EXPECT_NO_THROW(ModelConfig::from_json(changed("/layers/0/ffn", good)));
+  const std::vector<std::pair<Json, std::string>> refusals{
+      {{{"top_k", 9}}, "layers[0].ffn.top_k is 9, but must be from 1 to the number of experts, which is 8"},
+      {{{"top_k", 0}}, "ffn.top_k is 0"},
+      {{{"top_k", 13}, {"null_experts", 4}}, "which is 8 and 4 null experts"},
+      {{{"experts", 0}}, "ffn.experts is 0"},
+      {{{"experts", 5000}}, "ffn.experts is 5000"},
+      {{{"bias", true}}, "ffn.bias is true, but experts have none"},
+      {{{"shared_hidden", 4}}, "ffn.shared is 0, but there is shared_hidden"},
+      {{{"shared_gate", true}}, "ffn.shared is 0, but there is shared_hidden or shared_gate"},
+      {{{"scale", 0}}, "ffn.scale is 0"},
+      {{{"top_p", 1}}, "ffn.top_p is 1"},
+      {{{"groups", 3}}, "ffn.groups is 3, but must divide experts, which is 8"},
+      {{{"groups", 4}, {"top_groups", 5}}, "ffn.top_groups is 5"},
+      {{{"groups", 4}, {"top_k", 3}}, "ffn.top_k is 3, but 1 groups of 2 experts hold only 2"},
+      {{{"groups", 4}, {"null_experts", 1}}, "null experts belong to no group"},
+      {{{"groups", 8}, {"top_groups", 2}, {"group_score", "top_two"}}, "a group has only one expert"},
+      {{{"group_score", "sum"}}, "must be one of: max, top_two"},
+      {{{"router", "relu"}}, "must be one of: softmax, sigmoid"},
+      {{{"topk", 2}}, "ffn.topk is not a known field; did you mean \"top_k\"?"}};
+  for (const auto& [fields, says] : refusals) {
+    Json ffn = good;
+    ffn.update(fields);
+    const Error error = error_of([&] { ModelConfig::from_json(changed("/layers/0/ffn", ffn)); });
+    EXPECT_EQ(error.code(), kBad) << fields;
+    EXPECT_THAT(error.what(), HasSubstr(says));
+  }
+  Json many = Json::parse(changed("/layers/0/ffn", good));
+  many["layers"][0]["ffn"]["experts"] = 4096;
+  many["layers"][0]["repeat"] = 33;
+  EXPECT_THAT(error_of([&] { ModelConfig::from_json(many.dump()); }).what(),
+              HasSubstr("layers have 135168 experts together, but may have at most 131072"));
+}
+
 struct MixerRefusal {
   Json fields;
   std::string says;
@@ -424,6 +518,9 @@ TEST(ConfigJson, ImpossibleMixersAreRefused) {
             "edge is \"plus\", but must be one of"},
            {mixer({{"type", "sparse"}, {"block", 96}}), "mixer.block is 96, but must be a multiple of 64"},
            {mixer({{"type", "sparse"}, {"top_k", 0}}), "mixer.top_k is 0"},
+           {mixer({{"qk_norm_over", "all"}}), "mixer.qk_norm_over is \"all\", but qk_norm is false"},
+           {mixer({{"type", "gla"}, {"qk_norm_over", "all"}}),
+            "qk_norm_over is all, but the type is \"gla\""},
            {mixer({{"shared", true}}), "mixer.shared is true, but the type is \"full\""},
            {mixer({{"type", "gla"}, {"sinks", 2}}),
             "mixer.sinks is 2, but the type is \"gla\"; it belongs to types window and sparse"},

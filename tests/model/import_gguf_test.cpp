@@ -232,7 +232,7 @@ TEST(ImportGguf, WhatCannotRunIsRefused) {
     metadata.set(key, std::move(value));
     return error_of([&] { config_from_gguf(metadata, tensors); });
   };
-  EXPECT_EQ(refused("llama.expert_count", uint64_t{8}).code(), ErrorCode::unsupported);
+  EXPECT_EQ(refused("llama.expert_count", uint64_t{8}).code(), ErrorCode::mismatch);
   EXPECT_EQ(refused("llama.rope.scaling.type", std::string("longrope")).code(), ErrorCode::unsupported);
   EXPECT_EQ(refused("llama.attention.value_length", uint64_t{32}).code(), ErrorCode::unsupported);
   EXPECT_EQ(refused("llama.rope.dimension_count", uint64_t{63}).code(), ErrorCode::corrupt);

@@ -21,6 +21,7 @@ Tensor activated(Act act, const Tensor& gate, const Tensor& up) {
 }  // namespace
 
 Tensor feed_forward(const ModelConfig&, const FfnConfig& ffn, const Weights& weights, const Tensor& x) {
+  require(!ffn.moe(), ErrorCode::unsupported, "a mixture of experts cannot be trained by this version");
   return weights.linear("ffn_down",
                         activated(ffn.act, weights.linear("ffn_gate", x), weights.linear("ffn_up", x)));
 }

@@ -110,6 +110,8 @@ Tensor choose_blocks(const MixerConfig& mixer, const Tensor& q5, const Tensor& k
 Tensor softmax_mixer(const ModelConfig& config, const MixerConfig& mixer, const Weights& weights,
                      const Tensor& x, const PassContext& context) {
   const int64_t kv_heads = mixer.kv_heads, group = mixer.heads / mixer.kv_heads;
+  require(mixer.qk_norm_over == QkNormOver::head, ErrorCode::unsupported,
+          "a QK norm over all heads cannot be trained by this version");
   const Tensor q_norm = mixer.qk_norm ? weights["attn_q_norm.weight"] : Tensor();
   const Tensor k_norm = mixer.qk_norm ? weights["attn_k_norm.weight"] : Tensor();
   Tensor q = prepare_heads(config, mixer, weights.linear("attn_q", x), mixer.heads, q_norm, context)

@@ -1,0 +1,125 @@
+"""Mixtures of experts from outside: they run, convert, report where their routers send a text, and refuse what is broken."""
+import json
+import pathlib
+import shutil
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+import e2e
+
+MODELS = e2e.TOP / "tests" / "data" / "models"
+MIXERS = e2e.TOP / "tests" / "data" / "mixers"
+FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "granitemoeshared", "dots1")
+IDS = "5,70,8,101,44,3,250,17,9,33,60,12"
+
+
+def logits(model, *more):
+    return [v for row in e2e.mneme_json("logits", model, "--ids", IDS, "--all", "--activation", "float", "--kv", "f32", *more)["logits"] for v in row]
+
+
+def distance(a, b):
+    assert len(a) == len(b)
+    return max(abs(x - y) for x, y in zip(a, b))
+
+
+class ExpertsTest(unittest.TestCase):
+    def setUp(self):
+        self.out = pathlib.Path(tempfile.mkdtemp(prefix="mneme experts "))
+        self.addCleanup(shutil.rmtree, self.out, ignore_errors=True)
+
+    def refused(self, code, *arguments, says=""):
+        ran = e2e.mneme(*arguments)
+        self.assertEqual(ran.returncode, code, ran.stderr)
+        self.assertEqual(ran.stderr.count("\n"), 1, ran.stderr)
+        self.assertIn(says, ran.stderr)
+
+    def test_round_trips_keep_the_logits_of_every_family(self):
+        for family in FAMILIES:
+            with self.subTest(family):
+                gguf, back = self.out / f"{family}.gguf", self.out / f"{family}_back"
+                e2e.mneme_json("quantize", MODELS / family, gguf, "--type", "f32")
+                e2e.mneme_json("quantize", gguf, f"{back}/", "--type", "f32")
+                want = logits(MODELS / family)
+                self.assertGreater(max(want) - min(want), 0.01)
+                self.assertLess(distance(logits(gguf), want), 1e-4)
+                self.assertLess(distance(logits(back), want), 1e-4)
+                names = {t["name"]: t["shape"] for t in e2e.mneme_json("inspect", gguf)["tensors"]}
+                self.assertTrue(any(name.endswith("ffn_up_exps.weight") and len(shape) == 3 for name, shape in names.items()), names)
+
+    def test_standard_families_keep_their_architecture(self):
+        for family, architecture in (("mixtral", "llama"), ("qwen3_moe", "qwen3moe"), ("olmoe", "olmoe"), ("dots1", "dots1")):
+            with self.subTest(family):
+                gguf = self.out / f"{family}.gguf"
+                e2e.mneme_json("quantize", MODELS / family, gguf, "--type", "q8_0")
+                raw = gguf.read_bytes()[:4096]
+                self.assertIn(b"general.architecture\x08\x00\x00\x00" + len(architecture).to_bytes(8, "little") + architecture.encode(), raw)
+                answer = e2e.mneme_json("generate", gguf, "-p", "the", "-n", "8", "--temp", "0")
+                self.assertGreater(answer["generated_tokens"], 0)
+
+    def test_routing_report(self):
+        got = e2e.mneme_json("experts", MODELS / "qwen3_moe", "--ids", IDS)
+        self.assertEqual(got["tokens"], 12)
+        self.assertEqual([layer["layer"] for layer in got["layers"]], [0, 1])
+        for layer in got["layers"]:
+            self.assertEqual((layer["experts"], layer["top_k"], layer["null_experts"]), (6, 3, 0))
+            self.assertAlmostEqual(sum(layer["load"]), 1)
+            self.assertEqual(layer["mean_active"], 3)
+            self.assertEqual(layer["active"], [0, 0, 0, 12])
+            self.assertLessEqual(max(layer["load"]), 1 / 3 + 1e-9)  # an expert is chosen once a token
+            self.assertEqual(layer["starved"], [e for e, part in enumerate(layer["load"]) if part < 0.1 / 6])
+            mean = 1 / 6
+            self.assertAlmostEqual(layer["cv"], (sum((part - mean) ** 2 for part in layer["load"]) / 6) ** 0.5 / mean)
+        one = e2e.mneme_json("experts", MODELS / "qwen3_moe", "--ids", IDS, "--threads", "1", "--chunk", "3")
+        self.assertEqual(one, got)
+        text = e2e.mneme("experts", MODELS / "qwen3_moe", "-p", "The owl hunts at night.")
+        self.assertEqual(text.returncode, 0, text.stderr)
+        self.assertIn("experts a token and layer", text.stdout)
+
+    def test_adaptive_width_is_reported(self):
+        got = e2e.mneme_json("experts", MIXERS / "moe_adaptive", "--ids", "5,9,33,7,60,12,44,3,1,2,8,50,41,22,10,11")
+        self.assertLess(got["mean_active"], 4)
+        self.assertGreater(got["layers"][0]["null_share"], 0)
+        for layer in got["layers"]:
+            self.assertEqual(sum(layer["active"]), 16)
+            self.assertAlmostEqual(layer["mean_active"], sum(n * count for n, count in enumerate(layer["active"])) / 16)
+
+    def test_picture(self):
+        picture = self.out / "load.svg"
+        e2e.mneme_json("experts", MODELS / "dots1", "--ids", IDS, "--map", picture)
+        words = [e.text for e in xml.etree.ElementTree.parse(picture).iter() if e.text]
+        self.assertIn("expert", words)
+        self.assertIn("7", words)
+        e2e.mneme_json("experts", MODELS / "dots1", "--ids", IDS, "--map", self.out / "load.png")
+        self.assertEqual((self.out / "load.png").read_bytes()[:4], b"\x89PNG")
+
+    def test_bad_input(self):
+        self.refused(1, "experts", MODELS / "llama", "--ids", IDS, says="has no mixture of experts")
+        self.refused(2, "experts", MODELS / "dots1", says="what shall the model read?")
+        self.refused(2, "experts", MODELS / "dots1", "--ids", IDS, "-p", "x", says="give one of")
+        self.refused(2, "experts", MODELS / "dots1", "--ids", IDS, "--map", "load.gif", says="--map")
+        self.refused(1, "experts", MODELS / "dots1", "--ids", "99999", says="99999")
+        self.refused(1, "experts", MODELS / "dots1", "--ids", IDS, "--map", self.out / "none" / "load.svg", says="there is no folder")
+
+    def broken(self, change, family="qwen3_moe"):
+        """A copy of a model whose config.json has been changed."""
+        folder = self.out / "broken"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(MODELS / family, folder)
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    def test_configs_that_do_not_fit_the_tensors(self):
+        self.refused(1, "inspect", self.broken(lambda c: c.update(num_experts_per_tok=7)),
+                     says="top_k is 7, but must be from 1 to the number of experts, which is 6")
+        self.refused(1, "inspect", self.broken(lambda c: c.update(num_experts=7)), says="asks for [7, 32]")
+        self.refused(1, "inspect", self.broken(lambda c: c.update(moe_intermediate_size=64)), says="has shape [32, 32], but the config asks for [64, 32]")
+        self.refused(1, "inspect", self.broken(lambda c: c.update(mlp_only_layers=[0])), says="mlp.gate_proj.weight is missing")
+        self.refused(1, "inspect", self.broken(lambda c: c.update(num_local_experts=5), "granitemoe"), says="5")
+        self.refused(1, "inspect", self.broken(lambda c: c.update(model_type="deepseek_v3")), says="multi-head latent attention")
+
+
+if __name__ == "__main__":
+    e2e.main()
