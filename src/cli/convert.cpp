@@ -1,8 +1,9 @@
 // `mneme convert`: a model becomes another kind of model by a recipe; the work is mneme-train's, but for the
-// calibration of spikes, which needs no training.
+// calibration of spikes and for upcycling, which train nothing.
 #include <memory>
 
 #include "cli/calibrate.h"
+#include "cli/convert_upcycle.h"
 #include "cli/options.h"
 #include "cli/store.h"
 #include "cli/train_program.h"
@@ -19,9 +20,13 @@ struct Options {
 };
 
 /// A recipe that is a stream can be read once only, and is the trainer's.
-std::optional<CalibrationRecipe> calibration_in(const Options& options) {
+bool is_file(const std::string& recipe) {
   std::error_code error;
-  if (fs::exists(options.recipe, error) && !fs::is_regular_file(options.recipe, error)) return std::nullopt;
+  return !fs::exists(recipe, error) || fs::is_regular_file(recipe, error);
+}
+
+std::optional<CalibrationRecipe> calibration_in(const Options& options) {
+  if (!is_file(options.recipe)) return std::nullopt;
   return CalibrationRecipe::load(options.recipe);
 }
 
@@ -31,6 +36,9 @@ int run(const Options& options) {
       throw UsageError("a calibration keeps nothing until its end: --snapshot and --restart have no meaning");
     return run_calibration(options.in, options.out, *recipe, options.common);
   }
+  if (is_file(options.recipe) &&
+      convert_by_upcycling(resolve_model(options.in).string(), options.out, options.recipe, options.common))
+    return kDone;
   std::vector<std::string> words{"convert", resolve_model(options.in).string(), options.out, "--recipe",
                                  options.recipe};
   if (options.restart) words.emplace_back("--restart");
@@ -44,7 +52,7 @@ int run(const Options& options) {
 
 const VerbRegistration registration(
     {.name = "convert",
-     .summary = "Change a model by a recipe: windows, recurrences, memories, calibrated spikes",
+     .summary = "Change a model by a recipe: windows, recurrences, memories, experts, calibrated spikes",
      .group = Group::models,
      .examples = {{"mneme convert model.gguf hybrid/ --recipe hybrid.json",
                    "the stages that the recipe says"},

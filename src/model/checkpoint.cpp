@@ -157,4 +157,11 @@ Checkpoint open_checkpoint(const fs::path& path, LoadMode mode) {
   return out;
 }
 
+Checkpoint changed_checkpoint(Checkpoint in, ModelConfig config, const ChangeTensors& change) {
+  in.config_ = std::move(config);
+  in.tensors_ = change(std::move(in.tensors_));
+  in.match_ = match_tensors(in.config_, *in.tensors_, in.style_);
+  return in;
+}
+
 }  // namespace mneme

@@ -1,6 +1,7 @@
 // A checkpoint on disk, opened and understood: a GGUF file or a Hugging Face folder, its ModelConfig, and its
 // tensors under their canonical names. The loader needs nothing else and never asks which of the two it was.
 #pragma once
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -14,6 +15,9 @@
 #include "model/tensor_names.h"
 
 namespace mneme {
+
+/// Makes other tensors of a checkpoint's, which stay alive inside of them.
+using ChangeTensors = std::function<std::unique_ptr<TensorSource>(std::unique_ptr<TensorSource> tensors)>;
 
 /// Movable; immutable and thread-safe once open.
 class Checkpoint {
@@ -42,6 +46,7 @@ class Checkpoint {
 
  private:
   friend Checkpoint open_checkpoint(const fs::path& path, LoadMode mode);
+  friend Checkpoint changed_checkpoint(Checkpoint in, ModelConfig config, const ChangeTensors& change);
 
   fs::path path_;
   ModelConfig config_;
@@ -56,5 +61,9 @@ class Checkpoint {
 /// tensor against it. Throws Error: not_found (with the nearest name in the same folder), unsupported (a kind
 /// of file or model that this version does not know), corrupt, mismatch, io.
 Checkpoint open_checkpoint(const fs::path& path, LoadMode mode = LoadMode::mmap);
+
+/// `in` as a checkpoint of another config. The tensors must have the names of its style. Throws
+/// Error(mismatch) if they are not what `config` asks for.
+Checkpoint changed_checkpoint(Checkpoint in, ModelConfig config, const ChangeTensors& change);
 
 }  // namespace mneme
