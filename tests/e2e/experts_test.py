@@ -84,6 +84,38 @@ class ExpertsTest(unittest.TestCase):
             self.assertEqual(sum(layer["active"]), 16)
             self.assertAlmostEqual(layer["mean_active"], sum(n * count for n, count in enumerate(layer["active"])) / 16)
 
+    def upcycle(self, **stage):
+        (self.out / "text.txt").write_text("The owl hunts at night. The mouse listens, and both are right. " * 20)
+        recipe = {"mneme_convert": 1, "type": "f32", "data": {"validation": ["text.txt"], "context": 64, "tokens": 1000},
+                  "stages": [{"kind": "upcycle", **stage}]}
+        (self.out / "recipe.json").write_text(json.dumps(recipe))
+        return self.out / "recipe.json"
+
+    def test_upcycling_keeps_what_the_model_computes(self):
+        out = self.out / "mixture"
+        got = e2e.mneme_json("convert", MODELS / "llama", out, "--recipe", self.upcycle(experts=8, shared=1, top_k=1))
+        self.assertAlmostEqual(got["stages"][0]["alpha"], (8 / 9) ** (1 / 3))
+        self.assertEqual(got["stages"][0]["layers"], [0, 1])
+        self.assertEqual(got, json.loads((out / "conversion.json").read_text()))
+        self.assertLess(abs(got["ppl_ratio"] - 1), 0.03)
+        ppl = e2e.mneme_json("perplexity", out, self.out / "text.txt", "--ctx", "64", "--tokens", "1000", "--activation", "float")["ppl"]
+        self.assertAlmostEqual(got["ppl"], ppl, delta=1e-6 * ppl)
+        self.assertEqual(len(e2e.mneme_json("experts", out, "--ids", IDS)["layers"]), 2)
+        exact = e2e.mneme("convert", MODELS / "llama", self.out / "exact", "--recipe", self.upcycle(scale="down", router_deviation=0, top_k=2))
+        self.assertEqual(exact.returncode, 0, exact.stderr)
+        self.assertIn("+0.00 %", exact.stdout.replace("-0.00 %", "+0.00 %"))
+        self.assertLess(distance(logits(self.out / "exact"), logits(MODELS / "llama")), 1e-4)
+
+    def test_upcycling_recipes_are_refused(self):
+        out = self.out / "mixture"
+        self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(expert=8), says='did you mean "experts"?')
+        self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(top_k=17), says="top_k is 17")
+        self.refused(1, "convert", MODELS / "mixtral", out, "--recipe", self.upcycle(), says="no layer has a dense feed-forward")
+        self.assertFalse(out.exists())
+        out.mkdir()
+        (out / "mine").write_text("x")
+        self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(), says="not an empty folder")
+
     def test_picture(self):
         picture = self.out / "load.svg"
         e2e.mneme_json("experts", MODELS / "dots1", "--ids", IDS, "--map", picture)
