@@ -40,7 +40,7 @@ struct ExpertTasks {
 };
 
 class MoeStage : public Stage {
- protected:
+ public:
   MoeStage(const ModelImpl& model, size_t layer)
       : model_(model),
         layer_(layer),
@@ -60,6 +60,7 @@ class MoeStage : public Stage {
     shared_hidden_forms_.add(moe_.shared.down);
   }
 
+ protected:
   static Workspace::Thread& mine(Step& step, int thread) {
     return step.workspace.threads[static_cast<size_t>(thread)];
   }
