@@ -57,7 +57,9 @@ TEST(ExpertModels, DecodeEqualsPrefillInEveryNumberFormat) {
           << name << " " << type;
       const bool quantized = type[0] == 'q';
       EXPECT_LE(relative_difference(golden.logits, whole), quantized ? 0.7 : 0.01) << name << " " << type;
-      if (quantized) EXPECT_GT(relative_difference(golden.logits, whole), 1e-4) << "nothing was rounded";
+      if (quantized) {
+        EXPECT_GT(relative_difference(golden.logits, whole), 1e-4) << "nothing was rounded";
+      }
     }
   }
 }

@@ -161,7 +161,9 @@ TEST(Router, ExtremeLogitsStayFinite) {
     // sigmoids of these are all 0: no weight rather than 0 / 0
     for (const Route& route : choose(ffn, {-3e38f, -3e38f, -2e38f, -3e38f})) {
       EXPECT_TRUE(std::isfinite(route.weight));
-      if (kind == RouterScore::sigmoid) EXPECT_EQ(route.weight, 0);
+      if (kind == RouterScore::sigmoid) {
+        EXPECT_EQ(route.weight, 0);
+      }
     }
   }
 }
