@@ -60,6 +60,13 @@ constexpr MatrixKind kMatrices[] = {
     {"ffn_gate", CostPart::feed_forward, Projection::gate, "gate"},
     {"ffn_up", CostPart::feed_forward, Projection::up, "up"},
     {"ffn_down", CostPart::feed_forward, Projection::down, "down"},
+    {"ffn_gate_exps", CostPart::feed_forward, Projection::gate, "gate_exps"},
+    {"ffn_up_exps", CostPart::feed_forward, Projection::up, "up_exps"},
+    {"ffn_down_exps", CostPart::feed_forward, Projection::down, "down_exps"},
+    {"ffn_gate_shexp", CostPart::feed_forward, Projection::gate, "gate_shexp"},
+    {"ffn_up_shexp", CostPart::feed_forward, Projection::up, "up_shexp"},
+    {"ffn_down_shexp", CostPart::feed_forward, Projection::down, "down_shexp"},
+    {"ffn_gate_inp", CostPart::feed_forward, Projection::gate, ""},  // a router, which reads floats
     {"engram_k", CostPart::memory, Projection::memory, ""},
     {"engram_v", CostPart::memory, Projection::memory, ""},
 };
@@ -73,7 +80,12 @@ class Counter {
   }
 
   ModelShape count() {
-    for (const ExpectedTensor& tensor : expected_tensors(shape_.config)) add(tensor);
+    for (ExpectedTensor& tensor : expected_tensors(shape_.config)) {
+      const auto expert = expert_tensor_name_of(tensor.name);
+      if (expert && expert->expert > 0) continue;  // one stands for all of its layer
+      if (expert) tensor.name = expert->stacked();
+      add(tensor);
+    }
     count_tables();
     shape_.resident = shape_.vector_bytes;
     for (const WeightShape& weight : shape_.weights)
@@ -90,12 +102,18 @@ class Counter {
     const bool bias = tensor.name.ends_with(".bias");
     if (found == std::end(kMatrices) || bias || tensor.shape.size() != 2) return add_vector(tensor);
     const ActivationPolicy& policy = forced_ ? *forced_ : shape_.config.layers[place.layer].activation;
-    const Activation activation = policy[found->projection].type;
+    const bool router = place.kind == "ffn_gate_inp";
+    const Activation activation = router ? Activation::float_ : policy[found->projection].type;
     WeightShape weight = matrix(tensor, activation == Activation::spike);
     weight.part = found->part;
     weight.layer = place.layer;
     weight.projection = found->reader;
     if (place.branch >= 0) weight.projection = fmt::format("{}.{}", place.branch, found->reader);
+    if (place.kind.ends_with("_exps")) {
+      const FfnConfig& ffn = shape_.config.layers[place.layer].ffn;
+      weight.copies = ffn.experts;
+      weight.used = std::min(ffn.top_k, ffn.experts);
+    }
     if (activation == Activation::spike && can_stripe(weight.w.type))
       weight.w.stripe_lines = best_stripe_lines(weight.w.type, weight.w.rows);
     weight.input = input_form(activation, weight.w);
@@ -363,7 +381,7 @@ std::array<double, kCostParts> decode_stages(const ModelConfig& config) {
     if (layer.mixer.type == MixerType::parallel) attention += 1;
     if (layer.memory) memory += layer.memory->conv ? 4 : 3;
     convolves |= layer.memory && layer.memory->conv;
-    ffn += 2;
+    ffn += layer.ffn.moe() ? 3 : 2;
     if (layer.post_norm) {
       attention += 1;
       ffn += 1;

@@ -71,7 +71,8 @@ class Loader {
     uint64_t offset;
     std::string name;
     const TensorInfo* scales = nullptr;  // of W8: codes are held, not floats
-    uint32_t experts = 1, chosen = 1;    // of so many like it, a token reads so many
+    uint32_t experts = 1;                // of so many like it, this is one
+    bool read = true;                    // counted as read for a token: of experts as many as it chooses
   };
 
   struct Located {
@@ -184,7 +185,7 @@ class Loader {
     if (ffn.shared > 0)
       plan_feed_forward(block, "_shexp", activation, moe.shared.gate, moe.shared.up, moe.shared.down);
     moe.experts.resize(ffn.experts);
-    const size_t first = matrices_.size();
+    const size_t first = matrices_.size();  // three of each expert follow
     for (uint32_t e = 0; e < ffn.experts; ++e) {
       ExpertWeights& expert = moe.experts[e];
       plan_feed_forward(block, fmt::format(".{}", e), activation, expert.gate, expert.up, expert.down);
@@ -201,7 +202,7 @@ class Loader {
     }
     for (size_t m = first; m < matrices_.size(); ++m) {
       matrices_[m].experts = ffn.experts;
-      matrices_[m].chosen = std::min(ffn.top_k, ffn.experts);
+      matrices_[m].read = (m - first) / 3 < ffn.top_k;
     }
   }
 
@@ -483,8 +484,8 @@ class Loader {
     uint64_t sum = 0;
     for (const Matrix& m : matrices_) {
       const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
-      if (lookup_only) continue;
-      sum += matrix_bytes(*m.out) * m.chosen / m.experts;
+      if (lookup_only || !m.read) continue;
+      sum += matrix_bytes(*m.out);
       if (m.out->residuals != nullptr) sum += m.out->residuals->bytes();
     }
     for (const size_t layer : model_->memory_layers) {

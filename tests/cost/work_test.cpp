@@ -215,7 +215,8 @@ INSTANTIATE_TEST_SUITE_P(, WorkOfModel,
                                          "mixers/gla_low_rank", "mixers/gla_matrix", "mixers/gla_tied",
                                          "mixers/hybrid", "mixers/parallel", "mixers/parallel_softmax",
                                          "mixers/sinks_hybrid", "mixers/sparse", "mixers/sparse_sinks",
-                                         "mixers/window_plus_one"),
+                                         "mixers/window_plus_one", "mixtral", "qwen2_moe", "qwen3_moe",
+                                         "dots1", "mixers/moe_softmax", "mixers/moe_adaptive"),
                          [](const auto& p) {
                            std::string name = p.param;
                            for (char& c : name)
