@@ -22,8 +22,9 @@ class ExpertTensors final : public TensorSource {
 
   void add(TensorInfo info, Piece piece) {
     const auto [at, fresh] = index_.emplace(info.name, infos_.size());
-    require(fresh, ErrorCode::corrupt, "tensor {} is there twice, as {} and as {}", info.name,
-            pieces_[at->second].base->name, piece.base->name);
+    if (!fresh)
+      fail(ErrorCode::corrupt, "tensor {} is there twice, as {} and as {}", info.name,
+           pieces_[at->second].base->name, piece.base->name);
     infos_.push_back(std::move(info));
     pieces_.push_back(piece);
   }

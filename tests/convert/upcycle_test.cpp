@@ -30,7 +30,9 @@ class Upcycle : public testing::Test {
     const std::string out = (folder_ / "out").string();
     fs::remove_all(out);
     export_hf(upcycle(open_checkpoint(tiny_model_path(name)), options), out, DType::f32, {});
-    return all_logits(Model::load(out, {.threads = 2}), load_golden("llama"), 64);
+    LoadOptions two;
+    two.threads = 2;
+    return all_logits(Model::load(out, two), load_golden("llama"), 64);
   }
   std::string recipe(const std::string& text) const {
     std::ofstream(folder_ / "recipe.json") << text;

@@ -171,7 +171,7 @@ std::string with_router(const std::string& name, float value) {
 }
 
 TEST(ExpertModels, ARouterThatIsNotFiniteIsNamed) {
-  const auto model = Model::load(with_router("qwen3_moe", 3e38f), {.threads = 2});
+  const auto model = Model::load(with_router("qwen3_moe", 3e38f), with_type("", 2));
   const std::vector<TokenId> ids{5, 6, 7, 8};
   for (const size_t piece : {size_t{1}, size_t{4}}) {
     Session session(model);
@@ -186,7 +186,7 @@ TEST(ExpertModels, ARouterThatIsNotFiniteIsNamed) {
 }
 
 TEST(ExpertModels, AllTokensMayChooseTheSameExperts) {
-  const auto model = Model::load(with_router("qwen3_moe", 0.0f), {.threads = 2});  // all scores are equal
+  const auto model = Model::load(with_router("qwen3_moe", 0.0f), with_type("", 2));  // all scores are equal
   const Golden golden = load_golden("qwen3_moe");
   const auto whole = logits_in_pieces(model, golden.ids, golden.ids.size());
   EXPECT_LE(relative_difference(whole, logits_in_pieces(model, golden.ids, 1)), 1e-6);

@@ -49,8 +49,10 @@ TEST(RoutingReport, ATokenWakesFewerWithNullExpertsAndTopP) {
   EXPECT_EQ(report.layers[1].active[0], 0u);  // top-p keeps at least one
   EXPECT_GT(report.layers[1].active[1], 0u);
   // the same whatever the threads and windows' chunks
+  LoadOptions three;
+  three.threads = 3;
   const RoutingReport again =
-      routing_report(load_tiny("mixers/moe_adaptive", {.threads = 3}), golden.ids, {});
+      routing_report(load_tiny("mixers/moe_adaptive", three), golden.ids, {});
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(report.layers[i].chosen, again.layers[i].chosen);
     EXPECT_EQ(report.layers[i].score_entropy, again.layers[i].score_entropy);
