@@ -108,7 +108,7 @@ class UpcycledTensors final : public TensorSource {
   mutable std::map<size_t, std::vector<float>> made_;  // until released
 };
 
-std::vector<uint32_t> layers_of(const ModelConfig& config, const UpcycleOptions& options) {
+std::vector<uint32_t> upcycled_layers(const ModelConfig& config, const UpcycleOptions& options) {
   if (!options.layers.empty()) return options.layers;
   std::vector<uint32_t> out;
   for (size_t i = 0; i < config.layers.size(); ++i)
@@ -140,7 +140,7 @@ Origin origin(const std::string& name, const UpcycleOptions& options) {
   return {};
 }
 
-std::vector<uint32_t> read_layers(JsonFields& stage) {
+std::vector<uint32_t> read_upcycled_layers(JsonFields& stage) {
   if (!stage.has("layers")) return {};
   const Json* value = stage.find("layers");
   if (value->is_string()) {
@@ -157,13 +157,13 @@ std::vector<uint32_t> read_layers(JsonFields& stage) {
   return out;
 }
 
-UpcycleOptions read_stage(JsonFields stage, uint64_t seed) {
+UpcycleOptions read_upcycle_stage(JsonFields stage, uint64_t seed) {
   constexpr config_names::Table<UpcycleScale, 2> kScales{
       {{UpcycleScale::spread, "spread"}, {UpcycleScale::down, "down"}}};
   UpcycleOptions out;
   out.seed = seed;
   stage.string("kind");
-  out.layers = read_layers(stage);
+  out.layers = read_upcycled_layers(stage);
   out.experts = stage.u32("experts", 1, kMaxExperts, out.experts);
   out.shared = stage.u32("shared", 0, kMaxSharedExperts, out.shared);
   out.top_k = stage.u32("top_k", 1, kMaxExperts, out.top_k);
@@ -213,7 +213,7 @@ std::optional<UpcycleRecipe> read_upcycle_recipe(const fs::path& file) {
     data.finish();
   }
   fields.finish();
-  out.options = read_stage(JsonFields(stages[0], "stages[0]", ErrorCode::invalid_argument), seed);
+  out.options = read_upcycle_stage(JsonFields(stages[0], "stages[0]", ErrorCode::invalid_argument), seed);
   return out;
 }
 
@@ -227,7 +227,7 @@ double upcycle_factor(const UpcycleOptions& options) {
 
 ModelConfig upcycled_config(const ModelConfig& config, const UpcycleOptions& options) {
   ModelConfig out = config;
-  const std::vector<uint32_t> layers = layers_of(config, options);
+  const std::vector<uint32_t> layers = upcycled_layers(config, options);
   require(!layers.empty(), ErrorCode::invalid_argument,
           "no layer has a dense feed-forward that could be upcycled");
   for (const uint32_t i : layers) {

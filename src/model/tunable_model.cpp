@@ -12,6 +12,13 @@ void set_neuron(const ActivationConfig& activation, Linear& linear) {
   if (is_spiking(linear.input)) linear.neuron = neuron_of(activation);
 }
 
+void set_feed_forward(const ActivationPolicy& policy, Linear& gate, Linear& up, Linear& down) {
+  set_neuron(policy[Projection::gate], gate);
+  set_neuron(policy[Projection::up], up);
+  set_neuron(policy[Projection::down], down);
+  share_neurons({&gate, &up});
+}
+
 void set_layer(const ActivationPolicy& policy, LayerWeights& layer) {
   for (MixerWeights& mixer : layer.mixers) {
     set_neuron(policy[Projection::q], mixer.q);
@@ -22,10 +29,13 @@ void set_layer(const ActivationPolicy& policy, LayerWeights& layer) {
       if (linear->w.rows > 0) set_neuron(policy[Projection::recurrence], *linear);
     share_neurons(mixer.inputs());
   }
-  set_neuron(policy[Projection::gate], layer.gate);
-  set_neuron(policy[Projection::up], layer.up);
-  set_neuron(policy[Projection::down], layer.down);
-  share_neurons({&layer.gate, &layer.up});
+  set_feed_forward(policy, layer.gate, layer.up, layer.down);
+  if (layer.moe) {
+    for (ExpertWeights& expert : layer.moe->experts)
+      set_feed_forward(policy, expert.gate, expert.up, expert.down);
+    ExpertWeights& shared = layer.moe->shared;
+    set_feed_forward(policy, shared.gate, shared.up, shared.down);
+  }
   if (!layer.memory) return;
   for (Linear* linear : {&layer.memory->k, &layer.memory->v}) set_neuron(policy[Projection::memory], *linear);
   share_neurons({&layer.memory->k, &layer.memory->v});
