@@ -116,6 +116,9 @@ void put_experts(const ModelConfig& config, const std::string& arch, GgufMetadat
   out.set(arch + ".expert_weights_scale", ffn.scale);
   out.set(arch + ".expert_weights_norm", ffn.renormalise);
   out.set(arch + ".expert_gating_func", uint64_t{ffn.router == RouterScore::sigmoid ? 2u : 1u});
+  if (ffn.groups <= 1) return;
+  out.set(arch + ".expert_group_count", uint64_t{ffn.groups});
+  out.set(arch + ".expert_group_used_count", uint64_t{ffn.top_groups});
 }
 
 /// Whether the layers are those that a family's graph has: mixtures only, or after a run of dense ones, too.

@@ -129,7 +129,7 @@ class Convert(unittest.TestCase):
             self.assertEqual((self.folder / "whole" / name).read_bytes(), (self.folder / "pieces" / name).read_bytes(), name)
 
     def test_bad_recipes_and_places_are_one_line(self):
-        cases = [([{"kind": "window", "window": 24, "layers": [7]}], "layers 0 to 1"), ([{"kind": "upcycle"}], "stages[0].kind"),
+        cases = [([{"kind": "window", "window": 24, "layers": [7]}], "layers 0 to 1"), ([{"kind": "widen"}], "stages[0].kind"),
                  ([{"kind": "transfer", "steps": 3}], "fits no layer"), ([{"kind": "window", "window": 0}], "stages[0].window")]
         for stages, says in cases:
             with self.subTest(says):
