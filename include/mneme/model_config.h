@@ -139,7 +139,6 @@ struct MixerConfig {
   QkNormOver qk_norm_over = QkNormOver::head;  // with qk_norm
   double scale = 0;        // of the scores, or of a recurrence's output; 0 = 1/sqrt(head_dim)
   double softcap = 0;      // scores s become softcap * tanh(s / softcap); 0 = off (softmax types)
-  bool qk_norm = false;    // RMS norm of every query and key head before RoPE (softmax types)
   ActivationConfig query;  // of every query head after RoPE: automatic (as it is) or spike (softmax types)
   bool kv_int8 = false;    // the cache is int8, whatever a session asks for (softmax types)
   std::optional<RopeConfig> rope;  // instead of the model's (softmax types; recurrences rotate nothing)
