@@ -205,7 +205,7 @@ TEST(ExpertModels, BytesOfATokenAreThoseOfTheChosenExperts) {
     (tensor.name.find("_exps") != std::string::npos ? experts : others) += tensor.bytes;
   }
   EXPECT_EQ(model->tensors().size(),
-            1u + 2 * (2 + 2 + 4 + 1 + 3) + 1);  // the experts of a layer are three lines
+            1u + 2 * (2 + 2 + 4 + 1 + 3) + 1);     // the experts of a layer are three lines
   const uint64_t padding = 2 * (16 - 6) * 32 * 2;  // the routers' 6 rows of bf16 are held in tiles of 16
   EXPECT_EQ(model->bytes_per_token(), others + padding + experts * 3 / 6);
   EXPECT_THAT(model->describe_plan(false), HasSubstr("3 of 6 experts"));

@@ -51,8 +51,7 @@ TEST(RoutingReport, ATokenWakesFewerWithNullExpertsAndTopP) {
   // the same whatever the threads and windows' chunks
   LoadOptions three;
   three.threads = 3;
-  const RoutingReport again =
-      routing_report(load_tiny("mixers/moe_adaptive", three), golden.ids, {});
+  const RoutingReport again = routing_report(load_tiny("mixers/moe_adaptive", three), golden.ids, {});
   for (size_t i = 0; i < 3; ++i) {
     EXPECT_EQ(report.layers[i].chosen, again.layers[i].chosen);
     EXPECT_EQ(report.layers[i].score_entropy, again.layers[i].score_entropy);
