@@ -37,7 +37,7 @@ struct Options {
   CommonOptions common;
   ModelOptions model;
   SessionFlags session;
-  std::string context, prompt, attended, experts, spikes, against, plot, output = "table";
+  std::string context, prompt, attended, experts, spikes, routing, against, plot, output = "table";
   std::string machine = "auto";
   std::optional<double> alpha, activity, per_hour, per_kwh, watts;
   std::vector<std::string> sweeps;
@@ -70,6 +70,8 @@ void check_numbers(const Options& options) {
   check_number(options.watts, "--watts", 0, 1e9);
   if (options.activity && !options.spikes.empty())
     throw UsageError("--activity and --spikes both say how many inputs fire; give one of them");
+  if (!options.experts.empty() && !options.routing.empty())
+    throw UsageError("--experts and --routing both say how many experts a token wakes; give one of them");
   if (options.watts && !options.per_kwh) throw UsageError("--watts is of no use without --per-kwh");
   if (!options.against.empty() && !options.measure) throw UsageError("--against needs --measure");
   if (options.plot.empty()) return;
@@ -194,6 +196,9 @@ class Costs {
     if (!options.spikes.empty())
       report_ =
           firing_report(parse_json(read_text_file(options.spikes, uint64_t{256} << 20), options.spikes));
+    if (!options.routing.empty())
+      routing_ =
+          routing_figures(parse_json(read_text_file(options.routing, uint64_t{256} << 20), options.routing));
     if (options.machine != "none") {
       const FigureSource from = options.machine == "measure"  ? FigureSource::measure
                                 : options.machine == "cached" ? FigureSource::cached
@@ -258,6 +263,10 @@ class Costs {
     else if (report_)
       set_firing(shape, *report_);
     if (report_ && !change.density) point.popcount = report_->popcount;
+    if (routing_) {
+      set_routing(shape, *routing_);
+      point.sourced.k = "measured: " + options_.routing;
+    }
     point.sourced.a = change.density ? "given"
                       : report_      ? "measured: " + options_.spikes
                       : fires(shape) ? "no report of spikes: every input counts as firing"
@@ -328,6 +337,7 @@ class Costs {
   SessionOptions session_;
   int threads_ = 1;
   std::optional<FiringReport> report_;
+  std::optional<RoutingFigures> routing_;
   std::unique_ptr<KernelTimes> times_;
   std::shared_ptr<const Model> against_;
 };
@@ -440,6 +450,10 @@ void add_ratio_options(CLI::App& app, Options& options) {
       ->type_name("A")
       ->group(kGroup);
   app.add_option("--spikes", options.spikes, "A report of `mneme spikes --json` that says which inputs fire")
+      ->type_name("FILE")
+      ->group(kGroup);
+  app.add_option("--routing", options.routing,
+                 "A report of `mneme experts --json` that says how many experts a token wakes")
       ->type_name("FILE")
       ->group(kGroup);
   app.add_option("--experts", options.experts, "Experts that a token wakes, of all, in R, such as 2/64")

@@ -13,6 +13,7 @@
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/file.h"
+#include "eval/perplexity.h"
 #include "eval/routing_report.h"
 
 namespace mneme::cli {
@@ -39,13 +40,6 @@ std::vector<TokenId> ids_of(const Options& options, const Model& model) {
   }
   if (options.tokens > 0 && ids.size() > options.tokens) ids.resize(options.tokens);
   return ids;
-}
-
-/// What opens a text, for models that are lost without; -1: nothing does.
-TokenId bos_of(const Model& model) {
-  if (!model.has_tokenizer()) return -1;
-  const auto opening = model.tokenizer().encode("", {.add_special = true, .parse_special = false});
-  return !opening.empty() && opening.front() == model.tokenizer().bos() ? opening.front() : -1;
 }
 
 void check_map(const std::string& path) {
@@ -121,7 +115,7 @@ int run(const Options& options) {
   Progress bar("Routing", Progress::Unit::tokens, !options.common.quiet);
   RoutingOptions request;
   request.ctx = options.window > 0 ? options.window : std::min(512u, model->config().context);
-  request.bos = bos_of(*model);
+  request.bos = model->has_tokenizer() ? opening_bos(model->tokenizer()) : -1;
   request.cancel = &interrupt.token();
   request.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
   const RoutingReport report = routing_report(model, ids, request, session_options(options.session));

@@ -107,6 +107,42 @@ FiringReport firing_report(const Json& json) {
   return report;
 }
 
+RoutingFigures routing_figures(const Json& json) {
+  require(json.is_object() && json.contains("layers") && json["layers"].is_array() && !json["layers"].empty(),
+          ErrorCode::corrupt, "this is no report of `mneme experts --json`: it has no list \"layers\"");
+  RoutingFigures figures;
+  for (const Json& entry : json["layers"]) {
+    const bool whole = entry.is_object() && entry.contains("layer") && entry["layer"].is_number_unsigned() &&
+                       entry.contains("experts") && entry["experts"].is_number_unsigned() &&
+                       entry.contains("mean_active") && entry["mean_active"].is_number();
+    require(whole, ErrorCode::corrupt,
+            "the report of experts has a layer without layer, experts or mean_active");
+    const auto experts = entry["experts"].get<uint64_t>();
+    const auto active = entry["mean_active"].get<double>();
+    require(active >= 0 && active <= static_cast<double>(experts), ErrorCode::corrupt,
+            "the report of experts says {} of {} experts are active in layer {}", active, experts,
+            entry["layer"].get<size_t>());
+    figures.layers[entry["layer"].get<size_t>()] = {active, experts};
+  }
+  return figures;
+}
+
+void set_routing(ModelShape& shape, const RoutingFigures& routing) {
+  bool any = false;
+  for (WeightShape& weight : shape.weights) {
+    if (!weight.name.ends_with("_exps")) continue;
+    any = true;
+    const auto found = routing.layers.find(weight.layer);
+    require(found != routing.layers.end() && static_cast<double>(found->second.experts) == weight.copies,
+            ErrorCode::mismatch,
+            "the report of experts has no layer {} with {} experts: it is of another model", weight.layer,
+            weight.copies);
+    weight.used = found->second.active;
+  }
+  require(any, ErrorCode::invalid_argument,
+          "no layer of the model has experts, so that --routing says nothing");
+}
+
 bool fires(const ModelShape& shape) {
   for (const WeightShape& weight : shape.weights)
     if (is_spiking(weight.input)) return true;

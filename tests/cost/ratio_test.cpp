@@ -1,5 +1,6 @@
 #include "cost/ratio.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -126,6 +127,35 @@ TEST(Ratio, RefusesWhatIsNoReport) {
        {Json(), Json::array(), Json{{"projections", 3}}, Json{{"projections", Json::array()}},
         Json{{"projections", Json::array({1})}}, no_share, no_inputs, negative})
     EXPECT_THROW(firing_report(json), Error) << json.dump();
+}
+
+Json routed(double active, int64_t experts) {
+  // As text, so that a number that is not negative is unsigned, as in a file.
+  return parse_json(
+      fmt::format(R"({{"layers": [{{"layer": 0, "experts": {}, "mean_active": {}}}]}})", experts, active),
+      "report");
+}
+
+TEST(Ratio, ExpertsThatSleepAreNotCounted) {
+  ModelConfig config = one_layer(MixerType::full);
+  FfnConfig& ffn = config.layers[0].ffn;
+  ffn.type = FfnType::moe;
+  ffn.experts = 8;
+  ffn.top_k = 2;
+  ffn.hidden = 32;
+  ModelShape shape = shape_of(config, DType::q8_0);
+  const double by_config = decode_cost(shape, KvType::f16, 9).total().macs;
+  set_routing(shape, routing_figures(routed(1.5, 8)));
+  EXPECT_DOUBLE_EQ(by_config - decode_cost(shape, KvType::f16, 9).total().macs, 0.5 * 3 * 32 * 64);
+  EXPECT_THROW(set_routing(shape, routing_figures(routed(1.5, 7))), Error);  // of another model
+  ModelShape dense = shape_of(one_layer(MixerType::full), DType::q8_0);
+  EXPECT_THROW(set_routing(dense, routing_figures(routed(1.5, 8))), Error);
+}
+
+TEST(Ratio, RefusesWhatIsNoReportOfExperts) {
+  for (const Json& json : {Json(), Json::array(), Json{{"layers", 3}}, Json{{"layers", Json::array()}},
+                           Json{{"layers", Json::array({1})}}, routed(9, 8), routed(-1, 8), routed(1, -8)})
+    EXPECT_THROW(routing_figures(json), Error) << json.dump();
 }
 
 TEST(Ratio, RefusesTermsThatAreNoShares) {

@@ -117,6 +117,24 @@ class Ratio(Case):
         self.assertLess(got["macs"], dense["macs"])
         self.fails(MODELS / "qwen3.gguf", "--spikes", file, "--machine", "none", code=1, says="of another model")
 
+    def test_active_experts_come_from_a_report(self):
+        model = MIXERS / "moe_adaptive"
+        report = e2e.mneme_json("experts", model, "--ids", ",".join(str(i) for i in range(1, 40)), env=self.env)
+        file = self.work / "experts.json"
+        file.write_text(json.dumps(report))
+        counted = self.cost(model, "--context", 50)
+        got = self.cost(model, "--context", 50, "--routing", file)
+        self.assertEqual(got["ratio"]["sources"]["k_over_M"], f"measured: {file}")
+        self.assertEqual(counted["ratio"]["sources"]["k_over_M"], "counted")
+        self.assertTrue(any(layer["mean_active"] < layer["top_k"] for layer in report["layers"]))
+        # An expert is three matrices of 32 hidden values; what does not wake is not multiplied.
+        asleep = sum(layer["top_k"] - layer["mean_active"] for layer in report["layers"])
+        width = json.loads((model / "config.json").read_text())["mneme_config"]["d_model"]
+        self.assertAlmostEqual(counted["macs"] - got["macs"], asleep * 3 * 32 * width, places=3)
+        self.assertLess(got["k_over_M"], counted["k_over_M"])
+        self.fails(MODELS / "mixtral", "--routing", file, "--machine", "none", code=1, says="of another model")
+        self.fails(MODELS / "qwen3.gguf", "--routing", file, "--machine", "none", code=1, says="no layer of the model has experts")
+
     def test_activity_that_is_given(self):
         got = self.cost(self.config, "--activity", 0.25, "--context", 10)
         self.assertAlmostEqual(got["a"], 0.25)
@@ -243,6 +261,8 @@ class BadInput(Case):
         report.write_text("[1]")
         self.fails(self.config, "--spikes", report, code=1, says="spikes")
         self.fails(self.config, "--spikes", report, "--activity", "0.5", code=2, says="one of them")
+        self.fails(self.config, "--routing", report, code=1, says="experts")
+        self.fails(self.config, "--routing", report, "--experts", "1/2", code=2, says="one of them")
 
     def test_what_needs_a_model(self):
         self.fails(code=2, says="--attended")
