@@ -115,8 +115,12 @@ class AttentionStage : public Stage {
   // [begin, end) and, before it, the sinks that a window does not reach.
   void attend_with_sinks(const AttentionArgs& args, int64_t begin, int64_t end, bool with_sinks,
                          AttentionScratch& scratch, const AttentionState& state) const {
-    if (with_sinks && args.sinks > 0 && begin > 0)
-      attend(args, 0, std::min(args.sinks, begin), scratch, state);
+    if (with_sinks && args.sinks > 0 && begin > 0) {
+      AttentionArgs sinks = args;
+      sinks.then_position = begin;
+      sinks.then_kv_head = args.kv_head;
+      attend(sinks, 0, std::min(args.sinks, begin), scratch, state);
+    }
     attend(args, begin, end, scratch, state);
   }
 

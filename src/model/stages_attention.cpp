@@ -68,6 +68,9 @@ class DecodeAttention final : public AttentionStage, public AttentionParts {
     args.queries = group_;
     args.lo = my.lo.data();
     args.hi = my.hi.data();
+    // A thread's tasks follow each other: the next part of this head, or the first of the next one.
+    args.then_kv_head = part + 1 < p.count ? kv_head : kv_head + 1;
+    if (args.then_kv_head < mixer_.kv_heads) args.then_position = p.begin((part + 1) % p.count);
     attend_with_sinks(args, p.begin(part), std::min(p.begin(part + 1), slice.position + 1), part == 0,
                       my.attention, state);
   }

@@ -95,11 +95,14 @@ class SparseStage : public AttentionStage {
       if (from >= to) continue;
       const std::span who(chosen.data() + i, next - i);
       const int64_t stop = std::min(to * kAttentionBlock, keys);
+      AttentionArgs here = args;
+      here.then_kv_head = args.kv_head;
+      if (next < chosen.size() && unit < end) here.then_position = chosen_block(chosen[next]) * block();
       if (static_cast<int64_t>(who.size()) == args.queries &&
           std::none_of(who.begin(), who.end(), sinks_only))
-        attend(args, first + from * kAttentionBlock, first + stop, my.attention, state);
+        attend(here, first + from * kAttentionBlock, first + stop, my.attention, state);
       else
-        attend_some(args, who, first + from * kAttentionBlock, first + stop, my, state);
+        attend_some(here, who, first + from * kAttentionBlock, first + stop, my, state);
     }
   }
 

@@ -51,6 +51,7 @@ void load_kv(const KvGeometry& geometry, const std::byte* page, int64_t kv_head,
 /// Scratch of one thread.
 struct AttentionScratch {
   std::vector<float> scores, k, v;
+  const void* announced = nullptr;  // the keys that the last call began to fetch for the next one
 };
 
 /// Running result of a set of queries: softmax(scores) V = acc / l, in units of exp(m).
@@ -72,6 +73,10 @@ struct AttentionArgs {
   const int64_t* hi = nullptr;
   int64_t sinks = 0;
   float softcap = 0;
+  // A hint, which changes no result: the thread will probably go on with this position and head of the same
+  // pages, so that the last block's arithmetic may hide their way from memory. -1: nobody knows.
+  int64_t then_position = -1;
+  int64_t then_kv_head = 0;
 };
 
 /// Adds positions [begin, end) (begin a multiple of kAttentionBlock) to `state`.
