@@ -378,6 +378,17 @@ class BadInput(Train):
         second = fixture.write_run(self.folder, steps=4, out="second", data={"train": ["out/shards/train"], "length": 32}, validate=None)
         self.assertRefused(self.train(second), shard.name)
 
+    def test_a_shard_that_is_cut_while_it_is_read(self):
+        config = fixture.write_run(self.folder, steps=4000, save={"every": 0}, validate=None)
+        process = fixture.start(config, "--json")
+        for _ in range(3):
+            self.assertTrue(process.stdout.readline())
+        shard = next((self.folder / "out/shards").rglob("train-*"))
+        os.truncate(shard, 0)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 1, errors)
+        self.assertRegex(errors.splitlines()[-1], f"{shard.name} shrank from .* while it was in use")
+
     def test_a_text_that_changed_since(self):
         config = fixture.write_run(self.folder, steps=4)
         self.finished(config)

@@ -20,6 +20,7 @@ struct ShardSet::Shard {
   uint64_t first_token = 0, first_document = 0;  // in the stream of the set
 
   void copy(uint64_t begin, std::span<int64_t> out) const {
+    file.check_not_truncated();
     const std::byte* const tokens = token_shard_tokens(file.bytes(), info).data();
     const auto convert = [&](const auto* ids) { std::copy_n(ids + begin, out.size(), out.begin()); };
     if (info.token_bytes() == 2)
@@ -64,6 +65,7 @@ ShardSet ShardSet::open(const fs::path& folder, Split split, const Options& opti
     require(same, ErrorCode::mismatch,
             "{} is not the shard that {} lists: it changed since it was indexed; build the shards again",
             path.string(), kManifestName);
+    if (options.verify) shard->file.check_not_truncated();
     if (options.verify) verify_token_shard(shard->file.bytes(), info, path.string());
     shard->first_token = out.tokens_;
     shard->first_document = out.documents_;
@@ -105,12 +107,13 @@ void ShardSet::read(uint64_t first, std::span<int64_t> out) const {
 uint64_t ShardSet::document_start(uint64_t index) const {
   require(index < documents_, ErrorCode::limit, "{}: document {} of {} was asked for", folder_.string(),
           index, documents_);
-  const auto& shard =
-      *(std::upper_bound(shards_.begin(), shards_.end(), index,
-                         [](uint64_t at, const auto& one) { return at < one->first_document; }) -
-        1);
-  return shard->first_token +
-         token_shard_documents(shard->file.bytes(), shard->info)[index - shard->first_document];
+  const Shard& shard =
+      **(std::upper_bound(shards_.begin(), shards_.end(), index,
+                          [](uint64_t at, const auto& one) { return at < one->first_document; }) -
+         1);
+  shard.file.check_not_truncated();
+  return shard.first_token +
+         token_shard_documents(shard.file.bytes(), shard.info)[index - shard.first_document];
 }
 
 }  // namespace mneme::train

@@ -48,9 +48,10 @@ class ShardSet {
   /// Throws Error(mismatch) unless the ids came from the tokenizer with this fingerprint. `what` names it.
   void require_tokenizer(std::string_view fingerprint, std::string_view what) const;
 
-  /// Copies the tokens [first, first + out.size()). Throws Error(limit) beyond the end.
+  /// Copies the tokens [first, first + out.size()). Throws Error(limit) beyond the end, and Error(io) naming
+  /// a shard that was cut while it is in use: each read asks for the file's length first.
   void read(uint64_t first, std::span<int64_t> out) const;
-  /// Where document `index` begins in the stream. Throws Error(limit).
+  /// Where document `index` begins in the stream. Throws as read() does.
   uint64_t document_start(uint64_t index) const;
 
  private:

@@ -14,6 +14,7 @@
 namespace mneme::train {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string message_of(const std::function<void()>& call, ErrorCode code) {
@@ -203,6 +204,25 @@ TEST_F(Shards, ThatChangedAreRefusedByName) {
   fs::remove(folder_ / shard);
   EXPECT_THAT(message_of([&] { ShardSet::open(folder_ / "out"); }, ErrorCode::not_found),
               HasSubstr("train-00000.tokens"));
+}
+
+// Reading a mapping beyond the file's end would end the process.
+TEST_F(Shards, ThatAreCutWhileTheyAreReadAreAnError) {
+  const std::string a = json_lines("a.jsonl", 500);
+  build_shards({a}, *tokenizer_, folder_ / "out");
+  const ShardSet set = ShardSet::open(folder_ / "out");
+  const fs::path shard = folder_ / "out/train-00000.tokens";
+  const uint64_t bytes = fs::file_size(shard);
+  ASSERT_GT(bytes, 8192u) << "more pages than one";
+  std::vector<int64_t> last(4);
+  EXPECT_NO_THROW(set.read(set.tokens() - 4, last));
+  for (const uint64_t cut : {bytes - 1, uint64_t{128}, uint64_t{0}}) {
+    fs::resize_file(shard, cut);
+    EXPECT_THAT(message_of([&] { set.read(set.tokens() - 4, last); }, ErrorCode::io),
+                AllOf(HasSubstr("train-00000.tokens"), HasSubstr("shrank from " + std::to_string(bytes))));
+    EXPECT_THAT(message_of([&] { set.document_start(set.documents() - 1); }, ErrorCode::io),
+                HasSubstr("train-00000.tokens"));
+  }
 }
 
 TEST_F(Shards, OfAnotherSetAreRefused) {
