@@ -2,11 +2,12 @@
 // sparse mixer is made here and is no part of the gradient (MoBA, arXiv 2502.13189: keys and values of chosen
 // blocks get gradients, the scores that chose do not).
 #include "core/fail.h"
+#include "model/activation_policy.h"
 #include "simd/attention.h"
-#include "simd/spike.h"
 #include "train/blocks/blocks.h"
 #include "train/blocks/softmax_attention.h"
 #include "train/ops/fused.h"
+#include "train/ops/spikes.h"
 
 namespace mneme::train {
 namespace {
@@ -27,15 +28,6 @@ Tensor prepare_heads(const ModelConfig& config, const MixerConfig& mixer, const 
 // 2509.05276, section 3.3).
 Tensor rounded_through(const Tensor& x, const Tensor& steps) {
   return x + (at::round(x / steps) * steps - x).detach();
-}
-
-// What the engine's spike_in_place() makes of queries [..., head_dim].
-Tensor spiking_queries(const Tensor& x, const ActivationConfig& neuron) {
-  const Tensor threshold =
-      at::clamp(x.detach().abs().mean(-1, true) / neuron.k, kLeastThreshold, kMostThreshold);
-  const Tensor spikes = rounded_through(x, threshold);
-  return neuron.dead_zone > 0.5 ? at::where(x.abs() < neuron.dead_zone * threshold, x - x.detach(), spikes)
-                                : spikes;
 }
 
 // What an int8 cache makes of keys or values [..., head_dim].
@@ -116,7 +108,7 @@ Tensor softmax_mixer(const ModelConfig& config, const MixerConfig& mixer, const 
   const Tensor k_norm = mixer.qk_norm ? weights["attn_k_norm.weight"] : Tensor();
   Tensor q = prepare_heads(config, mixer, weights.linear("attn_q", x), mixer.heads, q_norm, context)
                  .unflatten(1, {kv_heads, group});
-  if (mixer.query.type == Activation::spike) q = spiking_queries(q, mixer.query);
+  if (mixer.query.type == Activation::spike) q = spiked_queries(q, neuron_of(mixer.query));
   Tensor k = prepare_heads(config, mixer, weights.linear("attn_k", x), kv_heads, k_norm, context);
   Tensor v =
       weights.linear("attn_v", x).view({x.size(0), x.size(1), kv_heads, mixer.head_dim}).transpose(1, 2);

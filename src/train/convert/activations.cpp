@@ -32,21 +32,20 @@ void all_bytes(const fs::path& path, const char* what, uint64_t bytes, uint64_t 
 Activations::Activations(fs::path folder, const std::vector<uint32_t>& layers, uint64_t sequences,
                          uint64_t positions, uint64_t d_model)
     : folder_(std::move(folder)), sequences_(sequences), positions_(positions), d_model_(d_model) {
+  const auto give_up = [&](const char* what, const fs::path& path, int error) {
+    for (const File& file : files_) ::close(file.descriptor);  // no destructor follows
+    fail(ErrorCode::io, "cannot {} {}: {}", what, path.string(), std::strerror(error));
+  };
   const uint64_t size = checked_mul(sequences_, bytes_of_sequence(), "activations of a layer");
   std::error_code error;
   fs::create_directories(folder_, error);
   for (const uint32_t layer : layers) {
     const fs::path path = folder_ / fmt::format("layer-{:02}", layer);
     const int descriptor = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (descriptor < 0) {
-      const std::string why = std::strerror(errno);
-      for (const File& file : files_) ::close(file.descriptor);  // no destructor follows
-      fail(ErrorCode::io, "cannot write {}: {}", path.string(), why);
-    }
+    if (descriptor < 0) give_up("write", path, errno);
     files_.push_back({layer, path, descriptor});
     struct stat there = {};
-    require(::fstat(descriptor, &there) == 0, ErrorCode::io, "cannot read {}: {}", path.string(),
-            std::strerror(errno));
+    if (::fstat(descriptor, &there) != 0) give_up("read", path, errno);
     if (static_cast<uint64_t>(there.st_size) == size) continue;
     reopened_ = false;
     const int failure =

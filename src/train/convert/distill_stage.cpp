@@ -101,7 +101,7 @@ PassOptions student_pass(const TuneSettings& settings, const SpikeSettings* spik
 void ConversionWork::measure_untrained(const std::vector<uint32_t>& layers, const SpikeSettings& spikes) {
   if (texts_.held_out.empty()) return;
   ConvertedModel model = student_;
-  set_neurons(model.config, spikes, layers, {Activation::spike, spikes.k, spikes.dead_zone});
+  set_neurons(model.config, spikes, layers, spikes.last());
   SpikeTally tally;
   const Quality quality =
       measure(model, texts_.held_out, recipe_.tokens, tick("measuring spikes before training"), &tally);
@@ -130,6 +130,8 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
   std::optional<SpikeLog> log;
   if (spikes) log.emplace(inner, *spikes, settings.steps, tokens_of_step);
   const PassOptions pass = student_pass(settings, spikes, log ? &log->tally() : nullptr);
+  ActivationConfig neuron;         // of the student, from its first step on
+  std::optional<Decoder> student;  // made again when its neurons change
   double loss_value = inner.value("loss", 0.0);
   const auto save_all = [&] {
     inner["step"] = step;
@@ -143,10 +145,14 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
     const auto batch =
         texts_.batch(step * settings.sequences, settings.sequences, settings.length, recipe_.seed);
     ++step;
-    if (spikes) set_neurons(student_.config, *spikes, layers, spikes->neuron(step, settings.steps));
-    const Decoder student(student_.config, student_.parameters);
+    if (spikes && neuron != spikes->neuron(step, settings.steps)) {
+      neuron = spikes->neuron(step, settings.steps);
+      set_neurons(student_.config, *spikes, layers, neuron);
+      student.reset();
+    }
+    if (!student) student.emplace(student_.config, student_.parameters);
     const BatchRows rows = row_learners.touch(batch.tokens);
-    const Tensor hidden = student.hidden(batch.tokens, rows, pass);
+    const Tensor hidden = student->hidden(batch.tokens, rows, pass);
     const Tensor loss = lesson(original_, teacher, student_, hidden, batch, settings);
     loss_value = loss.item<double>();
     require(std::isfinite(loss_value), ErrorCode::corrupt,
@@ -178,7 +184,7 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
   report["trained"] = tuner.values();
   report["last_loss"] = loss_value;
   if (!spikes || !log) return;
-  set_neurons(student_.config, *spikes, layers, {Activation::spike, spikes->k, spikes->dead_zone});
+  set_neurons(student_.config, *spikes, layers, spikes->last());
   report["neuron"] = {{"k", spikes->k}, {"dead_zone", spikes->dead_zone}};
   report["curve"] = log->curve();
   if (inner.contains("untrained")) report["untrained"] = inner["untrained"];

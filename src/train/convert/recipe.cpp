@@ -302,10 +302,14 @@ std::string_view to_string(Stage::Kind kind) noexcept {
   return kKinds[static_cast<size_t>(kind)];
 }
 
+ActivationConfig SpikeSettings::last() const {
+  return {Activation::spike, k, dead_zone};
+}
+
 ActivationConfig SpikeSettings::neuron(uint64_t step, uint64_t steps) const {
   const double length = anneal * static_cast<double>(steps);
   // The last value itself from the end of the change on: no rounding of a power or a sum.
-  if (static_cast<double>(step) >= length) return {Activation::spike, k, dead_zone};
+  if (static_cast<double>(step) >= length) return last();
   const double part = static_cast<double>(step - std::min<uint64_t>(step, 1)) / length;
   return {Activation::spike, first_k * std::pow(k / first_k, part),
           first_dead_zone + (dead_zone - first_dead_zone) * part};

@@ -49,6 +49,8 @@ struct SpikeSettings {
   /// The neuron at step `step` of `steps` (from 1): k along a geometric line, the dead zone along a straight
   /// one.
   ActivationConfig neuron(uint64_t step, uint64_t steps) const;
+  /// The neuron that is left at the end.
+  ActivationConfig last() const;
 };
 
 /// Which layers a stage is about.

@@ -184,7 +184,7 @@ ModelConfig converted_config(const ModelConfig& config, const ModelConfig& origi
     case Stage::Kind::distill:
       break;
     case Stage::Kind::spike:
-      set_neurons(out, stage.spikes, layers, stage.spikes.neuron(stage.tune.steps, stage.tune.steps));
+      set_neurons(out, stage.spikes, layers, stage.spikes.last());
       break;
   }
   try {

@@ -179,6 +179,10 @@ Tensor spiked(const Tensor& x, const NeuronSetting& neuron, const FiringPenalty&
   return Spiked::apply(x, neuron, penalty, count);
 }
 
+Tensor spiked_queries(const Tensor& x, const NeuronSetting& neuron) {
+  return x + (fire_by_torch(x.detach(), neuron, nullptr) - x).detach();
+}
+
 Tensor firing_probability(const Tensor& x, const NeuronSetting& neuron, double width) {
   const double tau = firing_edge(neuron);
   const Tensor size = x.abs(), mean = size.mean(-1, true);

@@ -44,6 +44,10 @@ struct FiringPenalty {
 Tensor spiked(const Tensor& x, const NeuronSetting& neuron, const FiringPenalty& penalty = {},
               SpikeCount* count = nullptr);
 
+/// V s for rows of x's last dimension, of any length: what the engine's spike_in_place() makes of a query, by
+/// libtorch's own operations. The gradient goes straight through.
+Tensor spiked_queries(const Tensor& x, const NeuronSetting& neuron);
+
 /// P of every row, by libtorch's own operations (differentiable): the specification of the penalty.
 Tensor firing_probability(const Tensor& x, const NeuronSetting& neuron, double width);
 
