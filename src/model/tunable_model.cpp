@@ -26,7 +26,7 @@ void set_layer(const ActivationPolicy& policy, LayerWeights& layer) {
     set_neuron(policy[Projection::v], mixer.v);
     set_neuron(policy[Projection::o], mixer.o);
     for (Linear* linear : {&mixer.gate, &mixer.decay, &mixer.beta})
-      if (linear->w.rows > 0) set_neuron(policy[Projection::recurrence], *linear);
+      set_neuron(policy[Projection::recurrence], *linear);
     share_neurons(mixer.inputs());
   }
   set_feed_forward(policy, layer.gate, layer.up, layer.down);

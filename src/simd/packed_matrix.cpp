@@ -30,7 +30,6 @@ constexpr std::array<PackedLayout, 14> kLayouts = {{
 }};
 
 constexpr int64_t kSuper = 256;  // columns of a K super-block
-constexpr int64_t kGroup = 128;  // columns of a W8 group
 
 int64_t align64(int64_t bytes) {
   return (bytes + 63) & ~int64_t{63};
@@ -325,7 +324,7 @@ int64_t packed_scale_bytes(PackedType type, int64_t cols) {
   const PackedLayout& layout = packed_layout(type);
   if (layout.scales == Scales::none) return 0;
   if (layout.scales == Scales::f16) return align64(f16_scale_at(layout, cols / kBlock));
-  if (layout.scales == Scales::group) return cols / kGroup * kTileRows * 4;
+  if (layout.scales == Scales::group) return cols / kScaleGroup * kTileRows * 4;
   return align64(cols / kSuper * super_scale_bytes(layout));
 }
 
@@ -337,7 +336,7 @@ uint64_t packed_bytes(PackedType type, int64_t rows, int64_t cols) {
   const PackedLayout& layout = packed_layout(type);
   const int64_t unit = layout.scales == Scales::none    ? 1
                        : layout.scales == Scales::k     ? kSuper
-                       : layout.scales == Scales::group ? kGroup
+                       : layout.scales == Scales::group ? kScaleGroup
                                                         : kBlock;
   require(rows > 0 && cols > 0 && cols % unit == 0, ErrorCode::corrupt,
           "a [{}, {}] matrix cannot be stored in {}: columns must be a multiple of {}", rows, cols,

@@ -26,7 +26,8 @@
 namespace mneme {
 
 inline constexpr int64_t kTileRows = 16;
-inline constexpr int64_t kBlock = 32;  // columns that share an activation scale
+inline constexpr int64_t kScaleGroup = 128;  // columns that share a scale of W8
+inline constexpr int64_t kBlock = 32;        // columns that share an activation scale
 
 enum class PackedType : uint8_t {
   f32,

@@ -159,6 +159,18 @@ RowMagnitude row_magnitude(float (&sums)[32], int32_t most_bits, int64_t n) {
   return {mean, std::bit_cast<float>(most_bits)};
 }
 
+// magnitude_of() without vectors, for any n: the same sums in the same order.
+RowMagnitude plain_magnitude(const float* x, int64_t n) {
+  float sums[32] = {};
+  int32_t most = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const float magnitude = std::abs(x[i]);
+    sums[i % 32] += magnitude;
+    most = std::max(most, std::bit_cast<int32_t>(magnitude));
+  }
+  return row_magnitude(sums, most, n);
+}
+
 float threshold_of(const RowMagnitude& row, float k) {
   if (std::isnan(row.mean)) return row.mean;
   const float threshold = std::clamp(row.mean / k, kLeastThreshold, kMostThreshold);
@@ -304,46 +316,34 @@ void unite_events(int64_t cols, SpikeRows& out, bool however_long) {
 }
 
 bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end) {
-  return x.event_rows > 0 && x.listed && n_begin == 0 && n_end == x.event_rows &&
-         is_short(x.events, x.event_rows, cols);
+  return x.listed && n_begin == 0 && n_end == x.event_rows && is_short(x.events, x.event_rows, cols);
+}
+
+void counts_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {
+  std::copy_n(spikes.base.data() + row * cols, cols, out);
+  const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
+  if (beyond.begin.empty()) return;
+  for (int64_t b = 0; b < cols / kBlock; ++b)
+    for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
+         e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
+      out[b * kBlock + beyond.columns[e]] += static_cast<float>(beyond.counts[e]);
 }
 
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {
-  const int8_t* base = spikes.base.data() + row * cols;
-  for (int64_t c = 0; c < cols; ++c) out[c] = base[c];
-  const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
-  if (!beyond.begin.empty())
-    for (int64_t b = 0; b < cols / kBlock; ++b)
-      for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
-           e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
-        out[b * kBlock + beyond.columns[e]] += static_cast<float>(beyond.counts[e]);
+  counts_to_floats(spikes, row, cols, out);
   const float threshold = spikes.threshold[static_cast<size_t>(row)];
   for (int64_t c = 0; c < cols; ++c) out[c] *= threshold;
 }
 
 void spike_in_place(const NeuronSetting& neuron, float* x, int64_t n) {
-  float sums[32] = {};
-  int32_t most = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float magnitude = std::abs(x[i]);
-    sums[i % 32] += magnitude;
-    most = std::max(most, std::bit_cast<int32_t>(magnitude));
-  }
-  const float threshold = threshold_of(row_magnitude(sums, most, n), neuron.k);
+  const float threshold = threshold_of(plain_magnitude(x, n), neuron.k);
   const float silent = neuron.dead_zone * threshold;  // NaN if the row holds one; so are the results then
   for (int64_t i = 0; i < n; ++i)
     x[i] = std::abs(x[i]) < silent ? 0.0f : threshold * std::nearbyint(x[i] / threshold);
 }
 
 float fire_reference(const NeuronSetting& neuron, const float* x, int64_t n, int32_t* counts) {
-  float sums[32] = {};
-  int32_t most = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const float magnitude = std::abs(x[i]);
-    sums[i % 32] += magnitude;
-    most = std::max(most, std::bit_cast<int32_t>(magnitude));
-  }
-  const float threshold = threshold_of(row_magnitude(sums, most, n), neuron.k);
+  const float threshold = threshold_of(plain_magnitude(x, n), neuron.k);
   for (int64_t i = 0; i < n; ++i) {
     const bool silent = std::isnan(threshold) || std::abs(x[i]) < neuron.dead_zone * threshold;
     counts[i] = silent ? 0 : static_cast<int32_t>(std::nearbyint(x[i] / threshold));

@@ -87,6 +87,8 @@ void unite_events(int64_t cols, SpikeRows& out, bool however_long = false);
 /// have a list, and it is short enough.
 bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end);
 
+/// out[c] = the whole count of row `row`, after it was fired: exact up to 2^24, and so beyond any count.
+void counts_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
 /// out[c] = threshold * count of row `row`, after it was fired.
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
 

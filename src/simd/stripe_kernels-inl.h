@@ -397,6 +397,10 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
     }
 }
 
+// The product for many rows of X. Codes of a strip are put in the order of dot products once and then serve
+// all rows of a panel: as many rows of counts as fill about 768 KiB, to be found in the second-level cache by
+// every strip. Rows are taken kMaxN at a time, which is what the registers bear, and those that are left over
+// by fewer; a row's sums do not depend on its company.
 template <class V, class T>
 void unpacked_product(const StripeArgs& args) {
   constexpr int kMaxN = V::kLanes == 16 ? 6 : 2;

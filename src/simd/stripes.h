@@ -31,8 +31,6 @@
 
 namespace mneme {
 
-inline constexpr int64_t kScaleGroup = 128;  // columns that share a scale of W8
-
 /// Whether a matrix of this type can be held in stripes.
 bool can_stripe(PackedType type);
 /// Lines that a column of a matrix should have: 1, or 2 where that pads little.

@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "engine/tiny_models.h"
-#include "mneme/session.h"
 #include "simd/isa.h"
 
 namespace mneme {

@@ -11,7 +11,7 @@
 #include "core/huge_buffer.h"
 #include "mneme/error.h"
 #include "simd/every_isa.h"
-#include "simd/spike_product.h"
+#include "simd/spike_outputs.h"
 
 namespace mneme {
 namespace {
@@ -56,39 +56,19 @@ W8Matrix w8_matrix(int64_t rows, int64_t cols, uint8_t lines, uint32_t seed) {
   return w;
 }
 
-struct Fired {
-  SpikeRows rows;
-  std::vector<std::vector<int32_t>> counts;
-  std::vector<float> thresholds;
-};
-
-Fired fire_normal(int64_t n, int64_t cols, bool with_events, bool outlier) {
-  Fired out;
-  out.rows.reserve(n, cols, with_events);
+FiredRows fire_normal(int64_t n, int64_t cols, bool with_events, bool outlier) {
   std::mt19937 rng(static_cast<uint32_t>(n));
   std::normal_distribution<float> normal;
-  std::vector<float> x(static_cast<size_t>(cols));
-  for (int64_t i = 0; i < n; ++i) {
+  return fire_rows(n, cols, with_events, [&](int64_t r) {
+    std::vector<float> x(static_cast<size_t>(cols));
     for (float& v : x) v = normal(rng);
-    if (outlier) x[static_cast<size_t>(37 * i) % x.size()] = 500.0f;  // a count beyond int8
-    out.counts.emplace_back(static_cast<size_t>(cols));
-    out.thresholds.push_back(fire_reference({}, x.data(), cols, out.counts.back().data()));
-    fire_row({}, x.data(), i, cols, out.rows);
-  }
-  unite_events(cols, out.rows, true);
-  return out;
-}
-
-std::vector<float> w8_product(const PackedMatrix& w, const Fired& x, int64_t n, SpikePath path) {
-  std::vector<float> y(static_cast<size_t>(n * w.rows + 1), 7.5f);
-  spike_product(w, x.rows, 0, w.tiles(), 0, n, y.data(), w.rows, path);
-  EXPECT_EQ(y.back(), 7.5f) << "wrote past the last row";
-  y.pop_back();
-  return y;
+    if (outlier) x[static_cast<size_t>(37 * r) % x.size()] = 500.0f;  // a count beyond int8
+    return x;
+  });
 }
 
 // Relative L2 distance of y from V * sum of scale * code * count in double precision.
-double distance_from_float_path(const W8Matrix& w, const Fired& x, const std::vector<float>& y) {
+double distance_from_float_path(const W8Matrix& w, const FiredRows& x, const std::vector<float>& y) {
   double difference = 0, total = 0;
   for (size_t i = 0; i < x.counts.size(); ++i)
     for (int64_t r = 0; r < w.matrix.rows; ++r) {
@@ -137,8 +117,8 @@ TEST_P(W8OnEveryIsa, IsWithin5e7OfTheFloatPath) {
     for (const uint8_t lines : {uint8_t{1}, uint8_t{2}}) {
       const W8Matrix w = w8_matrix(200, 3584, lines, 7);
       for (const int64_t n : {1, 3}) {
-        const Fired x = fire_normal(n, 3584, true, outlier);
-        const auto y = w8_product(w.matrix, x, n, SpikePath::automatic);
+        const FiredRows x = fire_normal(n, 3584, true, outlier);
+        const auto y = whole_product(w.matrix, x, n, SpikePath::automatic);
         EXPECT_LT(distance_from_float_path(w, x, y), 5e-7) << "outlier " << outlier << " n " << n;
       }
     }
@@ -147,17 +127,18 @@ TEST_P(W8OnEveryIsa, IsWithin5e7OfTheFloatPath) {
 // What the residuals are for: codes that saturate are a thousandth away.
 TEST_P(W8OnEveryIsa, WithoutResidualsIsFarAway) {
   W8Matrix w = w8_matrix(200, 3584, 2, 7);
-  const Fired x = fire_normal(1, 3584, true, false);
+  const FiredRows x = fire_normal(1, 3584, true, false);
   w.matrix.residuals = nullptr;
-  EXPECT_GT(distance_from_float_path(w, x, w8_product(w.matrix, x, 1, SpikePath::automatic)), 1e-3);
+  EXPECT_GT(distance_from_float_path(w, x, whole_product(w.matrix, x, 1, SpikePath::automatic)), 1e-3);
 }
 
 TEST_P(W8OnEveryIsa, EventsGiveTheBitsOfTheDensePath) {
   for (const int64_t rows : {64, 200})
     for (const int64_t n : {1, 2, 8}) {
       const W8Matrix w = w8_matrix(rows, 256, rows == 64 ? 1 : 2, 9);
-      const Fired x = fire_normal(n, 256, true, true);
-      EXPECT_EQ(w8_product(w.matrix, x, n, SpikePath::events), w8_product(w.matrix, x, n, SpikePath::dense))
+      const FiredRows x = fire_normal(n, 256, true, true);
+      EXPECT_EQ(whole_product(w.matrix, x, n, SpikePath::events),
+                whole_product(w.matrix, x, n, SpikePath::dense))
           << rows << " rows, " << n;
     }
 }
@@ -165,22 +146,20 @@ TEST_P(W8OnEveryIsa, EventsGiveTheBitsOfTheDensePath) {
 TEST_P(W8OnEveryIsa, OneRowAtATimeGivesTheBitsOfAChunk) {
   const W8Matrix w = w8_matrix(200, 384, 2, 11);
   const int64_t n = 21;  // more than the 16 rows that one unpacking serves
-  const Fired x = fire_normal(n, 384, false, true);
+  const FiredRows x = fire_normal(n, 384, false, true);
   std::vector<float> one(static_cast<size_t>(n * 200));
   for (int64_t i = 0; i < n; ++i)
     spike_product(w.matrix, x.rows, 0, w.matrix.tiles(), i, i + 1, one.data(), 200);
-  EXPECT_EQ(w8_product(w.matrix, x, n, SpikePath::automatic), one);
+  EXPECT_EQ(whole_product(w.matrix, x, n, SpikePath::automatic), one);
 }
 
 TEST_P(W8OnEveryIsa, ARowThatIsNotFiniteShowsIt) {
   const W8Matrix w = w8_matrix(64, 128, 1, 2);
   std::vector<float> x(128, 1.0f);
   x[40] = NAN;
-  Fired fired;
-  fired.rows.reserve(1, 128, true);
-  fire_row({}, x.data(), 0, 128, fired.rows);
+  const FiredRows fired = fire_rows(1, 128, true, [&](int64_t) { return x; });
   for (const SpikePath path : {SpikePath::dense, SpikePath::events})
-    for (const float y : w8_product(w.matrix, fired, 1, path)) EXPECT_TRUE(std::isnan(y));
+    for (const float y : whole_product(w.matrix, fired, 1, path)) EXPECT_TRUE(std::isnan(y));
 }
 
 TEST(W8, CodesBeyondInt16AreRefused) {

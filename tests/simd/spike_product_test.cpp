@@ -8,6 +8,7 @@
 #include "simd/every_isa.h"
 #include "simd/packed_product.h"
 #include "simd/random_blocks.h"
+#include "simd/spike_outputs.h"
 
 namespace mneme {
 namespace {
@@ -43,30 +44,9 @@ std::vector<float> row_of(int64_t cols, double silent, uint32_t seed) {
   return x;
 }
 
-struct Input {
-  std::vector<std::vector<int32_t>> counts;
-  SpikeRows rows;
-};
-
-Input fire(int64_t n, int64_t cols, double silent, bool with_events, uint32_t seed) {
-  Input input;
-  input.rows.reserve(n, cols, with_events);
-  for (int64_t r = 0; r < n; ++r) {
-    const auto x = row_of(cols, silent, seed + static_cast<uint32_t>(r));
-    input.counts.emplace_back(static_cast<size_t>(cols));
-    fire_reference({}, x.data(), cols, input.counts.back().data());
-    fire_row({}, x.data(), r, cols, input.rows);
-  }
-  unite_events(cols, input.rows, true);
-  return input;
-}
-
-std::vector<float> product(const PackedMatrix& w, const Input& input, int64_t n, SpikePath path) {
-  std::vector<float> y(static_cast<size_t>(n * w.rows + 1), 7.5f);
-  spike_product(w, input.rows, 0, w.tiles(), 0, n, y.data(), w.rows, path);
-  EXPECT_EQ(y.back(), 7.5f) << "wrote past the last row";
-  y.pop_back();
-  return y;
+FiredRows fire(int64_t n, int64_t cols, double silent, bool with_events, uint32_t seed) {
+  return fire_rows(n, cols, with_events,
+                   [&](int64_t r) { return row_of(cols, silent, seed + static_cast<uint32_t>(r)); });
 }
 
 TEST(Stripes, HoldTheWeightsOfTiles) {
@@ -104,8 +84,8 @@ TEST_P(SpikeProductOnEveryIsa, EqualsTheReference) {
       for (const int64_t n : {1, 2, 3, 5, 8, 13}) {
         const int64_t cols = 160;
         const Striped s = stripe(type, rows, cols, random_rows(type, rows, cols, 7), n % 2 ? 1 : 2);
-        const Input input = fire(n, cols, 0.3, false, static_cast<uint32_t>(10 * n));
-        const std::vector<float> y = product(s.matrix, input, n, SpikePath::automatic);
+        const FiredRows input = fire(n, cols, 0.3, false, static_cast<uint32_t>(10 * n));
+        const std::vector<float> y = whole_product(s.matrix, input, n, SpikePath::automatic);
         for (int64_t i = 0; i < n; ++i)
           for (int64_t r = 0; r < rows; ++r) {
             const auto& counts = input.counts[static_cast<size_t>(i)];
@@ -131,9 +111,9 @@ TEST_P(SpikeProductOnEveryIsa, EventsGiveTheBitsOfTheDensePath) {
         for (const double silent : {0.0, 0.3, 0.6, 0.9, 0.995, 1.0})
           for (const int64_t n : {1, 3, 8}) {
             const Striped s = stripe(type, rows, cols, random_rows(type, rows, cols, 11), rows == 64 ? 1 : 2);
-            const Input input = fire(n, cols, silent, true, static_cast<uint32_t>(n));
-            ASSERT_EQ(product(s.matrix, input, n, SpikePath::events),
-                      product(s.matrix, input, n, SpikePath::dense))
+            const FiredRows input = fire(n, cols, silent, true, static_cast<uint32_t>(n));
+            ASSERT_EQ(whole_product(s.matrix, input, n, SpikePath::events),
+                      whole_product(s.matrix, input, n, SpikePath::dense))
                 << dtype_info(type).name << " " << rows << "x" << cols << " silent " << silent << " n " << n;
           }
 }
@@ -142,11 +122,11 @@ TEST_P(SpikeProductOnEveryIsa, OneRowAtATimeGivesTheBitsOfAChunk) {
   for (const DType type : kStriped) {
     const int64_t rows = 200, cols = 320, n = 21;
     const Striped s = stripe(type, rows, cols, random_rows(type, rows, cols, 13), 2);
-    const Input input = fire(n, cols, 0.5, false, 3);
+    const FiredRows input = fire(n, cols, 0.5, false, 3);
     std::vector<float> one(static_cast<size_t>(n * rows));
     for (int64_t i = 0; i < n; ++i)
       spike_product(s.matrix, input.rows, 0, s.matrix.tiles(), i, i + 1, one.data(), rows);
-    ASSERT_EQ(product(s.matrix, input, n, SpikePath::automatic), one) << dtype_info(type).name;
+    ASSERT_EQ(whole_product(s.matrix, input, n, SpikePath::automatic), one) << dtype_info(type).name;
   }
 }
 
@@ -154,13 +134,13 @@ TEST_P(SpikeProductOnEveryIsa, StripesMayBeComputedApart) {
   const int64_t rows = 300, cols = 64;
   for (const DType type : kStriped) {
     const Striped s = stripe(type, rows, cols, random_rows(type, rows, cols, 17));
-    const Input input = fire(1, cols, 0.5, true, 4);
+    const FiredRows input = fire(1, cols, 0.5, true, 4);
     std::vector<float> apart(static_cast<size_t>(rows));
     const int64_t unit = stripe_tiles(s.matrix);
     for (int64_t tile = 0; tile < s.matrix.tiles(); tile += unit)
       spike_product(s.matrix, input.rows, tile, std::min(tile + unit, s.matrix.tiles()), 0, 1, apart.data(),
                     rows);
-    EXPECT_EQ(apart, product(s.matrix, input, 1, SpikePath::automatic));
+    EXPECT_EQ(apart, whole_product(s.matrix, input, 1, SpikePath::automatic));
   }
 }
 
@@ -176,15 +156,12 @@ TEST_P(SpikeProductOnEveryIsa, ExtremeCodesAndCountsAreExact) {
     for (const bool single : {false, true}) {
       std::vector<float> x(static_cast<size_t>(cols), single ? 0.0f : sign * 1e30f);
       x[9] = sign * 1e30f;
-      Input input;
-      input.rows.reserve(1, cols, true);
-      fire_row({}, x.data(), 0, cols, input.rows);
-      std::vector<int32_t> counts(static_cast<size_t>(cols));
-      const float threshold = fire_reference({}, x.data(), cols, counts.data());
-      const auto dense = product(s.matrix, input, 1, SpikePath::dense);
-      EXPECT_EQ(product(s.matrix, input, 1, SpikePath::events), dense);
+      const FiredRows input = fire_rows(1, cols, true, [&](int64_t) { return x; });
+      const auto dense = whole_product(s.matrix, input, 1, SpikePath::dense);
+      EXPECT_EQ(whole_product(s.matrix, input, 1, SpikePath::events), dense);
       for (int64_t r = 0; r < rows; ++r) {
-        const double expected = spike_product_reference(s.matrix, counts.data(), threshold, r);
+        const double expected =
+            spike_product_reference(s.matrix, input.counts[0].data(), input.thresholds[0], r);
         ASSERT_NEAR(dense[static_cast<size_t>(r)], expected,
                     std::abs(expected) * 1e-5 + std::abs(x[9]) * 1e-5)
             << r;
@@ -196,11 +173,9 @@ TEST_P(SpikeProductOnEveryIsa, ARowThatIsNotFiniteShowsIt) {
   const Striped s = stripe(DType::q8_0, 64, 64, random_rows(DType::q8_0, 64, 64, 2));
   std::vector<float> x(64, 1.0f);
   x[40] = INFINITY;
-  Input input;
-  input.rows.reserve(1, 64, true);
-  fire_row({}, x.data(), 0, 64, input.rows);
+  const FiredRows input = fire_rows(1, 64, true, [&](int64_t) { return x; });
   for (const SpikePath path : {SpikePath::dense, SpikePath::events})
-    for (const float y : product(s.matrix, input, 1, path)) EXPECT_TRUE(std::isnan(y));
+    for (const float y : whole_product(s.matrix, input, 1, path)) EXPECT_TRUE(std::isnan(y));
 }
 
 TEST(SpikeProduct, TheEngineTakesEventsWhereTheListIsShort) {

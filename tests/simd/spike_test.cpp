@@ -8,6 +8,7 @@
 #include <random>
 
 #include "simd/every_isa.h"
+#include "simd/spike_outputs.h"
 
 namespace mneme {
 namespace {
@@ -201,21 +202,15 @@ TEST_P(SpikeOnEveryIsa, ARowForgetsWhatWasThereBefore) {
 TEST_P(SpikeOnEveryIsa, TheListOfSeveralRowsIsTheirUnion) {
   for (const int64_t n : {2, 3, 8}) {
     const int64_t cols = 160;
-    SpikeRows rows;
-    rows.reserve(n, cols, true);
-    std::vector<std::vector<int32_t>> expected;
-    for (int64_t r = 0; r < n; ++r) {
-      const auto x = normal_row(cols, static_cast<uint32_t>(100 * n + r));
-      expected.emplace_back(static_cast<size_t>(cols));
-      fire_reference({3, 3.0f}, x.data(), cols, expected.back().data());
-      fire_row({3, 3.0f}, x.data(), r, cols, rows);
-    }
-    unite_events(cols, rows, true);
+    const FiredRows fired =
+        fire_rows(n, cols, true,
+                  [&](int64_t r) { return normal_row(cols, static_cast<uint32_t>(100 * n + r)); }, {3, 3.0f});
+    const SpikeRows& rows = fired.rows;
     std::vector<bool> fires(static_cast<size_t>(cols), false), is_listed(static_cast<size_t>(cols), false);
     for (int64_t r = 0; r < n; ++r) {
-      EXPECT_EQ(listed(rows, r, cols), expected[static_cast<size_t>(r)]);
+      EXPECT_EQ(listed(rows, r, cols), fired.counts[static_cast<size_t>(r)]);
       for (size_t c = 0; c < fires.size(); ++c)
-        fires[c] = fires[c] || expected[static_cast<size_t>(r)][c] != 0;
+        fires[c] = fires[c] || fired.counts[static_cast<size_t>(r)][c] != 0;
     }
     for (int64_t b = 0; b < cols / 32; ++b)
       for (size_t e = 4 * rows.events.begin[static_cast<size_t>(b)];
