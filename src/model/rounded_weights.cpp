@@ -1,6 +1,7 @@
 #include "model/rounded_weights.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "core/fail.h"
@@ -21,6 +22,25 @@ void check_shape(const TensorInfo& weight, const TensorInfo& scales) {
   require(scales.shape == expected, ErrorCode::mismatch,
           "tensor {} has shape [{}], but its weights ask for [{}]", printable(scales.name),
           fmt::join(scales.shape, ", "), fmt::join(expected, ", "));
+}
+
+/// x to a whole number, ties to even: a sum of this size has no bits for a fraction. Of |x| from 2^22 on,
+/// only about, which is beyond all codes anyway. Unlike nearbyint() it is arithmetic of vectors on every
+/// processor, and loading a model rounds billions of weights.
+float rounded_to_whole(float x) {
+  constexpr float kNoFraction = 0x1.8p23f;
+  return std::copysign((x + kNoFraction) - kNoFraction, x);
+}
+
+/// Rounds a group to multiples of `step`; returns the largest |code|, NaN if one is.
+float round_group(float* group, float step) {
+  int32_t most = 0;  // bits of floats without sign: ordered as the floats are, and NaN above all
+  for (int64_t i = 0; i < kScaleGroup; ++i) {
+    const float code = rounded_to_whole(group[i] / step);
+    most = std::max(most, std::bit_cast<int32_t>(std::abs(code)));
+    group[i] = code * step;
+  }
+  return std::bit_cast<float>(most);
 }
 
 }  // namespace
@@ -85,17 +105,10 @@ std::vector<float> RoundedWeights::rounded(const TensorInfo& weight, const Tenso
     const float step = steps[g];
     require(std::isfinite(step) && step > 0, ErrorCode::corrupt,
             "tensor {} holds the scale {}, but scales are numbers above 0", printable(scales.name), step);
-    float* group = values.data() + g * size_t{kScaleGroup};
-    float most = 0;
-    bool numbers = true;
-    for (int64_t i = 0; i < kScaleGroup; ++i) {
-      const float code = std::nearbyint(group[i] / step);
-      numbers &= std::abs(code) <= kMostCode;  // false for a NaN
-      most = std::max(most, std::abs(code));
-      group[i] = code * step;
-    }
-    require(numbers, ErrorCode::corrupt, "tensor {} holds a weight that is {} of its scales; {} are the most",
-            printable(weight.name), most > kMostCode ? fmt::format("{:g}", most) : "not a number", kMostCode);
+    const float most = round_group(values.data() + g * size_t{kScaleGroup}, step);
+    if (!(most <= kMostCode))  // or NaN
+      fail(ErrorCode::corrupt, "tensor {} holds a weight that is {} of its scales; {} are the most",
+           printable(weight.name), most > kMostCode ? fmt::format("{:g}", most) : "not a number", kMostCode);
   }
   return values;
 }
