@@ -23,7 +23,9 @@ void on_interrupt(int signal) {
 }  // namespace
 
 void receive_interrupts() {
-  sigset_t wanted;
+  sigset_t all, wanted;
+  sigemptyset(&all);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&all, signal);
   sigemptyset(&wanted);
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
     struct sigaction old {};
@@ -32,7 +34,7 @@ void receive_interrupts() {
     struct sigaction action {};
     action.sa_handler = on_interrupt;
     action.sa_flags = SA_RESTART;
-    sigemptyset(&action.sa_mask);
+    action.sa_mask = all;  // the second waits for the first: a handler within a handler would turn them round
     ::sigaction(signal, &action, nullptr);
   }
   ::pthread_sigmask(SIG_BLOCK, &wanted, nullptr);

@@ -5,6 +5,7 @@ import pathlib
 import random
 import signal
 import subprocess
+import time
 
 import e2e
 
@@ -72,6 +73,34 @@ def start(config, *arguments, **options):
     """The trainer in the background, as `mneme train` starts it; Ctrl-C reaches it even where this test runs with it ignored."""
     return subprocess.Popen([e2e.MNEME, "train", str(config), *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options)
+
+
+def _signals(process, field):
+    """A set of signals in the status of the process's first thread, as bits."""
+    status = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines())
+    return int(status[field], 16)
+
+
+def _wait(process, what, happened):
+    end = time.monotonic() + 120
+    while not happened():
+        if process.poll() is not None:
+            raise AssertionError(f"ended before {what}: {process.communicate()[1][-500:]}")
+        if time.monotonic() > end:
+            raise AssertionError(f"waited 120 s for {what}")
+        time.sleep(0.01)
+
+
+def wait_for_handlers(process):
+    """Returns once the trainer has taken over SIGINT and SIGTERM; before that they end it as they end any program."""
+    both = 1 << signal.SIGINT - 1 | 1 << signal.SIGTERM - 1
+    _wait(process, "its signal handlers", lambda: _signals(process, "SigCgt") & _signals(process, "SigBlk") & both == both)
+
+
+def send_and_wait(process, number):
+    """Sends a signal and returns once a thread has received it."""
+    process.send_signal(number)
+    _wait(process, f"signal {number} was received", lambda: not _signals(process, "ShdPnd") >> number - 1 & 1)
 
 
 def log(folder):
