@@ -181,8 +181,11 @@ void apply(const std::string& key, double value, Change& change) {
   } else if (key == "rows") {
     require(!change.config.tables.empty(), ErrorCode::invalid_argument,
             "--sweep rows: the model has no memory table");
-    for (auto& [name, table] : change.config.tables)
-      std::fill(table.base_rows.begin(), table.base_rows.end(), static_cast<uint64_t>(value));
+    // Not a structured binding: clang-tidy 16 crashes on it (bugprone-unchecked-optional-access).
+    for (auto& named : change.config.tables) {
+      std::vector<uint64_t>& rows = named.second.base_rows;
+      std::fill(rows.begin(), rows.end(), static_cast<uint64_t>(value));
+    }
   } else {
     change.config = with_experts(change.config, key, static_cast<uint64_t>(value));
   }
@@ -236,9 +239,9 @@ class Costs {
     point.kv = options_.session.kv;
     point.threads = threads_;
     point.rates = {options_.per_hour.value_or(0), options_.per_kwh.value_or(0), options_.watts.value_or(0)};
-    point.shape = fired_shape(change, point);
-    count(point);
-    predict(point);
+    const ModelShape& shape = point.shape.emplace(fired_shape(change, point));
+    count(shape, point);
+    predict(shape, point);
     if (options_.measure) measure(point, cancel);
     return point;
   }
@@ -271,14 +274,13 @@ class Costs {
                       : report_      ? "measured: " + options_.spikes
                       : fires(shape) ? "no report of spikes: every input counts as firing"
                                      : "counted: no projection spikes";
-    if (source_.is_config())
+    if (source_.is_config() && source_.type)
       point.notes.push_back(fmt::format("a config has no weights: they are counted as {} (--type)",
                                         dtype_info(*source_.type).name));
     return shape;
   }
 
-  void count(CostPoint& point) const {
-    const ModelShape& shape = *point.shape;
+  void count(const ModelShape& shape, CostPoint& point) const {
     const KvType kv = session_.kv;
     point.decode = decode_cost(shape, kv, point.context);
     point.reading = prompt_cost(shape, kv, point.prompt, session_.chunk);
@@ -302,15 +304,14 @@ class Costs {
     }
   }
 
-  void predict(CostPoint& point) {
+  void predict(const ModelShape& shape, CostPoint& point) {
     if (!times_) {
       point.figures = "no rates: --machine none";
       return;
     }
-    point.predicted = predict_decode(*point.shape, session_.kv, point.context, *times_);
-    point.predicted_prompt = predict_prompt(*point.shape, session_.kv, point.prompt, session_.chunk, *times_);
-    point.predicted_dense =
-        predict_decode(dense_counterpart(*point.shape), session_.kv, point.context, *times_);
+    point.predicted = predict_decode(shape, session_.kv, point.context, *times_);
+    point.predicted_prompt = predict_prompt(shape, session_.kv, point.prompt, session_.chunk, *times_);
+    point.predicted_dense = predict_decode(dense_counterpart(shape), session_.kv, point.context, *times_);
     point.figures = !times_->cached()    ? "measured in this run"
                     : times_->measured() ? "partly measured in this run, partly an estimate of an earlier one"
                                          : "estimate of an earlier run (--machine measure renews it)";
@@ -428,8 +429,9 @@ int run(const Options& options) {
     costs.finish();
   }
   if (!options.plot.empty()) {
-    if (!points.front().shape) throw UsageError("--plot is for a config or a model");
-    const std::string& name = points.front().shape->config.name;
+    const std::optional<ModelShape>& shape = points.front().shape;
+    if (!shape) throw UsageError("--plot is for a config or a model");
+    const std::string& name = shape->config.name;
     draw_cost(points, name.empty() ? fs::path(options.model.model).filename().string() : name, options.plot);
   }
   print_points(options, points, !sweeps.empty());
