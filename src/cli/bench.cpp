@@ -29,7 +29,7 @@
 #include "cost/traffic.h"
 #include "engine/synthetic.h"
 
-namespace mneme::cli {
+namespace mneme::cli::bench_verb {
 namespace {
 
 struct Options {
@@ -325,4 +325,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::bench_verb

@@ -11,7 +11,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::completion_verb {
 namespace {
 
 struct Options {
@@ -226,4 +226,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::completion_verb

@@ -27,7 +27,7 @@
 #include "memory/engram_config.h"
 #include "model/config_limits.h"
 
-namespace mneme::cli {
+namespace mneme::cli::cost_verb {
 namespace {
 
 constexpr uint64_t kMostPositions = config_limits::kMaxContext;
@@ -521,4 +521,4 @@ const VerbRegistration registration(
      .setup = set_up});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::cost_verb

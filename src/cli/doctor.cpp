@@ -13,7 +13,7 @@
 #include "core/paths.h"
 #include "cost/machine.h"
 
-namespace mneme::cli {
+namespace mneme::cli::doctor_verb {
 namespace {
 
 struct Options {
@@ -99,4 +99,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::doctor_verb

@@ -1,7 +1,7 @@
 // `mneme eval`: the verb above eval_*.cpp, which register its sub-verbs.
 #include "cli/parent_verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::eval_verb {
 namespace {
 
 const VerbRegistration registration(
@@ -15,4 +15,4 @@ const VerbRegistration registration(
                 "task", "What to evaluate"));
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::eval_verb

@@ -19,7 +19,7 @@
 #include "eval/heat_map.h"
 #include "eval/recall.h"
 
-namespace mneme::cli {
+namespace mneme::cli::eval_recall_verb {
 namespace {
 
 struct Options {
@@ -278,4 +278,4 @@ const VerbRegistration variables = register_task(
     {{"mneme eval variables MODEL --items 5 --distractors 1", "a chain of five, and one to ignore"}});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::eval_recall_verb

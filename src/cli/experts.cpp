@@ -16,7 +16,7 @@
 #include "eval/perplexity.h"
 #include "eval/routing_report.h"
 
-namespace mneme::cli {
+namespace mneme::cli::experts_verb {
 namespace {
 
 struct Options {
@@ -161,4 +161,4 @@ const VerbRegistration registration({.name = "experts",
                                      .setup = set_up});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::experts_verb

@@ -20,7 +20,7 @@
 #include "core/sha256.h"
 #include "mneme/engine.h"
 
-namespace mneme::cli {
+namespace mneme::cli::generate_verb {
 namespace {
 
 struct Options {
@@ -248,4 +248,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::generate_verb

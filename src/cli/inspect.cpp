@@ -11,7 +11,7 @@
 #include "cli/verb.h"
 #include "cost/traffic.h"
 
-namespace mneme::cli {
+namespace mneme::cli::inspect_verb {
 namespace {
 
 struct Options {
@@ -236,4 +236,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::inspect_verb

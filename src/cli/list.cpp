@@ -9,7 +9,7 @@
 #include "cli/verb.h"
 #include "core/paths.h"
 
-namespace mneme::cli {
+namespace mneme::cli::list_verb {
 namespace {
 
 int run(const CommonOptions& options) {
@@ -47,4 +47,4 @@ const VerbRegistration registration({.name = "list",
                                      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::list_verb

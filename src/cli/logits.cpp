@@ -15,7 +15,7 @@
 #include "cli/verb.h"
 #include "core/fail.h"
 
-namespace mneme::cli {
+namespace mneme::cli::logits_verb {
 namespace {
 
 struct Options {
@@ -141,4 +141,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::logits_verb

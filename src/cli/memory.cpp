@@ -1,7 +1,7 @@
 // `mneme memory`: the verb above memory_*.cpp, each of which registers one sub-verb of it.
 #include "cli/parent_verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_verb {
 namespace {
 
 const VerbRegistration registration(parent_verb(
@@ -15,4 +15,4 @@ const VerbRegistration registration(parent_verb(
     "what", "What to do"));
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_verb

@@ -12,7 +12,7 @@
 #include "convert/attach_memory.h"
 #include "core/fail.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_attach_verb {
 namespace {
 
 struct Options {
@@ -65,4 +65,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_attach_verb

@@ -28,7 +28,7 @@
 #include "model/checkpoint.h"
 #include "model/load_tokenizer.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_bench_verb {
 namespace {
 
 struct Options {
@@ -285,4 +285,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_bench_verb

@@ -23,7 +23,7 @@
 #include "model/checkpoint.h"
 #include "model/load_tokenizer.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_build_verb {
 namespace {
 
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 20;
@@ -182,4 +182,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_build_verb

@@ -14,7 +14,7 @@
 #include "memory/pack.h"
 #include "memory/token_map.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_inspect_verb {
 namespace {
 
 struct Options {
@@ -126,4 +126,4 @@ const VerbRegistration verify_registration(
      .setup = [](CLI::App& app) -> Action { return set_up(app, verify); }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_inspect_verb

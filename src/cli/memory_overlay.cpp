@@ -16,7 +16,7 @@
 #include "mneme/memory.h"
 #include "simd/rows.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_overlay_verb {
 namespace {
 
 struct Options {
@@ -73,4 +73,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_overlay_verb

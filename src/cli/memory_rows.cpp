@@ -13,7 +13,7 @@
 #include "memory/engram_config.h"
 #include "memory/engram_hash.h"
 
-namespace mneme::cli {
+namespace mneme::cli::memory_rows_verb {
 namespace {
 
 struct Options {
@@ -102,4 +102,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::memory_rows_verb

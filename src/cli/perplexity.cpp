@@ -11,7 +11,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::perplexity_verb {
 namespace {
 
 struct Options {
@@ -71,4 +71,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::perplexity_verb

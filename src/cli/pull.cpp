@@ -18,7 +18,7 @@
 #include "core/fail.h"
 #include "core/paths.h"
 
-namespace mneme::cli {
+namespace mneme::cli::pull_verb {
 namespace {
 
 namespace fs = std::filesystem;
@@ -192,4 +192,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::pull_verb

@@ -14,7 +14,7 @@
 #include "core/fail.h"
 #include "simd/blocks.h"
 
-namespace mneme::cli {
+namespace mneme::cli::quantize_verb {
 namespace {
 
 struct Options {
@@ -100,4 +100,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::quantize_verb

@@ -8,7 +8,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::rm_verb {
 namespace {
 
 struct Options {
@@ -48,4 +48,4 @@ const VerbRegistration registration({.name = "rm",
                                      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::rm_verb

@@ -19,7 +19,7 @@
 #include "core/paths.h"
 #include "mneme/error.h"
 
-namespace mneme::cli {
+namespace mneme::cli::run_verb {
 namespace {
 
 struct Options {
@@ -243,4 +243,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::run_verb

@@ -10,7 +10,7 @@
 #include "engine/session_impl.h"
 #include "core/fail.h"
 
-namespace mneme::cli {
+namespace mneme::cli::sessions_verb {
 namespace {
 
 struct Options {
@@ -117,4 +117,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::sessions_verb

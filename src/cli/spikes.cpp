@@ -22,7 +22,7 @@
 #include "eval/spike_report.h"
 #include "model/projection_probe.h"
 
-namespace mneme::cli {
+namespace mneme::cli::spikes_verb {
 namespace {
 
 struct Options {
@@ -538,4 +538,4 @@ const VerbRegistration registration(
      .setup = set_up});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::spikes_verb

@@ -8,7 +8,7 @@
 #include "cli/terminal.h"
 #include "cli/verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::tokenize_verb {
 namespace {
 
 struct Options {
@@ -91,4 +91,4 @@ const VerbRegistration detokenize_registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::tokenize_verb

@@ -1,7 +1,7 @@
 // `mneme tokenizer`: the verb above tokenizer_*.cpp, which register its sub-verbs.
 #include "cli/parent_verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::tokenizer_verb {
 namespace {
 
 const VerbRegistration registration(
@@ -14,4 +14,4 @@ const VerbRegistration registration(
                 "what", "What to do"));
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::tokenizer_verb

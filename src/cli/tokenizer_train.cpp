@@ -16,7 +16,7 @@
 #include "text/bpe_trainer.h"
 #include "text/documents.h"
 
-namespace mneme::cli {
+namespace mneme::cli::tokenizer_train_verb {
 namespace {
 
 constexpr uint64_t kBatchBytes = uint64_t{8} << 20;  // of text that is counted at once
@@ -180,4 +180,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::tokenizer_train_verb

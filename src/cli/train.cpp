@@ -9,7 +9,7 @@
 #include "cli/train_program.h"
 #include "cli/verb.h"
 
-namespace mneme::cli {
+namespace mneme::cli::train_verb {
 namespace {
 
 struct Options {
@@ -92,4 +92,4 @@ const VerbRegistration registration(
      }});
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::train_verb

@@ -12,7 +12,7 @@
 #include "core/fail.h"
 #include "core/file.h"
 
-namespace mneme::cli {
+namespace mneme::cli::chat_repl_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -194,4 +194,4 @@ TEST(ReusableTokens, CommonPrefixButNeverTheWholePrompt) {
 }
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::chat_repl_test

@@ -19,7 +19,7 @@
 #include "core/paths.h"
 #include "mneme/error.h"
 
-namespace mneme::cli {
+namespace mneme::cli::cli_parts_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -236,4 +236,4 @@ TEST(UnfinishedFiles, AreRemovedByTheHandlersFunction) {
 }
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::cli_parts_test

@@ -7,7 +7,7 @@
 #include "cli/verb.h"
 #include "mneme/error.h"
 
-namespace mneme::cli {
+namespace mneme::cli::hub_names_test {
 namespace {
 
 using testing::ElementsAre;
@@ -117,4 +117,4 @@ TEST(Urls, PathsAreEncodedByteByByte) {
 }
 
 }  // namespace
-}  // namespace mneme::cli
+}  // namespace mneme::cli::hub_names_test

@@ -10,7 +10,7 @@
 #include "mneme/error.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::attach_memory_test {
 namespace {
 
 using testing::HasSubstr;
@@ -102,4 +102,4 @@ TEST_F(AttachMemory, InputsAreNotOverwrittenAndNothingIsLeftAfterAFailure) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::attach_memory_test

@@ -5,7 +5,7 @@
 
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::calibration_recipe_test {
 namespace {
 
 std::optional<CalibrationRecipe> read_recipe(const std::string& stage,
@@ -90,4 +90,4 @@ TEST(CalibrationRecipeTest, WhatIsWrongIsNamed) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::calibration_recipe_test

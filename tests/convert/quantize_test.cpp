@@ -26,7 +26,7 @@
 #include "simd/blocks.h"
 #include "text/tokenizer_json.h"
 
-namespace mneme {
+namespace mneme::quantize_test {
 namespace {
 
 const fs::path kModels = fs::path(MNEME_TEST_DATA) / "models";
@@ -286,4 +286,4 @@ TEST(RopeRowOrder, GoesThereAndBack) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::quantize_test

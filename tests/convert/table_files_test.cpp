@@ -13,7 +13,7 @@
 #include "mneme/error.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::table_files_test {
 namespace {
 
 using testing::HasSubstr;
@@ -112,4 +112,4 @@ TEST_F(TableFiles, NotesStandInTheFileAndOnlySomeKeysMayBeSet) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::table_files_test

@@ -9,7 +9,7 @@
 #include "model/tokenizer_from_gguf.h"
 #include "text/tokenizer_json.h"
 
-namespace mneme {
+namespace mneme::tokenizer_test {
 namespace {
 
 /// A Llama-2-like model: control tokens, 256 byte pieces, some letters, and words with scores.
@@ -86,4 +86,4 @@ TEST(ConvertTokenizer, APatternWithoutAGgufNameIsRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::tokenizer_test

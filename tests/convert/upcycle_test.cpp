@@ -11,7 +11,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::upcycle_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -152,4 +152,4 @@ TEST_F(Upcycle, RecipesAreReadStrictly) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::upcycle_test

@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace mneme {
+namespace mneme::json_fields_test {
 namespace {
 
 template <class F>
@@ -51,4 +51,4 @@ TEST(JsonFields, AnUnknownFieldIsNamedWithTheNearest) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::json_fields_test

@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mneme {
+namespace mneme::markup_test {
 namespace {
 
 TEST(Markup, SpecialCharactersBecomeEntities) {
@@ -21,4 +21,4 @@ TEST(Markup, OtherBytesAreKept) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::markup_test

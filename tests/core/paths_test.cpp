@@ -11,7 +11,7 @@
 
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::paths_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -92,4 +92,4 @@ TEST(Paths, EnsureFolderCreatesParentsPrivatelyAndRefusesFiles) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::paths_test

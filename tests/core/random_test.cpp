@@ -7,7 +7,7 @@
 
 #include <vector>
 
-namespace mneme {
+namespace mneme::random_test {
 namespace {
 
 TEST(Random, SeedSequenceEqualsNumpy) {
@@ -87,4 +87,4 @@ TEST(Random, SmallBoundsAreUniform) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::random_test

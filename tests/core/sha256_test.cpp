@@ -8,7 +8,7 @@
 
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::sha256_test {
 namespace {
 
 constexpr const char* kMillion = "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0";
@@ -74,4 +74,4 @@ TEST(Sha256, MissingFilesFoldersAndMisuseAreErrors) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::sha256_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mneme {
+namespace mneme::thread_governor_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -58,4 +58,4 @@ TEST(ThreadGovernor, ThreadsComeBackWhenTheLoadIsGone) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::thread_governor_test

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-namespace mneme {
+namespace mneme::thread_pool_test {
 namespace {
 
 TEST(ThreadPool, RunsTheJobOnceOnEveryThread) {
@@ -98,4 +98,4 @@ TEST(ThreadPool, SleepsAndWakesAfterALongPause) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::thread_pool_test

@@ -17,7 +17,7 @@
 #include "simd/every_isa.h"
 #include "simd/isa.h"
 
-namespace mneme {
+namespace mneme::machine_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -145,4 +145,4 @@ TEST_F(MachineCache, RandomReadsNeedAFolderTheyCanWrite) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::machine_test

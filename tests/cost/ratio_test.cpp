@@ -8,7 +8,7 @@
 
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::ratio_test {
 namespace {
 
 ModelConfig one_layer(MixerType type) {
@@ -167,4 +167,4 @@ TEST(Ratio, RefusesTermsThatAreNoShares) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::ratio_test

@@ -14,7 +14,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::roofline_test {
 namespace {
 
 class Roofline : public testing::Test {
@@ -200,4 +200,4 @@ TEST(DecodeTimer, SummarisesRuns) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::roofline_test

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace mneme {
+namespace mneme::traffic_test {
 namespace {
 
 ModelConfig two_layers() {
@@ -76,4 +76,4 @@ TEST(Traffic, PrefillSharesTheWeightsOfAPass) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::traffic_test

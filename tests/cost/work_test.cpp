@@ -11,7 +11,7 @@
 #include "mneme/error.h"
 #include "simd/spike_product.h"
 
-namespace mneme {
+namespace mneme::work_test {
 namespace {
 
 // d_model 64, one layer of 4 query and 2 key-value heads of 16, a feed-forward of 128, 256 tokens.
@@ -261,4 +261,4 @@ TEST(Work, RoundedInputsAreFloatsToTheKernels) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::work_test

@@ -8,7 +8,7 @@
 #include "core/random.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::engine_test {
 namespace {
 
 std::shared_ptr<const Model> load(const std::string& name) {
@@ -94,4 +94,4 @@ TEST(Engine, NeedsAModelAndABatch) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::engine_test

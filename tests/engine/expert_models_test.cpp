@@ -16,7 +16,7 @@
 #include "model/checkpoint.h"
 #include "simd/blocks.h"
 
-namespace mneme {
+namespace mneme::expert_models_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -213,4 +213,4 @@ TEST(ExpertModels, BytesOfATokenAreThoseOfTheChosenExperts) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::expert_models_test

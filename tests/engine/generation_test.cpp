@@ -8,7 +8,7 @@
 #include "engine/fake_sequence.h"
 #include "text/utf8.h"
 
-namespace mneme {
+namespace mneme::generation_test {
 namespace {
 
 using namespace testing_fakes;
@@ -281,4 +281,4 @@ TEST_F(GenerationTest, RandomRequestsStreamWhatTheyReturn) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::generation_test

@@ -14,7 +14,7 @@
 
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::golden_models_test {
 namespace {
 
 struct Golden {
@@ -145,4 +145,4 @@ TEST(GoldenModelsApart, Int8ActivationsStayNear) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::golden_models_test

@@ -41,7 +41,7 @@ void operator delete[](void* memory, std::size_t) noexcept {
 }
 #endif
 
-namespace mneme {
+namespace mneme::memory_allocation_test {
 namespace {
 
 // Allocations of 300 steps of one token each, after 300 others.
@@ -86,4 +86,4 @@ TEST(MemoryAllocation, DecodingWithRowsFromAnywhereAllocatesNothingMore) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::memory_allocation_test

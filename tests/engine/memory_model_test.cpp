@@ -13,7 +13,7 @@
 #include "mneme/error.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::memory_model_test {
 namespace {
 
 using testing::HasSubstr;
@@ -287,4 +287,4 @@ TEST_F(RefusedPack, ThatIsAttachedTwice) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::memory_model_test

@@ -12,7 +12,7 @@
 #include "mneme/error.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::mixer_models_test {
 namespace {
 
 std::string folder(const std::string& name) {
@@ -184,4 +184,4 @@ TEST(MixerModelsApart, TheEdgeOfAWindowMatters) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::mixer_models_test

@@ -9,7 +9,7 @@
 #include "engine/session_impl.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::projection_probe_test {
 namespace {
 
 /// Keeps every input: [site][position].
@@ -188,4 +188,4 @@ TEST(ProjectionProbe, OnlyTheWatchedSequenceOfABatchIsShown) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::projection_probe_test

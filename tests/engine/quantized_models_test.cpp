@@ -6,7 +6,7 @@
 #include "engine/tiny_models.h"
 #include "simd/isa.h"
 
-namespace mneme {
+namespace mneme::quantized_models_test {
 namespace {
 
 float max_difference(const std::vector<float>& expected, const std::vector<float>& got) {
@@ -71,4 +71,4 @@ TEST(QuantizedModel, ForcedInt8ActivationsOnFloatWeightsStayClose) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::quantized_models_test

@@ -9,7 +9,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::recurrent_models_test {
 namespace {
 
 SessionOptions options() {
@@ -110,4 +110,4 @@ TEST(RecurrentState, StaysAsLargeAsItIs) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::recurrent_models_test

@@ -14,7 +14,7 @@
 #include "core/random.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::sampling_test {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -271,4 +271,4 @@ TEST(Sampling, PartialSelectionEqualsAFullSort) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::sampling_test

@@ -19,7 +19,7 @@ extern "C" const char* __tsan_default_suppressions() {
 }
 #endif
 
-namespace mneme {
+namespace mneme::scheduler_test {
 namespace {
 
 using namespace testing_fakes;
@@ -293,4 +293,4 @@ TEST(Scheduler, IdleSchedulersEndAndZeroBatchIsRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::scheduler_test

@@ -14,7 +14,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::session_store_test {
 namespace {
 
 constexpr uint64_t kPlenty = uint64_t{1} << 30;
@@ -236,4 +236,4 @@ TEST_F(SessionStoreTest, AnEmptySessionIsRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::session_store_test

@@ -14,7 +14,7 @@
 #include "mneme/error.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::session_test {
 namespace {
 
 struct Case {
@@ -434,4 +434,4 @@ TEST(Session, SessionsOfOneModelRunFromManyThreads) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::session_test

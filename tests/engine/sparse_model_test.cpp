@@ -11,7 +11,7 @@
 #include "engine/synthetic.h"
 #include "mneme/session.h"
 
-namespace mneme {
+namespace mneme::sparse_model_test {
 namespace {
 
 std::shared_ptr<const Model> sparse_model(int threads = 2, const std::string& name = "sparse") {
@@ -159,4 +159,4 @@ TEST(SparseModel, ThreadCountAndBatchesChangeNothing) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::sparse_model_test

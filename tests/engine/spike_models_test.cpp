@@ -8,7 +8,7 @@
 #include "engine/tiny_models.h"
 #include "simd/isa.h"
 
-namespace mneme {
+namespace mneme::spike_models_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -112,4 +112,4 @@ TEST(SpikingModel, SilencingEverythingIsDefined) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_models_test

@@ -5,7 +5,7 @@
 #include "core/random.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::stop_matcher_test {
 namespace {
 
 struct Outcome {
@@ -111,4 +111,4 @@ TEST(StopMatcher, EmptyAndMalformedPatternsAreRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::stop_matcher_test

@@ -9,7 +9,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::synthetic_test {
 namespace {
 
 TEST(SyntheticSession, DecodesAfterItsDepthAndRollsBack) {
@@ -69,4 +69,4 @@ TEST(SyntheticSession, OnlyAnEmptySessionWithinItsContextCanBeFilled) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::synthetic_test

@@ -9,7 +9,7 @@
 #include "engine/tiny_models.h"
 #include "simd/isa.h"
 
-namespace mneme {
+namespace mneme::w8aspike_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -101,4 +101,4 @@ TEST(W8ASpike, AQuarterOfTheBytesIsReadForAToken) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::w8aspike_test

@@ -12,7 +12,7 @@
 #include "core/file.h"
 #include "eval/canvas.h"
 
-namespace mneme {
+namespace mneme::heat_map_test {
 namespace {
 
 HeatMap example() {
@@ -116,4 +116,4 @@ TEST(HeatMap, NamesChooseTheFormat) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::heat_map_test

@@ -9,7 +9,7 @@
 #include "random_values.h"
 #include "simd/spike.h"
 
-namespace mneme {
+namespace mneme::input_sizes_test {
 namespace {
 
 constexpr size_t kSampledWidth = 256;
@@ -126,4 +126,4 @@ TEST(InputSizesTest, OddRows) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::input_sizes_test

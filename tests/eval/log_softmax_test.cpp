@@ -9,7 +9,7 @@
 
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::log_softmax_test {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -54,4 +54,4 @@ TEST(LogSoftmax, DamagedLogitsAreErrors) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::log_softmax_test

@@ -12,7 +12,7 @@
 #include "engine/session_sequence.h"
 #include "eval/perplexity.h"
 
-namespace mneme {
+namespace mneme::perplexity_model_test {
 namespace {
 
 class PerplexityModelTest : public testing::TestWithParam<const char*> {
@@ -77,4 +77,4 @@ INSTANTIATE_TEST_SUITE_P(Models, PerplexityModelTest,
                          [](const auto& item) { return std::string(item.param); });
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::perplexity_model_test

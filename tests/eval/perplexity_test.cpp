@@ -12,7 +12,7 @@
 #include "engine/fake_sequence.h"
 #include "eval/log_softmax.h"
 
-namespace mneme {
+namespace mneme::perplexity_test {
 namespace {
 
 using namespace testing_fakes;
@@ -190,4 +190,4 @@ TEST_F(StreamedFile, OpensWithTheModelsBos) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::perplexity_test

@@ -9,7 +9,7 @@
 
 #include "engine/fake_sequence.h"
 
-namespace mneme {
+namespace mneme::prompt_tree_test {
 namespace {
 
 using namespace testing_fakes;
@@ -97,4 +97,4 @@ TEST(PromptTree, PartsAndRanges) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::prompt_tree_test

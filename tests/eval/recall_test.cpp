@@ -17,7 +17,7 @@
 #include "engine/sequence.h"
 #include "eval/haystack.h"
 
-namespace mneme {
+namespace mneme::recall_test {
 namespace {
 
 // A byte is a token, and 0 ends the answer.
@@ -335,4 +335,4 @@ TEST(Haystack, LinesVaryAndHoldNothingThatCouldBeTakenForAnItem) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::recall_test

@@ -8,7 +8,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::routing_report_test {
 namespace {
 
 TEST(RoutingReport, FiguresOfKnownCounts) {
@@ -73,4 +73,4 @@ TEST(RoutingReport, RefusesDenseModelsAndDrawsOthers) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::routing_report_test

@@ -12,7 +12,7 @@
 #include "eval/soft_targets.h"
 #include "model/tunable_model.h"
 
-namespace mneme {
+namespace mneme::spike_calibration_test {
 namespace {
 
 const std::string kCalibratedModel = MNEME_TEST_DATA "/models/llama_q8_0.gguf";
@@ -213,4 +213,4 @@ TEST(SoftTargetsTest, TheModelItselfHasTheLeastCrossEntropy) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_calibration_test

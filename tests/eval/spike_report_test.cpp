@@ -13,7 +13,7 @@
 #include "mneme/error.h"
 #include "model/projection_probe.h"
 
-namespace mneme {
+namespace mneme::spike_report_test {
 namespace {
 
 std::vector<TokenId> some_ids(size_t n) {
@@ -196,4 +196,4 @@ TEST(SpikePicturesTest, HistogramsSayHowManySpikes) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_report_test

@@ -8,7 +8,7 @@
 
 #include "core/fail.h"
 
-namespace mneme {
+namespace mneme::spike_search_test {
 namespace {
 
 /// Units whose errors grow with silence like those of real inputs, in different sizes and sensitivities.
@@ -144,4 +144,4 @@ TEST(SpikeSearchTest, BudgetsThatCannotBeMetSaySo) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_search_test

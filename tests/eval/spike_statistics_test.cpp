@@ -8,7 +8,7 @@
 #include "model/spike_neuron.h"
 #include "random_values.h"
 
-namespace mneme {
+namespace mneme::spike_statistics_test {
 namespace {
 
 SpikeHistogram of(const std::vector<int32_t>& counts) {
@@ -115,4 +115,4 @@ TEST(SpikeStatisticsTest, EnergyAsTheReportModelsIt) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_statistics_test

@@ -8,7 +8,7 @@
 #include "files/gguf_test_support.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::gguf_bad_input_test {
 namespace {
 
 using test::ByteWriter;
@@ -295,4 +295,4 @@ TEST(GgufMutations, RandomDamageNeverCrashes) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::gguf_bad_input_test

@@ -8,7 +8,7 @@
 #include "files/gguf_test_support.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::gguf_test {
 namespace {
 
 using test::ByteWriter;
@@ -222,4 +222,4 @@ TEST_F(GgufFiles, AWriterThatFailsLeavesNoFile) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::gguf_test

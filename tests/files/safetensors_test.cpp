@@ -9,7 +9,7 @@
 #include "files/gguf_test_support.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::safetensors_test {
 namespace {
 
 using test::ByteWriter;
@@ -242,4 +242,4 @@ TEST(SafetensorsMutations, RandomDamageNeverCrashes) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::safetensors_test

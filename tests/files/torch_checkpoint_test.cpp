@@ -16,7 +16,7 @@
 #include "files/torch_pickle.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::torch_checkpoint_test {
 namespace {
 
 using test::ByteWriter;
@@ -576,4 +576,4 @@ TEST_F(TorchFolders, ReadTheShardsOfAnIndex) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::torch_checkpoint_test

@@ -5,7 +5,7 @@
 extern "C" int check_memory_from_c(const char* file, uint64_t rows, uint32_t row_bytes,
                                    const unsigned char* expected);
 
-namespace mneme {
+namespace mneme::c_api_test {
 namespace {
 
 using namespace testing_support;
@@ -25,4 +25,4 @@ TEST_F(MemoryInC, DoesWhatItsHeaderSays) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::c_api_test

@@ -6,7 +6,7 @@
 #include "mneme/error.h"
 #include "simd/rows.h"
 
-namespace mneme {
+namespace mneme::engram_config_test {
 namespace {
 
 using testing::HasSubstr;
@@ -144,4 +144,4 @@ TEST(EngramRowBytes, OneRecordARow) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::engram_config_test

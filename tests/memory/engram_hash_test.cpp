@@ -10,7 +10,7 @@
 #include "memory/engram_config.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::engram_hash_test {
 namespace {
 
 using testing::ElementsAre;
@@ -315,4 +315,4 @@ TEST(IsPrime, AgreesWithTrialDivisionAndKnownHardNumbers) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::engram_hash_test

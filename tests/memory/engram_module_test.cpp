@@ -12,7 +12,7 @@
 #include "files/safetensors.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::engram_module_test {
 namespace {
 
 using SignOfZero = EngramModuleConfig::SignOfZero;
@@ -222,4 +222,4 @@ TEST(EngramConvState, HoldsWhatTheConvolutionCanReach) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::engram_module_test

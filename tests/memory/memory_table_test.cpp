@@ -14,7 +14,7 @@
 #include "memory/pack_support.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::memory_table_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -149,4 +149,4 @@ INSTANTIATE_TEST_SUITE_P(Placements, MemoryTableTest,
                          [](const auto& item) { return std::string(to_string(item.param)); });
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::memory_table_test

@@ -11,7 +11,7 @@
 #include "pack_support.h"
 #include "simd/rows.h"
 
-namespace mneme {
+namespace mneme::pack_test {
 namespace {
 
 using namespace testing_support;
@@ -263,4 +263,4 @@ TEST_F(PackTest, ATableOfClassesNeedsATokenMap) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::pack_test

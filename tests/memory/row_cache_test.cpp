@@ -10,7 +10,7 @@
 #include "memory/store/counters.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::row_cache_test {
 namespace {
 
 constexpr uint32_t kRowBytes = 24;
@@ -117,4 +117,4 @@ TEST(LatencyHistogram, PercentilesAreExactToASixteenth) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::row_cache_test

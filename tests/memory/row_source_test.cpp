@@ -8,7 +8,7 @@
 #include "pack_support.h"
 #include "simd/rows.h"
 
-namespace mneme {
+namespace mneme::row_source_test {
 namespace {
 
 using namespace testing_support;
@@ -162,4 +162,4 @@ TEST_F(RowSourceTest, TensorsThatDoNotFitAreRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::row_source_test

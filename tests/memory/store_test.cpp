@@ -14,7 +14,7 @@
 #include "memory/store/placements.h"
 #include "pack_support.h"
 
-namespace mneme {
+namespace mneme::store_test {
 namespace {
 
 using namespace testing_support;
@@ -548,4 +548,4 @@ TEST_F(StoreTest, OverlaysOfAnotherTableOrDamagedAreRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::store_test

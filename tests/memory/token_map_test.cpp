@@ -13,7 +13,7 @@
 #include "text/tokenizer_golden.h"
 #include "text/tokenizer_json.h"
 
-namespace mneme {
+namespace mneme::token_map_test {
 namespace {
 
 using testing::HasSubstr;
@@ -188,4 +188,4 @@ TEST(TokenMap, RandomContentIsReadOrRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::token_map_test

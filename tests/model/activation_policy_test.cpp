@@ -4,7 +4,7 @@
 #include "core/fail.h"
 #include "mneme/model_config.h"
 
-namespace mneme {
+namespace mneme::activation_policy_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -124,4 +124,4 @@ TEST(ActivationPolicy, WhatIsWrongInACommandLineIsNamed) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::activation_policy_test

@@ -14,7 +14,7 @@
 #include "model/load_tokenizer.h"
 #include "model/published_configs.h"
 
-namespace mneme {
+namespace mneme::checkpoint_test {
 namespace {
 
 using ::testing::AllOf;
@@ -220,4 +220,4 @@ TEST_F(Checkpoints, FoldersWithoutWhatTheyNeedAreExplained) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::checkpoint_test

@@ -10,7 +10,7 @@
 #include "model/fake_tensors.h"
 #include "model/published_configs.h"
 
-namespace mneme {
+namespace mneme::config_json_test {
 namespace {
 
 using ::testing::AllOf;
@@ -646,4 +646,4 @@ TEST(ConfigJson, MutatedTextNeverCrashesAndOnlyValidConfigsCome) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::config_json_test

@@ -10,7 +10,7 @@
 #include "model/fake_tensors.h"
 #include "model/published_configs.h"
 
-namespace mneme {
+namespace mneme::expert_tensors_test {
 namespace {
 
 using testing::error_of;
@@ -153,4 +153,4 @@ TEST(ExpertTensors, NamesOfExpertsComeApart) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::expert_tensors_test

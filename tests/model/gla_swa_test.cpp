@@ -14,7 +14,7 @@
 #include "model/load_tokenizer.h"
 #include "text/tokenizer_vocab.h"
 
-namespace mneme {
+namespace mneme::gla_swa_test {
 namespace {
 
 using mneme::testing::error_of;
@@ -261,4 +261,4 @@ TEST(GlaSwa, OtherClassesOfOlderTokenizersAreNotGuessed) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::gla_swa_test

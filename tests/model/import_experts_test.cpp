@@ -7,7 +7,7 @@
 #include "model/import_gguf.h"
 #include "model/import_hf.h"
 
-namespace mneme {
+namespace mneme::import_experts_test {
 namespace {
 
 using testing::error_of;
@@ -170,4 +170,4 @@ TEST(ImportHfExperts, WhatCannotBeRunIsSaid) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::import_experts_test

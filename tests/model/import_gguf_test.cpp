@@ -8,7 +8,7 @@
 #include "model/published_configs.h"
 #include "model/rope_frequencies.h"
 
-namespace mneme {
+namespace mneme::import_gguf_test {
 namespace {
 
 using testing::error_of;
@@ -244,4 +244,4 @@ TEST(ImportGguf, WhatCannotRunIsRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::import_gguf_test

@@ -12,7 +12,7 @@
 #include "model/fake_tensors.h"
 #include "model/published_configs.h"
 
-namespace mneme {
+namespace mneme::import_hf_test {
 namespace {
 
 using testing::error_of;
@@ -360,4 +360,4 @@ TEST(ImportHf, MutatedFilesNeverCrash) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::import_hf_test

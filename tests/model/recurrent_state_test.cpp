@@ -12,7 +12,7 @@
 #include "simd/recurrence_inputs.h"
 #include "stride.h"
 
-namespace mneme {
+namespace mneme::recurrent_state_test {
 namespace {
 
 using Rule = RecurrenceShape::Rule;
@@ -207,4 +207,4 @@ TEST(RecurrentStates, ContentsThatDoNotFitAreRefused) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::recurrent_state_test

@@ -10,7 +10,7 @@
 #include "core/json.h"
 #include "model/import_hf.h"
 
-namespace mneme {
+namespace mneme::rope_frequencies_test {
 namespace {
 
 void expect_golden(const RopeConfig& rope, uint32_t head_dim, const Json& golden, const std::string& what) {
@@ -62,4 +62,4 @@ TEST(RopeFrequencies, StayFiniteAtTheEdgesOfWhatIsValid) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::rope_frequencies_test

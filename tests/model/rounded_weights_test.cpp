@@ -9,7 +9,7 @@
 #include "model/fake_tensors.h"
 #include "model/gla_swa.h"
 
-namespace mneme {
+namespace mneme::rounded_weights_test {
 namespace {
 
 using mneme::testing::error_of;
@@ -123,4 +123,4 @@ TEST(RoundedWeights, ScalesAndWeightsThatAreNoNumbersAreNamed) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::rounded_weights_test

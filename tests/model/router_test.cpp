@@ -9,7 +9,7 @@
 #include <random>
 #include <set>
 
-namespace mneme {
+namespace mneme::router_test {
 namespace {
 
 FfnConfig moe_config(uint32_t experts, uint32_t top_k) {
@@ -208,4 +208,4 @@ TEST(Routing, AllRowsMayChooseOneExpert) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::router_test

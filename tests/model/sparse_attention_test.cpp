@@ -10,7 +10,7 @@
 
 #include "model/attention_stage.h"
 
-namespace mneme {
+namespace mneme::sparse_attention_test {
 namespace {
 
 struct Case {
@@ -297,4 +297,4 @@ TEST(SparseAttention, AnUnfinishedPassLeavesNoMeans) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::sparse_attention_test

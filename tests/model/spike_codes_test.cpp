@@ -9,7 +9,7 @@
 #include "random_values.h"
 #include "stride.h"
 
-namespace mneme {
+namespace mneme::spike_codes_test {
 namespace {
 
 std::vector<int> train_of(SpikeCode code, int32_t count, int64_t steps = 0) {
@@ -177,4 +177,4 @@ TEST(SpikeCodesTest, NamesReadBack) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_codes_test

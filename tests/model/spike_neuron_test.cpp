@@ -10,7 +10,7 @@
 #include "mneme/error.h"
 #include "random_values.h"
 
-namespace mneme {
+namespace mneme::spike_neuron_test {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -185,4 +185,4 @@ TEST(SpikeNeuronTest, DrainedByHand) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_neuron_test

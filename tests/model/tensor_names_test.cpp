@@ -7,7 +7,7 @@
 #include "model/fake_tensors.h"
 #include "model/published_configs.h"
 
-namespace mneme {
+namespace mneme::tensor_names_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -166,4 +166,4 @@ TEST(TensorNames, MatchNamesTheFirstMissingOrOddTensor) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::tensor_names_test

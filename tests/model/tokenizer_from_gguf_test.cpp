@@ -12,7 +12,7 @@
 #include "mneme/error.h"
 #include "text/tokenizer_golden.h"
 
-namespace mneme {
+namespace mneme::tokenizer_from_gguf_test {
 namespace {
 
 using testing::ElementsAre;
@@ -135,4 +135,4 @@ TEST(TokenizerFromGguf, RefusesWhatContradictsItself) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::tokenizer_from_gguf_test

@@ -9,7 +9,7 @@
 #include "core/huge_buffer.h"
 #include "simd/isa.h"
 
-namespace mneme {
+namespace mneme::attention_test {
 namespace {
 
 struct Case {
@@ -221,4 +221,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, AttentionOnEveryIsa,
                          });
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::attention_test

@@ -9,7 +9,7 @@
 #include "core/huge_buffer.h"
 #include "every_isa.h"
 
-namespace mneme {
+namespace mneme::block_scores_test {
 namespace {
 
 // A cache of one group of layers filled with random keys, its pages somewhere inside larger blocks.
@@ -147,4 +147,4 @@ TEST(TopBlocks, OrdersInfinitiesAndNotANumber) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::block_scores_test

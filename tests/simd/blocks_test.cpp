@@ -12,7 +12,7 @@
 #include "core/half.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::blocks_test {
 namespace {
 
 std::string golden(const std::string& name) {
@@ -154,4 +154,4 @@ TEST(Half, NaNStaysNaN) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::blocks_test

@@ -13,7 +13,7 @@
 #include "simd/every_isa.h"
 #include "simd/spike_outputs.h"
 
-namespace mneme {
+namespace mneme::code_residuals_test {
 namespace {
 
 using W8OnEveryIsa = OnEveryIsa;
@@ -186,4 +186,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, W8OnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()), isa_name);
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::code_residuals_test

@@ -8,7 +8,7 @@
 
 #include "simd/isa.h"
 
-namespace mneme {
+namespace mneme::elementwise_test {
 namespace {
 
 class ElementwiseOnEveryIsa : public testing::TestWithParam<Isa> {
@@ -103,4 +103,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, ElementwiseOnEveryIsa,
                          });
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::elementwise_test

@@ -9,7 +9,7 @@
 
 #include "every_isa.h"
 
-namespace mneme {
+namespace mneme::engram_test {
 namespace {
 
 using SignOfZero = EngramModuleConfig::SignOfZero;
@@ -125,4 +125,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, EngramOnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()), isa_name);
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::engram_test

@@ -7,7 +7,7 @@
 #include "core/huge_buffer.h"
 #include "simd/random_blocks.h"
 
-namespace mneme {
+namespace mneme::packed_product_test {
 namespace {
 
 struct Packed {
@@ -177,4 +177,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, ProductOnEveryIsa,
                          });
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::packed_product_test

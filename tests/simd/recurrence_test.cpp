@@ -12,7 +12,7 @@
 #include "simd/recurrence_chunk.h"
 #include "simd/recurrence_inputs.h"
 
-namespace mneme {
+namespace mneme::recurrence_test {
 namespace {
 
 using Rule = RecurrenceShape::Rule;
@@ -317,4 +317,4 @@ INSTANTIATE_TEST_SUITE_P(Isas, RecurrenceOnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()), isa_name);
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::recurrence_test

@@ -15,7 +15,7 @@
 #include "every_isa.h"
 #include "mneme/error.h"
 
-namespace mneme {
+namespace mneme::rows_test {
 namespace {
 
 constexpr RowFormat kFormats[] = {RowFormat::f32, RowFormat::bf16, RowFormat::int8, RowFormat::fp8_e4m3_e8m0};
@@ -230,4 +230,4 @@ TEST(Rows, ScaledFormatsRefuseWhatIsNotFinite) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::rows_test

@@ -10,7 +10,7 @@
 #include "simd/random_blocks.h"
 #include "simd/spike_outputs.h"
 
-namespace mneme {
+namespace mneme::spike_product_test {
 namespace {
 
 using SpikeProductOnEveryIsa = OnEveryIsa;
@@ -193,4 +193,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, SpikeProductOnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()), isa_name);
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_product_test

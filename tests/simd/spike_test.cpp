@@ -10,7 +10,7 @@
 #include "simd/every_isa.h"
 #include "simd/spike_outputs.h"
 
-namespace mneme {
+namespace mneme::spike_test {
 namespace {
 
 using SpikeOnEveryIsa = OnEveryIsa;
@@ -294,4 +294,4 @@ INSTANTIATE_TEST_SUITE_P(Isa, SpikeOnEveryIsa,
                          testing::ValuesIn(supported_isas().begin(), supported_isas().end()), isa_name);
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::spike_test

@@ -13,7 +13,7 @@
 #include "text/utf8.h"
 #include "text/word_model.h"
 
-namespace mneme {
+namespace mneme::bpe_trainer_test {
 namespace {
 
 TokenizerSpec train(const std::vector<std::string>& documents, BpeTrainOptions options) {
@@ -203,4 +203,4 @@ TEST(BpeTrainer, RefusesWhatCannotBe) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::bpe_trainer_test

@@ -9,7 +9,7 @@
 #include "core/fail.h"
 #include "core/file.h"
 
-namespace mneme {
+namespace mneme::chat_template_test {
 namespace {
 
 OrderedJson golden(const fs::path& path) {
@@ -224,4 +224,4 @@ TEST(ChatTemplate, FurtherModelTemplatesRenderAsJinja2) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::chat_template_test

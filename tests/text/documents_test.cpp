@@ -10,7 +10,7 @@
 #include "mneme/error.h"
 #include "text/utf8.h"
 
-namespace mneme {
+namespace mneme::documents_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -165,4 +165,4 @@ TEST_F(Documents, MissingAndEmptyInputsAreNamed) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::documents_test

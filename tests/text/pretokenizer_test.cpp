@@ -5,7 +5,7 @@
 #include "mneme/error.h"
 #include "text/tokenizer_golden.h"
 
-namespace mneme {
+namespace mneme::pretokenizer_test {
 namespace {
 
 using testing::ElementsAre;
@@ -88,4 +88,4 @@ TEST(PreTokenizer, RefusesWhatItCannotDo) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::pretokenizer_test

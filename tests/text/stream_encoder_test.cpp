@@ -4,7 +4,7 @@
 
 #include <set>
 
-namespace mneme {
+namespace mneme::stream_encoder_test {
 namespace {
 
 using testing::ElementsAre;
@@ -130,4 +130,4 @@ TEST(StreamEncoder, BytesThatAreNotTextStillArriveWhole) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::stream_encoder_test

@@ -7,7 +7,7 @@
 #include "text/tokenizer_golden.h"
 #include "text/tokenizer_json.h"
 
-namespace mneme {
+namespace mneme::tokenizer_golden_test {
 namespace {
 
 // A small trained vocabulary with another normalizer, pre-tokenizer, ... of the same format.
@@ -68,4 +68,4 @@ INSTANTIATE_TEST_SUITE_P(Npm, RealTokenizer, testing::Values("llama2", "llama3",
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::tokenizer_golden_test

@@ -8,7 +8,7 @@
 #include "text/tokenizer_golden.h"
 #include "text/tokenizer_json.h"
 
-namespace mneme {
+namespace mneme::tokenizer_test {
 namespace {
 
 using testing::ElementsAre;
@@ -214,4 +214,4 @@ TEST(Tokenizer, RefusesANormalizerThatExplodes) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::tokenizer_test

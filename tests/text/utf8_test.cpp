@@ -4,7 +4,7 @@
 
 #include "mneme/tokenizer.h"
 
-namespace mneme {
+namespace mneme::utf8_test {
 namespace {
 
 // Expected values: Python 3.11, bytes.decode("utf-8", "replace").
@@ -58,4 +58,4 @@ TEST(Utf8Stream, ReplacesWhatCannotBeCompleted) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::utf8_test

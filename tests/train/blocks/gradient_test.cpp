@@ -10,7 +10,7 @@
 #include "train/blocks/blocks.h"
 #include "train/blocks/decoder.h"
 
-namespace mneme::train {
+namespace mneme::train::gradient_test {
 namespace {
 
 class Gradients : public testing::TestWithParam<BlockCase> {};
@@ -198,4 +198,4 @@ TEST(EngramGate, OfAZeroLogitIsAsTheConfigSays) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::gradient_test

@@ -7,7 +7,7 @@
 #include "mneme/error.h"
 #include "model/tensor_names.h"
 
-namespace mneme::train {
+namespace mneme::train::parameters_test {
 namespace {
 
 ModelConfig small() {
@@ -51,4 +51,4 @@ TEST(TrainParameters, RefuseUnknownAndRepeatedNames) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::parameters_test

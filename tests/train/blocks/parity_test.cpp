@@ -15,7 +15,7 @@
 #include "train/blocks/decoder.h"
 #include "train/blocks/model_files.h"
 
-namespace mneme::train {
+namespace mneme::train::parity_test {
 namespace {
 
 /// The agreement that is asked for, in units of the logits' root mean square.
@@ -239,4 +239,4 @@ TEST(Files, ThatDoNotFitAreRefused) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::parity_test

@@ -11,7 +11,7 @@
 #include "train/blocks/decoder.h"
 #include "train/blocks/model_files.h"
 
-namespace mneme::train {
+namespace mneme::train::reference_test {
 namespace {
 
 const Json& references() {
@@ -142,4 +142,4 @@ TEST(EngramReference, LossGradientsAndLogitsAreEqual) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::reference_test

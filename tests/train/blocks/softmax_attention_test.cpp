@@ -7,7 +7,7 @@
 #include "simd/isa.h"
 #include "train/ops/fused_kernels.h"
 
-namespace mneme::train {
+namespace mneme::train::softmax_attention_test {
 namespace {
 
 struct Case {
@@ -76,4 +76,4 @@ TEST(SoftmaxRow, HugeScoresAndHiddenOnesDoNotReachTheRest) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::softmax_attention_test

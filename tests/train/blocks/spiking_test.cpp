@@ -13,7 +13,7 @@
 #include "train/blocks/decoder.h"
 #include "train/blocks/model_files.h"
 
-namespace mneme::train {
+namespace mneme::train::spiking_test {
 namespace {
 
 struct SpikingCase {
@@ -192,4 +192,4 @@ TEST(SpikingModels, WhoseRowsCannotFireAreRefusedByName) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::spiking_test

@@ -14,7 +14,7 @@
 #include "train/convert/lessons.h"
 #include "train/convert/quality.h"
 
-namespace mneme::train {
+namespace mneme::train::convert_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -511,4 +511,4 @@ TEST_F(Folder, BadRecipesSayWhatIsWrong) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::convert_test

@@ -11,7 +11,7 @@
 #include "train/data/byte_tokenizer.h"
 #include "train/data/shard_build.h"
 
-namespace mneme::train {
+namespace mneme::train::data_order_test {
 namespace {
 
 TEST(Permutation, IsABijectionForEverySize) {
@@ -138,4 +138,4 @@ TEST_F(Order, NeedsAtLeastOneWindow) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::data_order_test

@@ -11,7 +11,7 @@
 #include "train/data/byte_tokenizer.h"
 #include "train/data/shard_build.h"
 
-namespace mneme::train {
+namespace mneme::train::shards_test {
 namespace {
 
 using ::testing::AllOf;
@@ -268,4 +268,4 @@ TEST_F(Shards, AreNotMadeOfNothing) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::shards_test

@@ -8,7 +8,7 @@
 
 #include "mneme/error.h"
 
-namespace mneme::train {
+namespace mneme::train::launch_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -121,4 +121,4 @@ TEST(Launch, OneProcessHasAllThreadsAndAGroupOfOne) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::launch_test

@@ -13,7 +13,7 @@
 #include "train/hosts/gloo_group.h"
 #include "train/hosts/workers.h"
 
-namespace mneme::train {
+namespace mneme::train::process_group_test {
 namespace {
 
 using ::testing::ContainsRegex;
@@ -179,4 +179,4 @@ TEST(ProcessGroupOfMany, ProcessZeroIsMissedToo) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::process_group_test

@@ -10,7 +10,7 @@
 #include "mneme/error.h"
 #include "train/hosts/roster_message.h"
 
-namespace mneme::train {
+namespace mneme::train::roster_test {
 namespace {
 
 using std::chrono::milliseconds;
@@ -212,4 +212,4 @@ TEST(RosterMessage, BytesThatAreNoneAreBad) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::roster_test

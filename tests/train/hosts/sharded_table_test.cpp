@@ -11,7 +11,7 @@
 #include "mneme/error.h"
 #include "train/hosts/workers.h"
 
-namespace mneme::train {
+namespace mneme::train::sharded_table_test {
 namespace {
 
 constexpr uint64_t kRows = 1009;
@@ -157,4 +157,4 @@ TEST(ShardedTable, ManyProcessesTrainAsOne) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::sharded_table_test

@@ -7,7 +7,7 @@
 #include "mneme/error.h"
 #include "train/hosts/workers.h"
 
-namespace mneme::train {
+namespace mneme::train::table_shards_test {
 namespace {
 
 std::unique_ptr<Training> described() {
@@ -140,4 +140,4 @@ TEST(TableShards, AnErrorOfProcessZeroEndsTheOthers) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::table_shards_test

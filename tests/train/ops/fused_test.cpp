@@ -10,7 +10,7 @@
 #include "mneme/error.h"
 #include "simd/isa.h"
 
-namespace mneme::train {
+namespace mneme::train::fused_test {
 namespace {
 
 using Operation = std::function<Tensor(const std::vector<Tensor>&)>;
@@ -214,4 +214,4 @@ TEST(TrainProducts, Batched) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::fused_test

@@ -10,7 +10,7 @@
 #include "mneme/error.h"
 #include "simd/isa.h"
 
-namespace mneme::train {
+namespace mneme::train::recurrence_test {
 namespace {
 
 struct Sizes {
@@ -167,4 +167,4 @@ TEST(TrainRecurrence, ShapesThatDoNotBelongTogetherAreErrors) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::recurrence_test

@@ -8,7 +8,7 @@
 #include "core/fail.h"
 #include "train/ops/spikes.h"
 
-namespace mneme::train {
+namespace mneme::train::spikes_test {
 namespace {
 
 const std::vector<NeuronSetting> kNeurons{{3.0f, 0.0f}, {0.7f, 0.0f}, {8.0f, 1.5f}, {64.0f, 40.0f}};
@@ -156,4 +156,4 @@ TEST(Spiked, RefusesRowsThatCannotFire) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::spikes_test

@@ -9,7 +9,7 @@
 #include "mneme/error.h"
 #include "train/optimise/row_optimiser.h"
 
-namespace mneme::train {
+namespace mneme::train::optimiser_test {
 namespace {
 
 const Json& golden() {
@@ -228,4 +228,4 @@ TEST(RowOptimiser, RefusesIdsOutsideTheTable) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::optimiser_test

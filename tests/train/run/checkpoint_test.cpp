@@ -12,7 +12,7 @@
 #include "train/run/flops.h"
 #include "train/run/report.h"
 
-namespace mneme::train {
+namespace mneme::train::checkpoint_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -309,4 +309,4 @@ TEST(Report, TheLineTellsTheTimeLeft) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::checkpoint_test

@@ -3,7 +3,7 @@
 
 #include <gmock/gmock.h>
 
-namespace mneme::train {
+namespace mneme::train::curves_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -38,4 +38,4 @@ TEST(Curves, AnEmptyLogIsAnEmptyPicture) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::curves_test

@@ -6,7 +6,7 @@
 #include "mneme/error.h"
 #include "train/run/together.h"
 
-namespace mneme::train {
+namespace mneme::train::run_config_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -146,4 +146,4 @@ TEST(RunConfig, AModelThatIsAPathIsComparedByWhatItIs) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::run_config_test
