@@ -324,6 +324,18 @@ def changed_sources():
     return None if diff.returncode else [f for f in diff.stdout.split() if f.endswith(".cpp")]
 
 
+def compile_commands(folder):
+    """File -> command of a build folder. A file that is compiled in a group gets the group's command with its own name."""
+    commands = {}
+    for entry in json.loads((folder / "compile_commands.json").read_text()):
+        file, command = entry["file"], entry["command"]
+        commands[file] = command
+        if "/Unity/unity_" in file:
+            for name in re.findall(r'^#include "(.+)"', pathlib.Path(file).read_text(), re.M):
+                commands.setdefault(name, command.replace(file, name))
+    return commands
+
+
 def stage_tidy(files, counts):
     """One case per changed file. A file that passed is remembered by its content and all headers."""
     changed = changed_sources()
@@ -332,7 +344,7 @@ def stage_tidy(files, counts):
         return
     if not build("release", counts):
         return
-    compiled = {e["file"]: e["command"] for e in json.loads((BUILD / "release/compile_commands.json").read_text())}
+    compiled = compile_commands(BUILD / "release")
     changed = [f for f in changed if str(TOP / f) in compiled]
     # clang 16 takes libtorch 1.13's IValue for an incomplete type under C++20, and stops there.
     torch = [f for f in changed if "/torch/" in compiled[str(TOP / f)]]
