@@ -4,15 +4,17 @@
 #   headers/        llama.h of the same version, from the sources of the pip package llama-cpp-python
 #   llamacpp_peer   bench/peer/llamacpp_peer.cpp, built against both
 #   venv/           Python with numpy and gguf; with `--reference` also torch and transformers (float reference)
-#   models/         the model files of bench/vs_llamacpp.sh; with `--hybrid` also 1b-hybrid, 135m-hybrid and 135m (Q4_0, Q8_0)
+#   models/         the model files of bench/vs_llamacpp.sh; with `--hybrid` also 1b-hybrid, 135m-hybrid and 135m (Q4_0, Q8_0),
+#                   with `--experts` also moe (Q4_0, Q8_0: 2 and 4 GB, a mixture of 64 experts of which a token wakes 8)
 # Run it again at any time: what is there stays.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-reference=no hybrid=no
+reference=no hybrid=no experts=no
 while :; do
   case ${1:-} in
     --reference) reference=yes ;;
     --hybrid) hybrid=yes ;;
+    --experts) experts=yes ;;
     *) break ;;
   esac
   shift
@@ -89,6 +91,9 @@ make_model 1b-q8_0.gguf --shape 1b --type q8_0 --vocab-from "$shipped"
   make_model "1b-hybrid-$type.gguf" --shape 1b --hybrid --type $type --vocab-from "$shipped"
   make_model "135m-hybrid-$type.gguf" --shape 135m --hybrid --type $type --vocab-from "$shipped"
   make_model "135m-$type.gguf" --shape 135m --type $type --vocab-from "$shipped"
+done
+[ $experts = no ] || for type in q4_0 q8_0; do
+  make_model "moe-$type.gguf" --shape moe --type $type --vocab-from "$shipped"
 done
 make_model big-q8_0.gguf --shape 1.7b --type q8_0 --vocab-from "$shipped"
 say "ready in $dest"

@@ -27,6 +27,7 @@
 #include "cost/decode_timer.h"
 #include "cost/machine.h"
 #include "cost/traffic.h"
+#include "cost/work.h"
 #include "engine/synthetic.h"
 
 namespace mneme::cli::bench_verb {
@@ -133,7 +134,11 @@ class Bench {
     result.median = median_of(rates);
     for (const double rate : rates) result.mean += rate / static_cast<double>(rates.size());
     result.sd = sd_of(rates, result.mean);
-    const uint64_t weights = model_->bytes_per_token();
+    uint64_t weights = model_->bytes_per_token();
+    if (!test.decode) {  // of experts an estimate: more than one token's
+      const auto rows = static_cast<double>(std::min<uint64_t>(test.tokens, session_options_.chunk));
+      weights += static_cast<uint64_t>(shape_of(*model_).further_expert_bytes(rows));
+    }
     result.bytes_per_token =
         test.decode
             ? decode_bytes_per_token(model_->config(), session_options_.kv, weights, test.depth, test.tokens)

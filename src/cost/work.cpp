@@ -203,6 +203,10 @@ bool WeightShape::event_driven() const {
   return input == Linear::Input::spikes && listed_share(active) <= kEventShare;
 }
 
+double WeightShape::touched(double rows) const {
+  return copies > 1 ? copies * (1 - std::pow(1 - used / copies, rows)) : 1;
+}
+
 double WeightShape::decode_bytes() const {
   if (looked_up) return 0;
   const auto all = static_cast<double>(matrix_bytes(w)) * used;
@@ -225,6 +229,14 @@ double listed_share(double active) noexcept {
     share += chance * ((fired + kGroup - 1) / kGroup * kGroup) / double(kColumns);
   }
   return std::min(1.0, share);
+}
+
+double ModelShape::further_expert_bytes(double rows) const {
+  double sum = 0;
+  for (const WeightShape& weight : weights)
+    if (weight.copies > 1)
+      sum += static_cast<double>(matrix_bytes(weight.w)) * (weight.touched(rows) - weight.used);
+  return sum;
 }
 
 double ModelShape::memory_row_bytes() const {
@@ -353,14 +365,11 @@ PassCost prompt_cost(const ModelShape& shape, KvType kv, uint64_t tokens, uint32
   add_small(config, n, cost);
   for (const WeightShape& weight : shape.weights) {
     if (weight.looked_up) continue;
-    // The head is for the last token of the prompt. Of experts, those that some token of a pass chose, if
-    // tokens choose apart and evenly.
-    const bool head = weight.part == CostPart::head;
-    const double touched =
-        weight.copies > 1 ? weight.copies * (1 - std::pow(1 - weight.used / weight.copies, rows)) : 1;
+    const bool head = weight.part == CostPart::head;  // for the last token of the prompt
     const double macs = weight.values() * weight.used * (head ? 1 : n);
     add_macs(weight, macs, macs, cost);
-    cost[weight.part].bytes += static_cast<double>(matrix_bytes(weight.w)) * touched * (head ? 1 : passes);
+    cost[weight.part].bytes +=
+        static_cast<double>(matrix_bytes(weight.w)) * weight.touched(rows) * (head ? 1 : passes);
   }
   for (const LayerConfig& layer : config.layers)
     for (const MixerConfig& mixer : layer.mixer.branches())

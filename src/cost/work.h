@@ -48,6 +48,9 @@ struct WeightShape {
   /// Of one token at decode.
   double decode_macs() const { return values() * used * (event_driven() ? active : 1); }
   double decode_bytes() const;
+  /// Copies that a pass over `rows` tokens reads: of experts those that some token chooses, if tokens choose
+  /// apart and evenly. An estimate where a pass has several tokens.
+  double touched(double rows) const;
 };
 
 /// The part of columns that a list of events holds when a share `active` of the inputs fires, each by itself:
@@ -66,6 +69,8 @@ struct ModelShape {
   double decode_weight_bytes() const;
   /// Bytes of the rows of memory tables that a token reads.
   double memory_row_bytes() const;
+  /// What a pass over `rows` tokens reads beyond the experts of one token (WeightShape::touched).
+  double further_expert_bytes(double rows) const;
 };
 
 /// The type that a tensor is held in; `cols`: length of its rows, `spiking`: its inputs are spikes.

@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "core/random.h"
 #include "cost/traffic.h"
 #include "engine/tiny_models.h"
@@ -116,6 +118,33 @@ TEST(Work, BytesOfAPromptAreThoseOfItsPasses) {
                          bytes / n + static_cast<double>(kv_bytes_written(config, KvType::int8)))
             << chunk << " " << depth << " " << tokens;
       }
+}
+
+TEST(Work, ExpertsThatAPassReadsAreThoseOfDrawnChoices) {
+  constexpr uint64_t kExperts = 16, kChosen = 3;
+  WeightShape weight;
+  weight.copies = kExperts;
+  weight.used = kChosen;
+  Pcg64 random(7);
+  for (const int rows : {1, 2, 5, 20, 400}) {
+    double sum = 0;
+    for (int draw = 0; draw < 2000; ++draw) {
+      std::set<uint64_t> read;
+      for (int row = 0; row < rows; ++row) {
+        std::set<uint64_t> chosen;
+        while (chosen.size() < kChosen) chosen.insert(random.below(kExperts));
+        read.insert(chosen.begin(), chosen.end());
+      }
+      sum += static_cast<double>(read.size());
+    }
+    EXPECT_NEAR(weight.touched(rows), sum / 2000, 0.1) << rows;
+  }
+  const ModelShape mixture = shape_of(*load_tiny("qwen3_moe"));  // 3 of 6 experts in both layers
+  const double expert = 3.0 * 32 * 32 * 2;                       // bf16
+  EXPECT_EQ(mixture.further_expert_bytes(1), 0);
+  EXPECT_NEAR(mixture.further_expert_bytes(2), 2 * 1.5 * expert, 1);
+  EXPECT_NEAR(mixture.further_expert_bytes(1000), 2 * 3 * expert, 1);
+  EXPECT_EQ(shape_of(tiny_config(), DType::q8_0).further_expert_bytes(1000), 0);
 }
 
 TEST(Work, ALongPromptTakesNoTimeToCount) {
