@@ -9,6 +9,9 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/mnemeConfig.cmake.in ${C
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/mnemeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/mnemeConfig.cmake ${CMAKE_BINARY_DIR}/mnemeConfigVersion.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/mneme)
+if(TARGET mneme_mpi)
+  install(TARGETS mneme_mpi LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/mneme)
+endif()
 if(TARGET mneme_cli)
   install(TARGETS mneme_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()

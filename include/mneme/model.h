@@ -22,6 +22,8 @@ struct MemoryPackOptions {
   std::vector<std::filesystem::path> overlays = {};  // of changed rows, the last one first in precedence
 };
 
+class ExpertGroup;
+
 struct LoadOptions {
   int threads = 0;   // 0 = one per available core
   bool mmap = true;  // false: read the file into memory first
@@ -29,6 +31,8 @@ struct LoadOptions {
   std::optional<ActivationPolicy> activation = {};  // overrides the config, in every layer
   /// Packs whose modules are inserted, or that serve tables which the config names.
   std::vector<MemoryPackOptions> memory;
+  /// Processes that divide the experts; this one leads them. Null: all experts are here.
+  std::shared_ptr<ExpertGroup> expert_group = {};
   uint64_t memory_budget = 0;  // bytes of RAM for the rows of all packs together; 0 = no bound
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights prepared; may be empty
 };

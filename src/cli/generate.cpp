@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "cli/expert_processes.h"
 #include "cli/input.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -168,12 +169,14 @@ class Generator {
 
   void report(const GenerateResult& result, uint64_t held) const {
     if (options_.common.json) {
-      print_json({{"text", result.text},
-                  {"prompt_tokens", result.prompt_tokens},
-                  {"generated_tokens", result.generated_tokens},
-                  {"ttft_ms", result.ttft_ms},
-                  {"tokens_per_second", result.tokens_per_second},
-                  {"stop", to_string(result.stop)}});
+      Json json{{"text", result.text},
+                {"prompt_tokens", result.prompt_tokens},
+                {"generated_tokens", result.generated_tokens},
+                {"ttft_ms", result.ttft_ms},
+                {"tokens_per_second", result.tokens_per_second},
+                {"stop", to_string(result.stop)}};
+      if (const Json traffic = process_traffic(options_.model); !traffic.is_null()) json["experts"] = traffic;
+      print_json(json);
     } else if (options_.tokens > 0 && (!ends_line_ || result.text.empty())) {
       print("\n");
     }
@@ -183,6 +186,7 @@ class Generator {
                  "{} prompt tokens{}, first token after {:.0f} ms; {} tokens, {:.1f} tokens/s; stop: {}\n",
                  result.prompt_tokens, held > 0 ? fmt::format(", {} of them kept from before", held) : "",
                  result.ttft_ms, result.generated_tokens, result.tokens_per_second, to_string(result.stop));
+    if (!options_.common.quiet) print_process_traffic(options_.model);
   }
 
   const Options& options_;
@@ -194,7 +198,13 @@ class Generator {
   bool ends_line_ = true;
 };
 
-int run(const Options& options) {
+int lead(const Options& options) {
+  const auto model = load_model(options.model, options.common);
+  if (!options.common.quiet) print_start(*model);
+  return Generator(options, model).run();
+}
+
+int run(Options& options) {
   if (options.has_prompt == !options.ids.empty())
     throw UsageError("give either -p TEXT or --ids LIST (both accept @FILE and @-)");
   check_keep_options(options.keep);
@@ -202,9 +212,7 @@ int run(const Options& options) {
     throw UsageError(
         "-n 0 only reads the prompt, which is worth it with --session FILE or --session-store DIR");
   sampling_options(options.sampling);
-  const auto model = load_model(options.model, options.common);
-  if (!options.common.quiet) print_start(*model);
-  return Generator(options, model).run();
+  return with_processes(options.model, options.common, [&] { return lead(options); });
 }
 
 const VerbRegistration registration(
@@ -221,6 +229,7 @@ const VerbRegistration registration(
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
        add_model_options(app, options->model);
+       add_process_options(app, options->model);
        CLI::Option* prompt = app.add_option("-p,--prompt", options->prompt,
                                             "The text; @FILE: from a file, @-: from standard input, "
                                             "@@...: text that begins with @")

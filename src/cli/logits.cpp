@@ -7,6 +7,7 @@
 #include <memory>
 #include <numeric>
 
+#include "cli/expert_processes.h"
 #include "cli/input.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -91,7 +92,7 @@ class Writer {
   bool begun_ = false;
 };
 
-int run(const Options& options) {
+int lead(const Options& options) {
   const auto ids = ids_argument(options.ids);
   const auto model = load_model(options.model, options.common);
   check_ids(ids, model->config().vocab);
@@ -116,7 +117,12 @@ int run(const Options& options) {
     writer.row(ids.size() - 1, session.append(ids, append));
   }
   writer.end();
+  if (!options.common.quiet) print_process_traffic(options.model);
   return kDone;
+}
+
+int run(Options& options) {
+  return with_processes(options.model, options.common, [&] { return lead(options); });
 }
 
 const VerbRegistration registration(
@@ -128,6 +134,7 @@ const VerbRegistration registration(
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
        add_model_options(app, options->model);
+       add_process_options(app, options->model);
        app.add_option("--ids", options->ids, "Token ids: 1,2,3 or @FILE or @-")
            ->type_name("LIST")
            ->required();

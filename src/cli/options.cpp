@@ -150,6 +150,7 @@ LoadOptions load_options(const ModelOptions& model, const CommonOptions& common)
   options.activation = activation_argument(model.activation);
   for (const std::string& pack : model.memory) options.memory.push_back(memory_argument(pack));
   options.memory_budget = size_argument(model.memory_budget, "--memory-budget");
+  options.expert_group = model.expert_group;
   return options;
 }
 

@@ -28,6 +28,10 @@ struct ModelOptions {
   std::string load = "mmap";
   std::vector<std::string> memory;
   std::string memory_budget;
+  // Under mpirun (expert_processes.h).
+  std::string expert_messages = "auto";
+  double lost_after = 20;
+  std::shared_ptr<ExpertGroup> expert_group = {};
 };
 /// `positional` false leaves MODEL to the verb.
 void add_model_options(CLI::App& app, ModelOptions& options, bool positional = true);

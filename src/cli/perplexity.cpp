@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "cli/expert_processes.h"
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -23,7 +24,7 @@ struct Options {
   uint64_t tokens = 0;
 };
 
-int run(const Options& options) {
+int lead(const Options& options) {
   const auto model = load_model(options.model, options.common);
   note_long_context(*model, options.window, options.common);
   const InterruptScope interrupt;
@@ -37,15 +38,22 @@ int run(const Options& options) {
       perplexity(model, options.file, request, session_options(options.session, *model));
   bar.clear();
   if (options.common.json) {
-    print_json({{"tokens", result.tokens},
-                {"nll", result.nll},
-                {"ppl", result.ppl},
-                {"stderr", result.standard_error}});
+    Json json{{"tokens", result.tokens},
+              {"nll", result.nll},
+              {"ppl", result.ppl},
+              {"stderr", result.standard_error}};
+    if (const Json traffic = process_traffic(options.model); !traffic.is_null()) json["experts"] = traffic;
+    print_json(json);
   } else {
     print(fmt::format("perplexity {:.4f} ± {:.4f} ({:.5f} nats a token, {} tokens scored, windows of {})\n",
                       result.ppl, result.standard_error, result.nll, result.tokens, options.window));
   }
+  if (!options.common.quiet) print_process_traffic(options.model);
   return kDone;
+}
+
+int run(Options& options) {
+  return with_processes(options.model, options.common, [&] { return lead(options); });
 }
 
 const VerbRegistration registration(
@@ -58,6 +66,7 @@ const VerbRegistration registration(
      .setup = [](CLI::App& app) -> Action {
        auto options = std::make_shared<Options>();
        add_model_options(app, options->model);
+       add_process_options(app, options->model);
        app.add_option("file", options->file, "A text file of any length")->type_name("FILE")->required();
        app.add_option("--ctx", options->window,
                       "Tokens of a window; its first half is context only, its second half is scored")

@@ -18,11 +18,17 @@ namespace {
 // Everything a handler touches is lock-free and has static storage.
 CancelToken g_token;
 std::atomic<bool> g_scope{false};
-std::array<char, 1024> g_file{};
+std::array<char, 1024> g_file{}, g_last_words{};
 
 void say(const char* text) {
   const ssize_t ignored = ::write(STDERR_FILENO, text, std::strlen(text));
   (void)ignored;
+}
+
+void keep_text(const std::string& text, std::array<char, 1024>& out) {
+  const size_t size = std::min(text.size(), out.size() - 1);
+  std::copy_n(text.begin(), size, out.begin());
+  out[size] = '\0';
 }
 
 void on_interrupt(int signal) {
@@ -32,6 +38,7 @@ void on_interrupt(int signal) {
   }
   remove_unfinished_files();
   if (::isatty(STDERR_FILENO) == 1) say("\n");
+  if (signal == SIGTERM) say(g_last_words.data());
   ::_exit(128 + signal);
 }
 
@@ -73,9 +80,11 @@ void install_signal_handlers() {
 }
 
 void set_mapped_file_name(const std::string& path) {
-  const size_t size = std::min(path.size(), g_file.size() - 1);
-  std::copy_n(path.begin(), size, g_file.begin());
-  g_file[size] = '\0';
+  keep_text(path, g_file);
+}
+
+void set_last_words(const std::string& line) {
+  keep_text(line, g_last_words);
 }
 
 InterruptScope::InterruptScope() {

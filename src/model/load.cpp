@@ -46,8 +46,14 @@ class Loader {
       validate(*options_.activation, "activation");
       model->load_choices += "activation " + options_.activation->to_json() + "\n";
     }
+    model->expert_group = options_.expert_group;
     model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
     model_ = model.get();
+    share_experts();
+    if (serves()) {
+      load_served_experts();
+      return model;
+    }
     model->tokenizer = load_tokenizer(checkpoint_);
     attach(std::move(packs));
     plan_memory();
@@ -131,6 +137,7 @@ class Loader {
     out.rows = static_cast<int64_t>(info.shape[0]);
     out.cols = static_cast<int64_t>(info.shape[1]);
     if (spiking && can_stripe(out.type)) out.stripe_lines = best_stripe_lines(out.type, out.rows);
+    if (elsewhere_) return;
     matrices_.push_back({&info, source, type, &out, arena_, name, scales});
     arena_ = checked_align(checked_add(arena_, matrix_bytes(out), "weights"), 64, "weights");
   }
@@ -177,17 +184,57 @@ class Loader {
     share_neurons({&gate, &up});
   }
 
+  /// Whether this process serves experts to another one, and needs nothing else.
+  bool serves() const { return options_.expert_group != nullptr && options_.expert_group->rank() > 0; }
+
+  /// Tells the group which share of experts a token may choose.
+  void share_experts() const {
+    if (options_.expert_group == nullptr) return;
+    double sum = 0;
+    int layers = 0;
+    for (const LayerConfig& layer : model_->config.layers) {
+      if (!layer.ffn.moe()) continue;
+      sum += double{layer.ffn.top_k} / layer.ffn.experts;
+      ++layers;
+    }
+    require(layers > 0, ErrorCode::mismatch,
+            "{} has no experts that {} processes could divide; start it without mpirun", model_->path,
+            options_.expert_group->size());
+    options_.expert_group->set_share(sum / layers);
+  }
+
+  void load_served_experts() {
+    model_->layers.resize(model_->config.layers.size());
+    for (size_t i = 0; i < model_->layers.size(); ++i)
+      if (model_->config.layers[i].ffn.moe())
+        plan_experts(i, fmt::format("blk.{}.", i), policy(i), model_->layers[i].moe.emplace());
+    load_matrices();
+    model_->bytes.disk = checkpoint_.tensors().file_bytes();
+  }
+
+  /// The experts of a layer that this process holds.
+  ExpertRange own_experts(const FfnConfig& ffn) const {
+    if (options_.expert_group == nullptr) return {0, ffn.experts};
+    const uint32_t processes = options_.expert_group->size();
+    require(ffn.experts >= processes, ErrorCode::mismatch,
+            "{} experts cannot be divided among {} processes; start at most {}", ffn.experts, processes,
+            ffn.experts);
+    return experts_of(options_.expert_group->rank(), processes, ffn.experts);
+  }
+
   /// An expert's matrices lie side by side in memory, so that reading one is three streams of one place.
   void plan_experts(size_t layer, const std::string& block, const ActivationPolicy& activation,
                     MoeWeights& moe) {
     const FfnConfig& ffn = model_->config.layers[layer].ffn;
-    add_linear(block + "ffn_gate_inp", Activation::float_, moe.router);
-    if (ffn.shared > 0)
+    moe.own = own_experts(ffn);
+    if (!serves()) add_linear(block + "ffn_gate_inp", Activation::float_, moe.router);
+    if (ffn.shared > 0 && !serves())
       plan_feed_forward(block, "_shexp", activation, moe.shared.gate, moe.shared.up, moe.shared.down);
     moe.experts.resize(ffn.experts);
     const size_t first = matrices_.size();  // three of each expert follow
     for (uint32_t e = 0; e < ffn.experts; ++e) {
       ExpertWeights& expert = moe.experts[e];
+      elsewhere_ = !moe.own.holds(static_cast<int32_t>(e));
       plan_feed_forward(block, fmt::format(".{}", e), activation, expert.gate, expert.up, expert.down);
       for (const auto& [projection, name] : {std::pair(&ExpertWeights::gate, "ffn_gate_exps"),
                                              {&ExpertWeights::up, "ffn_up_exps"},
@@ -200,9 +247,10 @@ class Loader {
                 block, name, e, packed_layout(mine.w.type).name, packed_layout(zero.w.type).name);
       }
     }
+    elsewhere_ = false;
     for (size_t m = first; m < matrices_.size(); ++m) {
       matrices_[m].experts = ffn.experts;
-      matrices_[m].read = (m - first) / 3 < ffn.top_k;
+      matrices_[m].read = (m - first) / 3 < (ffn.top_k * moe.own.count() + ffn.experts - 1) / ffn.experts;
     }
   }
 
@@ -510,6 +558,7 @@ class Loader {
   std::vector<std::pair<RopeConfig, uint32_t>> ropes_;
   std::vector<std::shared_ptr<const TensorSource>> module_tensors_;  // [layer], of packs
   uint64_t arena_ = 0;
+  bool elsewhere_ = false;  // matrices are described, because another process holds them
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/huge_buffer.h"
 #include "core/thread_pool.h"
 #include "mneme/model.h"
+#include "model/expert_group.h"
 #include "model/model_memory.h"
 #include "model/plan.h"
 #include "simd/code_residuals.h"
@@ -98,7 +99,8 @@ struct ExpertWeights {
 struct MoeWeights {
   Linear router;                      // [choices, d_model], reads floats
   std::vector<float> selection_bias;  // [choices] or empty
-  std::vector<ExpertWeights> experts;
+  std::vector<ExpertWeights> experts;  // those of other processes have shapes and types, but no weights
+  ExpertRange own;                     // whose weights are here: all, but in an ExpertGroup
   ExpertWeights shared;            // the shared experts side by side; without rows if there is none
   std::vector<float> shared_gate;  // [d_model] or empty
 };
@@ -122,6 +124,7 @@ struct ModelImpl {
   ModelConfig config;
   std::string path;
   std::shared_ptr<ThreadPool> pool;
+  std::shared_ptr<ExpertGroup> expert_group;              // null: all experts are here
   HugeBuffer weights;                                     // every packed matrix
   std::vector<std::unique_ptr<CodeResiduals>> residuals;  // of matrices W8
   PackedMatrix embedding;

@@ -189,7 +189,14 @@ bool run_step(ThreadPool& pool, Step& step) {
   size_workspace(step.model, step, decode);
   Workspace& ws = step.workspace;
   ws.failed = false;
-  const auto abandoned = [&] { return ws.failed.load() || (step.cancelled && step.cancelled()); };
+  const bool done = walk_stages(pool, stages, step,
+                                [&] { return ws.failed.load() || (step.cancelled && step.cancelled()); });
+  if (ws.failed) std::rethrow_exception(std::exchange(ws.failure, nullptr));
+  return done;
+}
+
+bool walk_stages(ThreadPool& pool, const std::vector<std::unique_ptr<Stage>>& stages, Step& step,
+                 const std::function<bool()>& abandoned) {
   std::atomic<bool> stop{false};
   pool.run([&](int thread) {
     pool.share_tasks(0, thread, stages.front()->tasks(step));
@@ -202,12 +209,12 @@ bool run_step(ThreadPool& pool, Step& step) {
         stage.run(step, thread, task);
       if (s + 1 == stages.size()) return;
       pool.share_tasks(slot ^ 1, thread, stages[s + 1]->tasks(step));
-      if (stage.ends_layer && thread == 0 && abandoned()) stop.store(true, std::memory_order_relaxed);
+      if (stage.ends_layer && thread == 0 && abandoned && abandoned())
+        stop.store(true, std::memory_order_relaxed);
       pool.barrier(thread, stage.waits_for_device);
       if (stage.ends_layer && stop.load(std::memory_order_relaxed)) return;
     }
   });
-  if (ws.failed) std::rethrow_exception(std::exchange(ws.failure, nullptr));
   return !stop.load();
 }
 

@@ -71,6 +71,13 @@ struct SparseScratch {
   std::vector<int64_t> lo, hi;
 };
 
+/// The rows of a pass that go to one other process (expert_rows.h). Kept between passes.
+struct LeavingRows {
+  std::vector<int64_t> rows;
+  uint64_t pairs = 0;    // of these rows and experts of that process
+  bool awaited = false;  // the answer has not come yet
+};
+
 /// Buffers of one forward pass, reused by the next; grown on first use of a size, never shrunk.
 struct Workspace {
   struct Thread {
@@ -121,6 +128,8 @@ struct Workspace {
     std::vector<float> shared_gate, shared_up;  // [rows, shared width]
     Activations shared_hidden;                  // [rows, shared width]
     std::vector<float> shared_out;              // [rows, d_model]
+    Activations coded;                          // [rows, d_model]: of rows that go to other processes
+    std::vector<LeavingRows> leaving;           // [process]
   };
   Experts experts;
 
@@ -168,6 +177,11 @@ struct Plan {
 
 /// `probes`: with the stages that show inputs to a ProjectionObserver.
 Plan compile_plan(const ModelImpl& model, bool probes = false);
+
+/// Walks a list of stages on all threads. False: a layer was the last one to be finished because `abandoned`
+/// (called after each by thread 0; may be empty) said so.
+bool walk_stages(ThreadPool& pool, const std::vector<std::unique_ptr<Stage>>& stages, Step& step,
+                 const std::function<bool()>& abandoned = {});
 
 /// Walks, of the plan with probes if a slice has an observer, the decode list if every slice has one row and
 /// there are at most kMaxDecodeRows, else the prefill list. Returns false if it was cancelled (the sequences'

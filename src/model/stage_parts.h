@@ -54,17 +54,19 @@ inline void size_activations(const InputForms& forms, int64_t rows, int64_t cols
   }
 }
 
+/// f[c] = scale * code of row `row`, after it was rounded.
+inline void codes_to_floats(const QuantizedRows& x, int64_t row, int64_t cols, float* f) {
+  const int8_t* q = x.q.data() + row * cols;
+  const float* d = x.d.data() + row * (cols / kBlock);
+  for (int64_t c = 0; c < cols; ++c) f[c] = d[c / kBlock] * static_cast<float>(q[c]);
+}
+
 /// Puts one row x [cols] into `out` in every form wanted.
 inline void prepare_row(const InputForms& forms, const float* x, int64_t row, int64_t cols,
                         Activations& out) {
   if (forms.int8 || forms.rounded) quantize_blocks(x, row, cols, 0, cols / kBlock, out.q);
   if (forms.floats) std::copy_n(x, cols, out.f.data() + row * cols);
-  if (forms.rounded) {
-    float* f = out.rounded.data() + row * cols;
-    const int8_t* q = out.q.q.data() + row * cols;
-    const float* d = out.q.d.data() + row * (cols / kBlock);
-    for (int64_t c = 0; c < cols; ++c) f[c] = d[c / kBlock] * static_cast<float>(q[c]);
-  }
+  if (forms.rounded) codes_to_floats(out.q, row, cols, out.rounded.data() + row * cols);
   if (forms.int4) round_to_int4(x, cols, out.int4.data() + row * cols);
   if (forms.spikes.empty()) return;
   const RowMagnitude magnitude = magnitude_of(x, cols);  // the same for every neuron

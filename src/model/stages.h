@@ -74,8 +74,15 @@ void size_memory(const ModelImpl& model, const Step& step);
 
 // stages_experts.cpp: a feed-forward of type moe, from the norm to the residual
 void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list);
+/// What an ExpertServer runs between the rows that came and the rows that go back.
+void add_served_stages(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list);
 /// Sizes the buffers of experts for a step.
 void size_experts(const ModelImpl& model, const Step& step, bool decode);
+
+// stages_exchange.cpp: experts that other processes hold, if there is ModelImpl::expert_group
+void add_exchange_send_stages(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list);
+StagePtr make_exchange_collect_stage(const ModelImpl& model, size_t layer);
+void size_exchange(const ModelImpl& model, const Step& step);
 
 // stages_probe.cpp: shows the input of a site to observers. `parts`: of the attention before an output
 // projection at decode, else null.

@@ -50,7 +50,7 @@ class MoeStage : public Stage {
         moe_(*weights_.moe),
         d_(model.config.d_model),
         hidden_(ffn_.hidden),
-        shared_(ffn_.shared_width()) {
+        shared_(moe_.shared.gate.w.rows > 0 ? ffn_.shared_width() : 0) {
     input_forms_.add(moe_.experts.front().gate);
     input_forms_.add(moe_.experts.front().up);
     hidden_forms_.add(moe_.experts.front().down);
@@ -66,6 +66,9 @@ class MoeStage : public Stage {
   }
   Workspace::Experts& experts(Step& step) const { return step.workspace.experts; }
   const ExpertWeights& expert(int32_t number) const { return moe_.experts[static_cast<size_t>(number)]; }
+  /// The pairs whose experts are here; pairs are sorted by expert, and processes hold neighbouring experts.
+  int64_t first_own_pair(const Workspace::Experts& ws) const { return ws.routing.first[moe_.own.first]; }
+  int64_t end_of_own_pairs(const Workspace::Experts& ws) const { return ws.routing.first[moe_.own.last]; }
   float* scores(Step& step, int64_t row) const { return experts(step).scores.data() + row * ffn_.choices(); }
 
   void norm(const Step& step, int64_t row, float* out) const {
@@ -384,8 +387,8 @@ class GatherExpertsStage final : public MoeStage {
   }
   void run(Step& step, int, int64_t task) const override {
     Workspace::Experts& ws = experts(step);
-    const int64_t end = std::min((task + 1) * kExpertRows, ws.routing.pairs());
-    for (int64_t pair = task * kExpertRows; pair < end; ++pair)
+    const int64_t end = std::min((task + 1) * kExpertRows, end_of_own_pairs(ws));
+    for (int64_t pair = std::max(task * kExpertRows, first_own_pair(ws)); pair < end; ++pair)
       prepare_row(input_forms_,
                   step.workspace.input.f.data() + ws.routing.rows[static_cast<size_t>(pair)] * d_, pair, d_,
                   ws.input);
@@ -415,7 +418,7 @@ class PrefillExpertsStage final : public MoeStage {
     task -= shared_tasks_.per_expert;
     const auto number = static_cast<int32_t>(task / tasks_.per_expert);
     const int64_t first = ws.routing.first[static_cast<size_t>(number)];
-    if (ws.routing.count(number) == 0) return;
+    if (ws.routing.count(number) == 0 || !moe_.own.holds(number)) return;
     gated(expert(number), ws.input, tasks_.begin(task), tasks_.end(task), first,
           first + ws.routing.count(number), hidden_, ws.gate, ws.up);
   }
@@ -446,18 +449,20 @@ class ExpertsHiddenStage final : public MoeStage {
     Workspace::Experts& ws = experts(step);
     const int64_t before = shared_tasks(step);
     if (task < before)
-      return prepare(shared_hidden_forms_, ws.shared_gate, task, step.rows(), shared_, ws.shared_hidden);
-    prepare(hidden_forms_, ws.gate, task - before, ws.routing.pairs(), hidden_, ws.hidden);
+      return prepare(shared_hidden_forms_, ws.shared_gate, task, 0, step.rows(), shared_, ws.shared_hidden);
+    prepare(hidden_forms_, ws.gate, task - before, first_own_pair(ws), end_of_own_pairs(ws), hidden_,
+            ws.hidden);
   }
 
  private:
   int64_t shared_tasks(const Step& step) const {
     return shared_ > 0 ? (step.rows() + kExpertRows - 1) / kExpertRows : 0;
   }
-  static void prepare(const InputForms& forms, const std::vector<float>& source, int64_t task, int64_t rows,
-                      int64_t cols, Activations& out) {
-    const int64_t end = std::min((task + 1) * kExpertRows, rows);
-    for (int64_t n = task * kExpertRows; n < end; ++n)
+  /// Of the task's rows those within [first, last).
+  static void prepare(const InputForms& forms, const std::vector<float>& source, int64_t task, int64_t first,
+                      int64_t last, int64_t cols, Activations& out) {
+    const int64_t end = std::min((task + 1) * kExpertRows, last);
+    for (int64_t n = std::max(task * kExpertRows, first); n < end; ++n)
       prepare_row(forms, source.data() + n * cols, n, cols, out);
   }
 };
@@ -484,7 +489,7 @@ class PrefillExpertsDownStage final : public MoeStage {
     task -= shared_tasks_.per_expert;
     const auto number = static_cast<int32_t>(task / tasks_.per_expert);
     const int64_t first = ws.routing.first[static_cast<size_t>(number)];
-    if (ws.routing.count(number) == 0) return;
+    if (ws.routing.count(number) == 0 || !moe_.own.holds(number)) return;
     apply_linear(expert(number).down, ws.hidden, tasks_.begin(task), tasks_.end(task), first,
                  first + ws.routing.count(number), ws.out.data(), d_);
   }
@@ -519,7 +524,9 @@ class CombineStage final : public MoeStage {
 }  // namespace
 
 void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list) {
-  if (decode) {
+  // With other processes decode takes the stages of prefill, too: rows must leave before the shared expert's
+  // work.
+  if (decode && !model.expert_group) {
     list.push_back(std::make_unique<DecodeRouterStage>(model, layer));
     list.push_back(std::make_unique<DecodeExpertsStage>(model, layer));
     list.push_back(std::make_unique<DecodeExpertsDownStage>(model, layer));
@@ -528,11 +535,19 @@ void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::v
   list.push_back(std::make_unique<MoeNormStage>(model, layer));
   list.push_back(std::make_unique<RouteStage>(model, layer));
   list.push_back(std::make_unique<SortRoutesStage>(model, layer));
+  if (model.expert_group) add_exchange_send_stages(model, layer, list);
   list.push_back(std::make_unique<GatherExpertsStage>(model, layer));
   list.push_back(std::make_unique<PrefillExpertsStage>(model, layer));
   list.push_back(std::make_unique<ExpertsHiddenStage>(model, layer));
   list.push_back(std::make_unique<PrefillExpertsDownStage>(model, layer));
+  if (model.expert_group) list.push_back(make_exchange_collect_stage(model, layer));
   list.push_back(std::make_unique<CombineStage>(model, layer));
+}
+
+void add_served_stages(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list) {
+  list.push_back(std::make_unique<PrefillExpertsStage>(model, layer));
+  list.push_back(std::make_unique<ExpertsHiddenStage>(model, layer));
+  list.push_back(std::make_unique<PrefillExpertsDownStage>(model, layer));
 }
 
 void size_experts(const ModelImpl& model, const Step& step, bool decode) {
@@ -544,7 +559,8 @@ void size_experts(const ModelImpl& model, const Step& step, bool decode) {
     const MoeWeights& moe = *model.layers[i].moe;
     const FfnConfig& ffn = model.config.layers[i].ffn;
     const ExpertWeights& one = moe.experts.front();
-    const int64_t pairs = rows * std::min(ffn.top_k, ffn.experts), shared = ffn.shared_width();
+    const int64_t pairs = rows * std::min(ffn.top_k, ffn.experts);
+    const int64_t shared = moe.shared.gate.w.rows > 0 ? ffn.shared_width() : 0;
     grow(experts.scores, rows * ffn.choices());
     grow(experts.gate, pairs * ffn.hidden);
     grow(experts.up, pairs * ffn.hidden);
@@ -563,13 +579,14 @@ void size_experts(const ModelImpl& model, const Step& step, bool decode) {
       grow(experts.shared_up, rows * shared);
       size_activations(shared_hidden, rows, shared, experts.shared_hidden, false);
     }
-    if (decode) continue;
+    if (decode && !model.expert_group) continue;
     experts.routing.reserve(rows, ffn);
     grow(experts.out, pairs * d);
     if (shared > 0) grow(experts.shared_out, rows * d);
     size_activations(common, rows, d, ws.input, false);
     size_activations(input, pairs, d, experts.input, false);
   }
+  if (model.expert_group && model.expert_group->rank() == 0) size_exchange(model, step);
 }
 
 }  // namespace mneme

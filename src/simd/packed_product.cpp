@@ -73,6 +73,22 @@ void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, i
   }
 }
 
+void place_codes(const int8_t* codes, const float* scales, int64_t row, int64_t cols, QuantizedRows& out) {
+  std::copy_n(codes, cols, out.q.begin() + row * cols);
+  for (int64_t b = 0; b < cols / kBlock; ++b) {
+    const auto at = static_cast<size_t>(row * (cols / kBlock) + b);
+    int32_t halves[2] = {};
+    for (int64_t c = 0; c < kBlock; ++c) halves[c / (kBlock / 2)] += codes[b * kBlock + c];
+    const int32_t sum = halves[0] + halves[1];
+    out.half_sums[2 * at] = halves[0];
+    out.half_sums[2 * at + 1] = halves[1];
+    out.d[at] = scales[b];
+    out.d_sum[at] = scales[b] * static_cast<float>(sum);
+    out.minus8[at] = -8 * sum;
+    out.minus128[at] = -128 * sum;
+  }
+}
+
 void round_to_int4(const float* x, int64_t n, float* out) {
   float most = 0;
   bool finite = true;

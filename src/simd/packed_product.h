@@ -35,6 +35,10 @@ struct QuantizedRows {
 void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, int64_t count,
                      QuantizedRows& out);
 
+/// Makes row `row` of [rows, cols] what quantize_blocks would have made it, from its codes [cols] and scales
+/// [cols / 32]: for rows that were rounded elsewhere.
+void place_codes(const int8_t* codes, const float* scales, int64_t row, int64_t cols, QuantizedRows& out);
+
 /// out[n] = x rounded to steps of max|x| / 7 (ties to even), one scale for all: int4 activations of a token.
 /// A row with a NaN or an infinity becomes NaN. Plain C++: a yardstick, not a fast path.
 void round_to_int4(const float* x, int64_t n, float* out);

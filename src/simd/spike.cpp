@@ -213,6 +213,43 @@ void grow(std::vector<T>& vector, int64_t size) {
   if (std::ssize(vector) < size) vector.resize(static_cast<size_t>(size));
 }
 
+// Fires a row at a threshold, and with values below `dead` silent.
+void fire_at(float threshold, float dead, const float* x, int64_t row, int64_t cols, SpikeRows& out) {
+  sync_highway_isa();
+  const int64_t blocks = cols / kBlock;
+  RowFiring firing{};
+  firing.x = x;
+  firing.blocks = blocks;
+  firing.threshold = threshold;
+  firing.dead = dead;
+  firing.base = out.base.data() + row * cols;
+  firing.fired = out.fired.data() + row * blocks;
+  firing.sums = out.sums.data() + row * blocks;
+  const bool listed = out.event_rows == 1;
+  if (listed) {
+    firing.begin = out.events.begin.data();
+    firing.columns = out.events.columns.data();
+    firing.counts = out.events.counts.data();
+  }
+  EventList& beyond = out.beyond[static_cast<size_t>(row)];
+  beyond.begin.clear();
+  beyond.groups = 0;
+  if (std::isnan(threshold)) {
+    std::fill_n(firing.base, cols, int8_t{0});
+    std::fill_n(firing.fired, blocks, 0u);
+    std::fill_n(firing.sums, blocks, 0);
+    if (listed) std::fill_n(firing.begin, blocks, 0u);
+  } else {
+    HWY_DYNAMIC_DISPATCH(fire_blocks_n)(firing);
+    if (firing.beyond) list_beyond(firing, beyond);
+  }
+  out.threshold[static_cast<size_t>(row)] = threshold;
+  out.spiking[static_cast<size_t>(row)] = firing.spiking;
+  if (!listed) return;
+  firing.begin[blocks] = static_cast<uint32_t>(firing.end / 4);
+  out.events.groups = firing.end / 4;
+  out.listed = true;
+}
 }  // namespace
 
 void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
@@ -246,41 +283,24 @@ RowMagnitude magnitude_of(const float* x, int64_t cols) {
 
 void fire_row(const NeuronSetting& neuron, const RowMagnitude& magnitude, const float* x, int64_t row,
               int64_t cols, SpikeRows& out) {
-  sync_highway_isa();
-  const int64_t blocks = cols / kBlock;
   const float threshold = threshold_of(magnitude, neuron.k);
-  RowFiring firing{};
-  firing.x = x;
-  firing.blocks = blocks;
-  firing.threshold = threshold;
-  firing.dead = neuron.dead_zone * threshold;
-  firing.base = out.base.data() + row * cols;
-  firing.fired = out.fired.data() + row * blocks;
-  firing.sums = out.sums.data() + row * blocks;
-  const bool listed = out.event_rows == 1;
-  if (listed) {
-    firing.begin = out.events.begin.data();
-    firing.columns = out.events.columns.data();
-    firing.counts = out.events.counts.data();
-  }
-  EventList& beyond = out.beyond[static_cast<size_t>(row)];
-  beyond.begin.clear();
-  beyond.groups = 0;
-  if (std::isnan(threshold)) {
-    std::fill_n(firing.base, cols, int8_t{0});
-    std::fill_n(firing.fired, blocks, 0u);
-    std::fill_n(firing.sums, blocks, 0);
-    if (listed) std::fill_n(firing.begin, blocks, 0u);
-  } else {
-    HWY_DYNAMIC_DISPATCH(fire_blocks_n)(firing);
-    if (firing.beyond) list_beyond(firing, beyond);
-  }
+  fire_at(threshold, neuron.dead_zone * threshold, x, row, cols, out);
+}
+
+void place_spikes(const float* counts, float threshold, int64_t row, int64_t cols, SpikeRows& out) {
+  fire_at(std::isnan(threshold) ? threshold : 1.0f, 0.0f, counts, row, cols, out);
   out.threshold[static_cast<size_t>(row)] = threshold;
-  out.spiking[static_cast<size_t>(row)] = firing.spiking;
-  if (!listed) return;
-  firing.begin[blocks] = static_cast<uint32_t>(firing.end / 4);
-  out.events.groups = firing.end / 4;
-  out.listed = true;
+}
+
+void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, int32_t* counts) {
+  const int8_t* base = spikes.base.data() + row * cols;
+  for (int64_t c = 0; c < cols; ++c) counts[c] = base[c];
+  const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
+  if (beyond.begin.empty()) return;
+  for (int64_t b = 0; b < cols / kBlock; ++b)
+    for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
+         e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
+      counts[b * kBlock + beyond.columns[e]] += beyond.counts[e];
 }
 
 void unite_events(int64_t cols, SpikeRows& out, bool however_long) {

@@ -89,6 +89,12 @@ bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_e
 
 /// out[c] = the whole count of row `row`, after it was fired: exact up to 2^24, and so beyond any count.
 void counts_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
+/// counts[c] of row `row` [cols], whole: what fire_row made of it.
+void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, int32_t* counts);
+/// Makes row `row` what fire_row would have made it, from its threshold and whole counts [cols] (as floats,
+/// of at most kMostCount): for rows that were fired elsewhere.
+void place_spikes(const float* counts, float threshold, int64_t row, int64_t cols, SpikeRows& out);
+
 /// out[c] = threshold * count of row `row`, after it was fired.
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
 
