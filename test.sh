@@ -6,7 +6,7 @@
 # The stages themselves are in scripts/check.py.
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/scripts/lib.sh"
-ensure_packages "$MNEME_TOP/scripts/packages.run" "$MNEME_TOP/scripts/packages.test" "$MNEME_TOP/scripts/packages.train"
+ensure_packages "$MNEME_TOP/scripts/packages.run" "$MNEME_TOP/scripts/packages.test" "$MNEME_TOP/scripts/packages.train" "$MNEME_TOP/scripts/packages.mpi"
 command -v python3 >/dev/null || die "cannot test without python3"
 
 # Real models for the tests that want one. Without them those tests are skipped and say why.

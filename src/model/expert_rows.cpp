@@ -168,11 +168,14 @@ RequestHead read_request_head(MessageReader& in, const ModelImpl& model, Routing
   for (int64_t row = 0; row < head.rows; ++row) {
     Route* routes = routing.routes.data() + row * ffn.top_k;
     std::fill_n(routes, ffn.top_k, Route());
-    const uint64_t count = in.varint(ffn.top_k);
-    for (uint64_t i = 0; i < count; ++i)
-      routes[i] = {static_cast<int32_t>(moe->own.first + in.varint(moe->own.count() - 1)), 1.0f};
+    const uint64_t count = in.varint(std::min(ffn.top_k, moe->own.count()));
+    for (uint64_t i = 0; i < count; ++i) {
+      const auto expert = static_cast<int32_t>(moe->own.first + in.varint(moe->own.count() - 1));
+      require(std::none_of(routes, routes + i, [&](const Route& route) { return route.expert == expert; }),
+              ErrorCode::corrupt, "{}: expert {} twice for one row", in.what(), expert);
+      routes[i] = {expert, 1.0f};
+    }
   }
-  routing.sort(head.rows, ffn);
   return head;
 }
 

@@ -13,6 +13,7 @@
 #include "model/expert_group.h"
 #include "model/plan.h"
 #include "model/stage_parts.h"
+#include "parallel/message_io.h"
 
 namespace mneme {
 
@@ -30,7 +31,8 @@ MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& le
                            int64_t top_k, const ExpertRange& experts, const Activations& coded,
                            const float* floats, int64_t cols, ExpertGroup::Sent& sent);
 
-/// The first part of a request: the layer, the coding, and routes [rows, top_k] in `routing`, with weight 1.
+/// The first part of a request: the layer, the coding, and routes [rows, top_k], with weight 1, which go into
+/// a Routing that is not sorted yet.
 struct RequestHead {
   size_t layer = 0;
   RowCoding coding = RowCoding::floats;

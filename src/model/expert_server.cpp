@@ -33,6 +33,7 @@ MessageBytes ExpertServer::answer(const Message& message) {
   Step step{*model_, workspace_, {}, std::span(std::as_const(ids_)).first(static_cast<size_t>(head.rows)),
             {},      nullptr,    {}, nullptr};
   size_experts(*model_, step, false);
+  ws.routing.sort(head.rows, ffn);
   read_request_rows(in, head, expert_input_forms(moe), ws.routing, ffn.top_k, d, ws.input);
   in.end();
   walk_stages(*model_->pool, stages_[head.layer], step);

@@ -194,7 +194,7 @@ class Loader {
     int layers = 0;
     for (const LayerConfig& layer : model_->config.layers) {
       if (!layer.ffn.moe()) continue;
-      sum += double{layer.ffn.top_k} / layer.ffn.experts;
+      sum += static_cast<double>(layer.ffn.top_k) / layer.ffn.experts;
       ++layers;
     }
     require(layers > 0, ErrorCode::mismatch,

@@ -167,7 +167,7 @@ class Stage {
   virtual void run(Step& step, int thread, int64_t task) const = 0;
   /// True where a step may be abandoned.
   bool ends_layer = false;
-  /// True where run() may wait for a disk.
+  /// True where run() may wait for a disk or another process.
   bool waits_for_device = false;
 };
 

@@ -108,7 +108,9 @@ class SendRowsStage final : public ExchangeStage {
 
 class CollectRowsStage final : public ExchangeStage {
  public:
-  using ExchangeStage::ExchangeStage;
+  CollectRowsStage(const ModelImpl& model, size_t layer) : ExchangeStage(model, layer) {
+    waits_for_device = true;
+  }
   std::string describe() const override { return "collect           outputs of experts of other processes"; }
   int64_t tasks(const Step&) const override { return 1; }
   void run(Step& step, int, int64_t) const override {
