@@ -9,6 +9,7 @@
 #include "model/activation_policy.h"
 #include "model/checkpoint.h"
 #include "model/config_names.h"
+#include "model/expert_shares.h"
 #include "model/load_tokenizer.h"
 #include "model/rope_frequencies.h"
 #include "model/tensor_names.h"
@@ -49,7 +50,7 @@ class Loader {
     model->expert_group = options_.expert_group;
     model->pool = std::make_shared<ThreadPool>(options_.threads > 0 ? options_.threads : available_cores());
     model_ = model.get();
-    share_experts();
+    if (model->expert_group) check_shares(model->config, path, *model->expert_group);
     if (serves()) {
       load_served_experts();
       return model;
@@ -187,22 +188,6 @@ class Loader {
   /// Whether this process serves experts to another one, and needs nothing else.
   bool serves() const { return options_.expert_group != nullptr && options_.expert_group->rank() > 0; }
 
-  /// Tells the group which share of experts a token may choose.
-  void share_experts() const {
-    if (options_.expert_group == nullptr) return;
-    double sum = 0;
-    int layers = 0;
-    for (const LayerConfig& layer : model_->config.layers) {
-      if (!layer.ffn.moe()) continue;
-      sum += static_cast<double>(layer.ffn.top_k) / layer.ffn.experts;
-      ++layers;
-    }
-    require(layers > 0, ErrorCode::mismatch,
-            "{} has no experts that {} processes could divide; start it without mpirun", model_->path,
-            options_.expert_group->size());
-    options_.expert_group->set_share(sum / layers);
-  }
-
   void load_served_experts() {
     model_->layers.resize(model_->config.layers.size());
     for (size_t i = 0; i < model_->layers.size(); ++i)
@@ -212,21 +197,11 @@ class Loader {
     model_->bytes.disk = checkpoint_.tensors().file_bytes();
   }
 
-  /// The experts of a layer that this process holds.
-  ExpertRange own_experts(const FfnConfig& ffn) const {
-    if (options_.expert_group == nullptr) return {0, ffn.experts};
-    const uint32_t processes = options_.expert_group->size();
-    require(ffn.experts >= processes, ErrorCode::mismatch,
-            "{} experts cannot be divided among {} processes; start at most {}", ffn.experts, processes,
-            ffn.experts);
-    return experts_of(options_.expert_group->rank(), processes, ffn.experts);
-  }
-
   /// An expert's matrices lie side by side in memory, so that reading one is three streams of one place.
   void plan_experts(size_t layer, const std::string& block, const ActivationPolicy& activation,
                     MoeWeights& moe) {
     const FfnConfig& ffn = model_->config.layers[layer].ffn;
-    moe.own = own_experts(ffn);
+    moe.own = own_experts(options_.expert_group.get(), ffn);
     if (!serves()) add_linear(block + "ffn_gate_inp", Activation::float_, moe.router);
     if (ffn.shared > 0 && !serves())
       plan_feed_forward(block, "_shexp", activation, moe.shared.gate, moe.shared.up, moe.shared.down);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstdlib>
 
 namespace mneme {
@@ -76,33 +77,48 @@ class BitReader {
   bool overrun_ = false;
 };
 
-struct Table {
-  uint32_t symbols = 0;  // 0..symbols-1 are in the table
+/// Frequencies in 4096ths, made from levels in whole numbers, so that both ends have the same.
+class Table {
+ public:
+  std::vector<uint8_t> levels;  // [symbols]
   std::array<uint32_t, kSymbols> frequency{}, start{};
-  void add_up() {
-    for (uint32_t s = 0, at = 0; s < symbols; at += frequency[s++]) start[s] = at;
-  }
-};
 
-/// Frequencies in 4096ths that follow a histogram; what occurs has at least one.
-Table table_of(const std::array<uint64_t, kSymbols>& histogram, uint64_t total) {
-  Table table;
-  int64_t left = kScale;
-  uint32_t likeliest = 0;
-  for (uint32_t s = 0; s < kSymbols; ++s) {
-    if (histogram[s] == 0) continue;
-    table.symbols = s + 1;
-    table.frequency[s] =
-        std::max<uint32_t>(1, static_cast<uint32_t>((histogram[s] * kScale + total / 2) / total));
-    left -= table.frequency[s];
-    if (histogram[s] > histogram[likeliest]) likeliest = s;
+  void levels_of(const std::array<uint64_t, kSymbols>& histogram, uint64_t total) {
+    for (uint32_t s = 0; s < kSymbols; ++s) {
+      if (histogram[s] == 0) continue;
+      levels.resize(s + 1);
+      const double octaves = std::log2(static_cast<double>(total) / static_cast<double>(histogram[s]));
+      levels[s] = static_cast<uint8_t>(1 + std::min<int64_t>(std::lround(8 * octaves), 254));
+    }
+    build();
   }
-  // Rounding moves the sum by less than half a unit a symbol; the likeliest, at least 1/58 of all, bears it
-  // best.
-  table.frequency[likeliest] = static_cast<uint32_t>(static_cast<int64_t>(table.frequency[likeliest]) + left);
-  table.add_up();
-  return table;
-}
+  /// False for a table without symbols.
+  bool build() {
+    std::array<uint64_t, kSymbols> weight{};
+    uint64_t sum = 0;
+    for (size_t s = 0; s < levels.size(); ++s)
+      if (levels[s] > 0)
+        sum += weight[s] = std::max<uint64_t>(1, kEighths[(levels[s] - 1) % 8] >> (levels[s] - 1) / 8);
+    if (sum == 0) return false;
+    int64_t left = kScale;
+    size_t likeliest = 0;
+    for (size_t s = 0; s < levels.size(); ++s) {
+      if (weight[s] == 0) continue;
+      frequency[s] = static_cast<uint32_t>(std::max<uint64_t>(1, weight[s] * kScale / sum));
+      left -= frequency[s];
+      if (weight[s] > weight[likeliest]) likeliest = s;
+    }
+    // Rounding moves the sum by less than one a symbol; the likeliest, at least 1/58 of all, bears it best.
+    frequency[likeliest] = static_cast<uint32_t>(static_cast<int64_t>(frequency[likeliest]) + left);
+    for (uint32_t s = 0, at = 0; s < kSymbols; at += frequency[s++]) start[s] = at;
+    return true;
+  }
+
+ private:
+  // 2^32 * 2^(-i / 8)
+  static constexpr std::array<uint64_t, 8> kEighths{4294967296, 3938502376, 3611622603, 3311872529,
+                                                    3037000500, 2784941738, 2553802834, 2341847524};
+};
 
 /// Symbols from the last to the first, so that the decoder meets them in order.
 MessageBytes code_symbols(const Table& table, std::span<const uint8_t> symbols) {
@@ -131,15 +147,9 @@ size_t varint_bytes(uint64_t v) {
 
 Table read_table(MessageReader& in) {
   Table table;
-  table.symbols = static_cast<uint32_t>(in.varint(kSymbols));
-  uint64_t sum = 0;
-  for (uint32_t s = 0; s < table.symbols; ++s) {
-    table.frequency[s] = static_cast<uint32_t>(in.varint(kScale));
-    sum += table.frequency[s];
-  }
-  require(sum == kScale, ErrorCode::corrupt, "{}: the frequencies of counts sum to {} instead of {}",
-          in.what(), sum, kScale);
-  table.add_up();
+  for (const std::byte level : in.raw(in.varint(kSymbols)))
+    table.levels.push_back(static_cast<uint8_t>(level));
+  require(table.build(), ErrorCode::corrupt, "{}: coded counts without a table", in.what());
   return table;
 }
 
@@ -163,15 +173,15 @@ void encode_counts(std::span<const int32_t> counts, MessageWriter& out) {
     fits_int8 &= magnitude <= 127;
   }
   if (counts.empty()) return write_plain(counts, out);
-  const Table table = table_of(histogram, counts.size());
+  Table table;
+  table.levels_of(histogram, counts.size());
   const MessageBytes coded = code_symbols(table, symbols), plain = bits.finish();
-  size_t size = varint_bytes(table.symbols) + varint_bytes(coded.size()) + coded.size() +
-                varint_bytes(plain.size()) + plain.size();
-  for (uint32_t s = 0; s < table.symbols; ++s) size += varint_bytes(table.frequency[s]);
+  const size_t size = varint_bytes(table.levels.size()) + table.levels.size() + varint_bytes(coded.size()) +
+                      coded.size() + varint_bytes(plain.size()) + plain.size();
   if (fits_int8 && size >= counts.size()) return write_plain(counts, out);
   out.value(uint8_t{1});
-  out.varint(table.symbols);
-  for (uint32_t s = 0; s < table.symbols; ++s) out.varint(table.frequency[s]);
+  out.varint(table.levels.size());
+  out.raw(table.levels.data(), table.levels.size());
   for (const MessageBytes* part : {&coded, &plain}) {
     out.varint(part->size());
     out.raw(part->data(), part->size());
@@ -188,7 +198,7 @@ void decode_counts(MessageReader& in, std::span<int32_t> counts) {
   }
   const Table table = read_table(in);
   std::array<uint8_t, kScale> symbol_at{};
-  for (uint32_t s = 0; s < table.symbols; ++s)
+  for (uint32_t s = 0; s < kSymbols; ++s)
     std::fill_n(symbol_at.begin() + table.start[s], table.frequency[s], static_cast<uint8_t>(s));
   const auto coded = in.raw(in.varint(in.left())), plain = in.raw(in.varint(in.left()));
   require(coded.size() >= 4, ErrorCode::corrupt, "{}: coded counts without a state", in.what());

@@ -12,7 +12,8 @@ namespace {
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
 
-constexpr milliseconds kSignOfLife{1000}, kWatch{50};
+constexpr milliseconds kSignOfLife{1000}, kWatch{50}, kWatchWhileMoving{1};
+constexpr size_t kLarge = size_t{1} << 15;  // bytes; smaller messages leave at once
 constexpr uint64_t kMostText = 1 << 16, kMostFacts = 64;
 
 // Waiting without a thread to wake it: a moment of looking again and again, because an answer is mostly a
@@ -84,7 +85,7 @@ void Peers::watch() {
       fail_with(error);
     }
     lock.lock();
-    wake_.wait_for(lock, kWatch, [this] { return stopping_; });
+    wake_.wait_for(lock, moving_ ? kWatchWhileMoving : kWatch, [this] { return stopping_; });
   }
 }
 
@@ -214,11 +215,14 @@ void Peers::agree(const Facts& facts) {
 }
 
 void Peers::send(uint32_t to, MessageBytes message) {
+  const bool large = message.size() >= kLarge;
   {
     const std::lock_guard lock(mutex_);
     if (error_) throw Error(*error_);
+    moving_ |= large;
   }
   post(to, Kind::data, std::move(message));
+  if (large) wake_.notify_all();
 }
 
 std::optional<Message> Peers::receive() {
@@ -227,6 +231,7 @@ std::optional<Message> Peers::receive() {
     if (!inbox_.empty()) {
       out = std::move(inbox_.front());
       inbox_.pop_front();
+      moving_ = false;
       return true;
     }
     return finished_;

@@ -89,6 +89,7 @@ class Peers {
   std::vector<Peer> peers_;
   std::deque<Message> inbox_;
   std::optional<Error> error_;
+  bool moving_ = false;  // a large message is on its way, and moves on while somebody pumps
   bool agreed_ = false, finished_ = false, ended_ = false, stopping_ = false;
   std::thread watch_;
 };
