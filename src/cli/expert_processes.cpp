@@ -86,13 +86,19 @@ int with_processes(ModelOptions& model, CommonOptions& common, const std::functi
   options.lost_after = std::chrono::milliseconds(static_cast<int64_t>(model.lost_after * 1000));
   const auto group = std::make_shared<ExpertGroup>(
       std::make_unique<Peers>(open_plugin(find_mpi_plugin(launched->size)), options), model.expert_messages);
+  // When one process has ended, mpirun kills the others: one that is about to say what went wrong says it
+  // then.
+  const auto give_up = [&](const Error& error) {
+    set_last_words(fmt::format("mneme: error: {}\n", one_line(error.what())));
+    group->peers().give_up(error);
+  };
   try {
     return group->rank() == 0 ? lead_others(model, group, lead) : serve(model, common, group);
   } catch (const Error& error) {
-    group->peers().give_up(error);
+    give_up(error);
     throw;
   } catch (const std::exception& error) {
-    group->peers().give_up(Error(ErrorCode::invalid_argument, error.what()));
+    give_up(Error(ErrorCode::invalid_argument, error.what()));
     throw;
   }
 }
@@ -101,17 +107,17 @@ Json process_traffic(const ModelOptions& model) {
   if (model.expert_group == nullptr) return nullptr;
   const ExpertTraffic t = model.expert_group->traffic();
   Json json{{"processes", model.expert_group->size()},
-                   {"messages", t.coding},
-                   {"tokens", t.tokens},
-                   {"sent_bytes_per_token", ratio(t.sent_bytes, t.tokens)},
-                   {"row_bytes_per_token", ratio(t.row_bytes, t.tokens)},
-                   {"returned_bytes_per_token", ratio(t.returned_bytes, t.tokens)},
-                   {"float_bytes_per_token", ratio(t.float_bytes, t.tokens)},
-                   {"int8_bytes_per_token", ratio(t.int8_bytes, t.tokens)},
-                   {"of_int8", ratio(t.row_bytes, t.int8_bytes)},
-                   {"k_over_M", t.experts_share},
-                   {"processes_reached", ratio(t.row_messages, t.token_layers)},
-                   {"experts_away", ratio(t.pairs_away, t.pairs)}};
+            {"messages", t.coding},
+            {"tokens", t.tokens},
+            {"sent_bytes_per_token", ratio(t.sent_bytes, t.tokens)},
+            {"row_bytes_per_token", ratio(t.row_bytes, t.tokens)},
+            {"returned_bytes_per_token", ratio(t.returned_bytes, t.tokens)},
+            {"float_bytes_per_token", ratio(t.float_bytes, t.tokens)},
+            {"int8_bytes_per_token", ratio(t.int8_bytes, t.tokens)},
+            {"of_int8", ratio(t.row_bytes, t.int8_bytes)},
+            {"k_over_M", t.experts_share},
+            {"processes_reached", ratio(t.row_messages, t.token_layers)},
+            {"experts_away", ratio(t.pairs_away, t.pairs)}};
   if (t.counts > 0) {
     json["silent"] = ratio(t.silent, t.counts);
     json["entropy_bits"] = t.entropy_bits / static_cast<double>(t.counts);

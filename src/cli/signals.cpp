@@ -38,8 +38,9 @@ void on_interrupt(int signal) {
   }
   remove_unfinished_files();
   if (::isatty(STDERR_FILENO) == 1) say("\n");
-  if (signal == SIGTERM) say(g_last_words.data());
-  ::_exit(128 + signal);
+  if (signal != SIGTERM || g_last_words[0] == '\0') ::_exit(128 + signal);
+  say(g_last_words.data());
+  ::_exit(kFailed);
 }
 
 void on_bus_error(int) {

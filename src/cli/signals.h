@@ -14,7 +14,7 @@ namespace mneme::cli {
 void install_signal_handlers();
 /// Names the file that a later SIGBUS is about (reading a mapping past the end of its shortened file).
 void set_mapped_file_name(const std::string& path);
-/// What a later SIGTERM says before it ends the program; a line. Empty: nothing.
+/// What a later SIGTERM says before it ends the program with kFailed; a line. Empty: nothing, and 143.
 void set_last_words(const std::string& line);
 
 /// While it lives, the first Ctrl-C cancels token(). At most one at a time.

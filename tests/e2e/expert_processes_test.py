@@ -126,6 +126,9 @@ class Failures(UnderMpirun):
         for rank in (0, 2):
             self.assertRegex(said, rf"process {rank} of 3 was told to end|process 1 of 3 was lost")
         self.assertIn("signal 9", said)  # mpirun's own words
+        end = time.time() + 10
+        while time.time() < end and any(pathlib.Path(f"/proc/{pid}").exists() for pid in ranks.values()):
+            time.sleep(0.1)
         self.assertFalse([pid for pid in ranks.values() if pathlib.Path(f"/proc/{pid}").exists()])
 
     def test_a_stopped_process_is_lost_without_the_launchers_help(self):
