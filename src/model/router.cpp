@@ -89,18 +89,23 @@ int64_t choose_experts(const FfnConfig& ffn, const float* logits, const float* b
   const auto begin = s.order.begin();
   std::partial_sort(begin, begin + ffn.top_k, begin + static_cast<int64_t>(choices), better);
 
-  const size_t used = places_used(ffn, s);
+  std::fill(s.order.begin() + static_cast<int64_t>(places_used(ffn, s)), begin + ffn.top_k, -1);
+  weigh_experts(ffn, s.scores.data(), s.order.data(), out);
+  return -1;
+}
+
+void weigh_experts(const FfnConfig& ffn, const float* scores, const int32_t* chosen, Route* out) {
+  std::fill_n(out, ffn.top_k, Route{});
   float sum = 0;
-  for (size_t n = 0; n < used; ++n) {
-    out[n].expert = s.order[n];
-    if (s.order[n] >= static_cast<int32_t>(ffn.experts)) continue;
-    out[n].weight = s.scores[static_cast<size_t>(s.order[n])];
+  for (size_t n = 0; n < ffn.top_k && chosen[n] >= 0; ++n) {
+    out[n].expert = chosen[n];
+    if (chosen[n] >= static_cast<int32_t>(ffn.experts)) continue;
+    out[n].weight = scores[chosen[n]];
     sum += out[n].weight;
   }
   float factor = static_cast<float>(ffn.scale);
   if (ffn.renormalise) factor = sum > 0 ? factor / sum : 0.0f;
-  for (size_t n = 0; n < used; ++n) out[n].weight *= factor;
-  return -1;
+  for (size_t n = 0; n < ffn.top_k; ++n) out[n].weight *= factor;
 }
 
 void Routing::reserve(int64_t count, const FfnConfig& ffn) {

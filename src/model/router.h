@@ -44,6 +44,10 @@ struct RouterScratch {
 int64_t choose_experts(const FfnConfig& ffn, const float* logits, const float* bias, RouterScratch& scratch,
                        Route* out);
 
+/// The routes of a choice that is made already: `chosen` [top_k] as in Route::expert, -1 behind the last.
+/// `scores` [choices] are those of RouterScratch. Fills out [top_k].
+void weigh_experts(const FfnConfig& ffn, const float* scores, const int32_t* chosen, Route* out);
+
 /// The routes of the rows of a pass, and the (row, place) pairs sorted by expert, so that each expert has one
 /// run of rows. Grown on first use of a size.
 struct Routing {
@@ -73,6 +77,12 @@ class RouteObserver {
   /// Session::append().
   virtual void see(size_t layer, int thread, int64_t position, std::span<const Route> routes,
                    std::span<const float> scores) = 0;
+  /// The choice [top_k] that this token makes instead of its own, or null: for tests that compare the engine
+  /// with the trainer, where a rounding error may turn a near tie. Asked by every thread, before see().
+  virtual const int32_t* forced(size_t layer, int64_t position) {
+    (void)layer, (void)position;
+    return nullptr;
+  }
 };
 
 }  // namespace mneme

@@ -105,7 +105,10 @@ class MoeStage : public Stage {
           "layer {}: the router's score of expert {} is {} at position {}; the weights or the values that "
           "reach this layer are broken",
           layer_, bad, scores(step, row)[std::max<int64_t>(bad, 0)], position);
-      if (tell && slice->routes != nullptr)
+      if (slice->routes == nullptr) return;
+      if (const int32_t* forced = slice->routes->forced(layer_, position))
+        weigh_experts(ffn_, scratch.scores.data(), forced, out);
+      if (tell)
         slice->routes->see(layer_, thread, position, {out, ffn_.top_k},
                            {scratch.scores.data(), ffn_.choices()});
     } catch (...) {

@@ -1,10 +1,9 @@
-// The dense feed-forward block: down(act(gate(x)) * up(x)).
+// The feed-forward block: dense, down(act(gate(x)) * up(x)), or a mixture (block_moe.cpp).
 #include "core/fail.h"
 #include "train/blocks/blocks.h"
 #include "train/ops/fused.h"
 
 namespace mneme::train {
-namespace {
 
 Tensor activated(Act act, const Tensor& gate, const Tensor& up) {
   switch (act) {
@@ -18,10 +17,9 @@ Tensor activated(Act act, const Tensor& gate, const Tensor& up) {
   fail(ErrorCode::unsupported, "an activation of number {} cannot be trained", static_cast<int>(act));
 }
 
-}  // namespace
-
-Tensor feed_forward(const ModelConfig&, const FfnConfig& ffn, const Weights& weights, const Tensor& x) {
-  require(!ffn.moe(), ErrorCode::unsupported, "a mixture of experts cannot be trained by this version");
+Tensor feed_forward(const FfnConfig& ffn, const Weights& weights, const Tensor& x,
+                    const PassContext& context) {
+  if (ffn.moe()) return mixture_of_experts(ffn, weights, x, context);
   return weights.linear("ffn_down",
                         activated(ffn.act, weights.linear("ffn_gate", x), weights.linear("ffn_up", x)));
 }

@@ -47,10 +47,17 @@ PassContext PassContext::for_mixer(uint32_t number) const {
   return out;
 }
 
+PassContext PassContext::for_layer(uint32_t number) const {
+  PassContext out = *this;
+  out.layer_ = number;
+  return out;
+}
+
 PassContext PassContext::without_recording() const {
   PassContext out = *this;
   out.options_.record = nullptr;
   out.options_.spikes.tally = nullptr;
+  out.options_.experts.tally = nullptr;
   return out;
 }
 

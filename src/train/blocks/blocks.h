@@ -34,11 +34,14 @@ class PassContext {
                            const Tensor& like) const;
   /// This context for the mixer of that number.
   PassContext for_mixer(uint32_t number) const;
+  /// This context for the layer of that number.
+  PassContext for_layer(uint32_t number) const;
   /// This context for a layer that is computed again: its choices are recorded already.
   PassContext without_recording() const;
   /// The tensors of a layer under `prefix`, computed and read as this pass says.
   Weights weights(const Parameters& parameters, std::string prefix, const LayerConfig& layer) const;
   uint32_t mixer() const noexcept { return mixer_; }
+  uint32_t layer() const noexcept { return layer_; }
   /// Positions before the first token.
   int64_t sink_tokens() const noexcept { return sink_tokens_; }
 
@@ -46,7 +49,7 @@ class PassContext {
   struct Kind;
   PassOptions options_;
   int64_t sink_tokens_;
-  uint32_t mixer_ = 0;
+  uint32_t mixer_ = 0, layer_ = 0;
   uint64_t spiking_weights_ = 0;  // where they have a price
   std::shared_ptr<std::vector<Kind>> rotations_;
 };
@@ -70,8 +73,15 @@ Tensor delta_mixer(const ModelConfig& config, const MixerConfig& mixer, const We
 Tensor parallel_mixer(const ModelConfig& config, const MixerConfig& mixer, const Weights& weights,
                       const Tensor& x, const PassContext& context);
 
-/// down(act(gate(x)) * up(x)); x already normed.
-Tensor feed_forward(const ModelConfig& config, const FfnConfig& ffn, const Weights& weights, const Tensor& x);
+/// Dense or a mixture of experts; x, already normed, [batch, positions, d_model] -> what is added to the
+/// residual stream. The context must be that of its layer.
+Tensor feed_forward(const FfnConfig& ffn, const Weights& weights, const Tensor& x,
+                    const PassContext& context);
+/// A mixture. Throws Error(corrupt) for a router whose scores are not finite: layer, expert and position.
+Tensor mixture_of_experts(const FfnConfig& ffn, const Weights& weights, const Tensor& x,
+                          const PassContext& context);
+/// act(gate) * up.
+Tensor activated(Act act, const Tensor& gate, const Tensor& up);
 
 /// An Engram module: what is added to the residual stream x [batch, length, d_model] before the mixer (x is
 /// not normed: the module norms inside). `rows` are those of its table and layer for the same tokens.

@@ -58,7 +58,8 @@ Tensor Decoder::layer(size_t number, Tensor x, const BatchRows& rows, PassContex
                      context.for_mixer(shape_->first_mixer[number]));
   if (layer.post_norm) out = norm(config(), out, weights["post_attention_norm.weight"]);
   x = x + out;
-  out = feed_forward(config(), layer.ffn, weights, norm(config(), x, weights["ffn_norm.weight"]));
+  out = feed_forward(layer.ffn, weights, norm(config(), x, weights["ffn_norm.weight"]),
+                     context.for_layer(static_cast<uint32_t>(number)));
   if (layer.post_norm) out = norm(config(), out, weights["post_ffw_norm.weight"]);
   return x + out;
 }

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "mneme/model_config.h"
+#include "train/blocks/experts.h"
 #include "train/blocks/parameters.h"
 #include "train/blocks/row_table.h"
 #include "train/blocks/spiking.h"
@@ -25,13 +26,16 @@ using RowTables = std::map<std::string, RowTable>;
 /// (engram_ids.h), because all ids are known then.
 using BatchRows = std::map<std::string, std::map<uint32_t, TouchedRows>>;
 
-/// Discrete choices of a pass (the blocks that sparse attention picked), by mixer: counted over the layers in
-/// order, two for a parallel one, as the engine counts them. Recorded in one pass and forced in another, or
-/// on the engine.
+/// Discrete choices of a pass. Recorded in one pass and forced in another, or on the engine.
 struct Choices {
+  /// The blocks that sparse attention picked, by mixer: counted over the layers in order, two for a parallel
+  /// one, as the engine counts them.
   /// int64 [batch, heads, positions, top_k], each query's own block included, ascending; -1 in front where
   /// there are fewer. Positions begin with the model's sink tokens, which choose nothing.
   std::map<uint32_t, Tensor> blocks;
+  /// The experts that a token passes, by layer: int64 [batch, positions, top_k] as in Route::expert, best
+  /// first. Positions begin with the model's sink tokens, which choose too.
+  std::map<uint32_t, Tensor> experts;
 };
 
 struct PassOptions {
@@ -40,6 +44,7 @@ struct PassOptions {
   Choices* record = nullptr;
   const Choices* forced = nullptr;  // must outlive the backward pass too
   SpikeOptions spikes;
+  ExpertOptions experts;
 };
 
 /// Immutable but for the parameters, which it refers to. With checkpoint_layers both must outlive the

@@ -36,9 +36,13 @@ Tensor initial(const ModelConfig& config, const ExpectedTensor& tensor, at::Gene
     const Tensor step = at::exp(at::rand(shape, generator) * std::log(100.0) + std::log(0.001));
     return step + at::log(-at::expm1(-step));  // the inverse of softplus
   }
-  if (shape.size() == 1) return at::full(shape, 1.0 - norm_offset(config, name));
   const double deviation = 0.02;
-  if (ends_with_any(name, {"attn_output.weight", "ffn_down.weight", "engram_v.weight"}))
+  if (name.ends_with("ffn_gate_inp_shexp.weight")) return normal(deviation);
+  if (shape.size() == 1) return at::full(shape, 1.0 - norm_offset(config, name));
+  const auto of_expert = expert_tensor_name_of(name);
+  if (ends_with_any(name,
+                    {"attn_output.weight", "ffn_down.weight", "ffn_down_shexp.weight", "engram_v.weight"}) ||
+      (of_expert && of_expert->projection == "down"))
     return normal(deviation / std::sqrt(2.0 * static_cast<double>(config.layers.size())));
   return normal(deviation);
 }
@@ -79,11 +83,11 @@ uint64_t Parameters::count() const {
   });
 }
 
-Tensor Weights::linear(std::string_view name, const Tensor& x) const {
+Tensor Weights::linear(std::string_view name, const Tensor& x, double share) const {
   const std::string stem(name);
   const Tensor bias = has(stem + ".bias") ? (*this)[stem + ".bias"] : Tensor();
   const Tensor& weight = (*this)[stem + ".weight"];
-  return product(inputs_.of(name, x, weight.size(0)), weight, bias, bfloat16_);
+  return product(inputs_.of(name, x, weight.size(0), share), weight, bias, bfloat16_);
 }
 
 }  // namespace mneme::train

@@ -52,8 +52,8 @@ class Weights {
   const Tensor& operator[](std::string_view name) const { return all_->at(prefix_ + std::string(name)); }
   bool has(std::string_view name) const { return all_->has(prefix_ + std::string(name)); }
   /// x [..., in], or the spikes of it where the projection reads spikes, times NAME.weight [out, in], plus
-  /// NAME.bias where there is one: [..., out].
-  Tensor linear(std::string_view name, const Tensor& x) const;
+  /// NAME.bias where there is one: [..., out]. `share`: the part of the pass's tokens that x is.
+  Tensor linear(std::string_view name, const Tensor& x, double share = 1) const;
   Weights below(std::string_view more) const {
     return {*all_, prefix_ + std::string(more), bfloat16_, inputs_};
   }

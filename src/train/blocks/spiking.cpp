@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <map>
 #include <utility>
 
 #include "core/fail.h"
@@ -33,14 +34,23 @@ size_t layer_of(std::string_view tensor) {
   return layer;
 }
 
+/// "ffn_up" of "ffn_up.7".
+std::string_view without_number(std::string_view linear) {
+  const size_t dot = linear.rfind('.');
+  if (dot == std::string_view::npos || dot + 1 == linear.size()) return linear;
+  return linear.find_first_not_of("0123456789", dot + 1) == std::string_view::npos ? linear.substr(0, dot)
+                                                                                   : linear;
+}
+
 double ratio(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
 }
 
-/// "attn_q" of "blk.3.mix0.attn_q.weight"; nothing of other tensors.
+/// "attn_q" of "blk.3.mix0.attn_q.weight", "ffn_up" of "blk.3.ffn_up.7.weight"; nothing of other tensors.
 std::string_view linear_of(std::string_view tensor) {
   if (!tensor.ends_with(".weight")) return {};
   tensor.remove_suffix(7);
+  tensor = without_number(tensor);
   return tensor.substr(tensor.rfind('.') + 1);
 }
 
@@ -103,6 +113,8 @@ SpikeTally SpikeTally::restore(const Json& state) {
 }
 
 std::optional<Projection> projection_of(std::string_view linear) noexcept {
+  linear = without_number(linear);
+  if (linear.starts_with("ffn_") && linear.ends_with("_shexp")) linear.remove_suffix(6);
   for (const auto& [name, projection] : kLinears)
     if (name == linear) return projection;
   return std::nullopt;
@@ -110,6 +122,7 @@ std::optional<Projection> projection_of(std::string_view linear) noexcept {
 
 uint64_t spiking_weights(const ModelConfig& config) {
   uint64_t sum = 0;
+  std::map<size_t, uint64_t> of_experts;
   for (const ExpectedTensor& tensor : expected_tensors(config)) {
     const auto projection = projection_of(linear_of(tensor.name));
     if (!projection || tensor.shape.size() != 2) continue;
@@ -119,20 +132,26 @@ uint64_t spiking_weights(const ModelConfig& config) {
             "layers[{}].activation.{} is \"spike\", which needs rows of a multiple of {} values; {} has {}",
             layer, config_names::word(config_names::kProjectionNames, *projection), kBlock, tensor.name,
             tensor.shape[1]);
-    sum += tensor.shape[0] * tensor.shape[1];
+    const FfnConfig& ffn = config.layers[layer].ffn;
+    const uint64_t size = tensor.shape[0] * tensor.shape[1];
+    if (expert_tensor_name_of(tensor.name))
+      of_experts[layer] += size * std::min(ffn.top_k, ffn.experts);
+    else
+      sum += size;
   }
+  for (const auto& [layer, weights] : of_experts) sum += weights / config.layers[layer].ffn.experts;
   return sum;
 }
 
-Tensor LayerInputs::of(std::string_view linear, const Tensor& x, int64_t outputs) const {
+Tensor LayerInputs::of(std::string_view linear, const Tensor& x, int64_t outputs, double share) const {
   if (policy_ == nullptr) return x;
   const auto projection = projection_of(linear);
   if (!projection || (*policy_)[*projection].type != Activation::spike) return x;
   const ActivationConfig& activation = (*policy_)[*projection];
   FiringPenalty price{0, options_.width};
   if (options_.penalty != 0 && all_weights_ > 0)
-    price.weight =
-        options_.penalty * static_cast<double>(x.size(-1) * outputs) / static_cast<double>(all_weights_);
+    price.weight = share * options_.penalty * static_cast<double>(x.size(-1) * outputs) /
+                   static_cast<double>(all_weights_);
   SpikeCount count;
   Tensor out = spiked(x, neuron_of(activation), price, options_.tally ? &count : nullptr);
   if (options_.tally) options_.tally->add(*projection, count, static_cast<uint64_t>(outputs));

@@ -49,12 +49,14 @@ struct SpikeOptions {
   SpikeTally* tally = nullptr;  // adds up what fires
 };
 
-/// The projection that a matrix of a layer ("attn_q") is in an ActivationPolicy; none for one that always
-/// reads floats, as the second matrix of a low-rank gate does.
+/// The projection that a matrix of a layer ("attn_q", "ffn_gate.3" and "ffn_gate_shexp" of experts) is in an
+/// ActivationPolicy; none for one that always reads floats, as routers and the second matrix of a low-rank
+/// gate do.
 std::optional<Projection> projection_of(std::string_view linear) noexcept;
 
-/// Weights of all matrices that read spikes. Throws Error(invalid_argument) naming the first whose rows are
-/// no multiple of 32, which neither engine nor trainer can fire.
+/// Weights of all matrices that read spikes; of a mixture, those that a token passes at most. Throws
+/// Error(invalid_argument) naming the first whose rows are no multiple of 32, which neither engine nor
+/// trainer can fire.
 uint64_t spiking_weights(const ModelConfig& config);
 
 /// How the matrices of one layer read their inputs in a pass. Refers to the policy.
@@ -64,8 +66,9 @@ class LayerInputs {
   /// `all_weights`: spiking_weights() of the model, which a penalty is shared out over.
   LayerInputs(const ActivationPolicy& policy, const SpikeOptions& options, uint64_t all_weights)
       : policy_(&policy), options_(options), all_weights_(all_weights) {}
-  /// What the matrix `linear` [outputs, in] multiplies instead of x [..., in].
-  Tensor of(std::string_view linear, const Tensor& x, int64_t outputs) const;
+  /// What the matrix `linear` [outputs, in] multiplies instead of x [..., in]. `share`: the part of the
+  /// pass's tokens that x is, as what reaches an expert; a penalty is a mean over all tokens.
+  Tensor of(std::string_view linear, const Tensor& x, int64_t outputs, double share = 1) const;
 
  private:
   const ActivationPolicy* policy_ = nullptr;

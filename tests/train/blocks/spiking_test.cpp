@@ -37,6 +37,7 @@ const std::vector<SpikingCase> kSpikingCases{
     {"delta", R"([{"mixer": {"type": "delta"}}])", R"({"default": "spike", "recurrence": {"type": "spike", "k": 9}})"},
     {"parallel", R"([{"mixer": {"type": "parallel", "of": [{"type": "window", "window": 5}, {"type": "gla", "gate": "matrix"}], "learned": true}}])", R"("spike")"},
     {"engram", R"([{"mixer": {"type": "full"}, "memory": {"table": "facts", "layer_id": 0, "conv": {}}}])", R"({"default": "float", "memory": {"type": "spike", "k": 4}})", "", true},
+    {"moe", R"([{"mixer": {"type": "full"}, "ffn": {"type": "moe", "hidden": 32, "experts": 4, "top_k": 2, "shared": 1}}])", R"({"default": "spike", "down": {"type": "spike", "k": 2, "dead_zone": 1}})"},
     {"post_norm", R"([{"mixer": {"type": "full", "qk_norm": true}, "post_norm": true}])", R"("spike")", R"(, "tied": true, "sink_tokens": 2)"},
 };
 // clang-format on
