@@ -1,4 +1,4 @@
-"""The nine experiments: which variants, trained from which configs, compared with which.
+"""The experiments: which variants, trained from which configs, compared with which; those with mixtures of experts are in mixtures.py.
 
 An experiment is a function (lab) -> {"variants": [...], "pairs": [...], ...}. The lab trains: every variant tries the same
 learning rates with the first seed, and keeps the best one for all seeds. So each variant costs len(rates) + len(seeds) - 1
@@ -10,8 +10,9 @@ import math
 import re
 import statistics
 
+import mixtures
 import texts
-from paired import crossing, paired, slope, spread
+from paired import against, compared, crossing, paired, slope, spread
 from runs import STILL, Failed, classes_of, write_json
 from sizes import CONV, dense_like, mixer_of, model, pattern, run_config, table
 
@@ -77,16 +78,6 @@ class Lab:
 
     def engram(self):
         return self.trained("reference", "a table before layer 1: orders 2 and 3, gate, signed root, convolution, token classes", self.reference())
-
-
-def compared(variants, *pairs):
-    """Paired differences of losses, by the variants' names."""
-    values = {variant["name"]: variant["values"] for variant in variants}
-    return [{"a": a, "b": b} | paired(values[a], values[b]) for a, b in pairs]
-
-
-def against(variants, reference):
-    return compared(variants, *((variant["name"], reference) for variant in variants if variant["name"] != reference))
 
 
 # ---- (a) ... (i) -----------------------------------------------------------------------------------------------------
@@ -290,4 +281,4 @@ def recipe_of(size, mixers, seed, rate, tokens):
 
 
 EXPERIMENTS = {"rows": rows, "equal": equal, "layer": layer, "components": components, "attention": attention, "row-optimiser": row_optimiser, "facts": facts,
-               "hybrid": hybrid, "conversion": conversion}
+               "hybrid": hybrid, "conversion": conversion, "allocation": mixtures.allocation, "combinations": mixtures.combinations}

@@ -56,3 +56,13 @@ def crossing(curve, level):
             return math.exp(math.log(before[0]) + share * (math.log(tokens) - math.log(before[0]))), ""
         before = tokens, loss
     return curve[-1][0], ">"
+
+
+def compared(variants, *pairs):
+    """Paired differences of losses, by the variants' names."""
+    values = {variant["name"]: variant["values"] for variant in variants}
+    return [{"a": a, "b": b} | paired(values[a], values[b]) for a, b in pairs]
+
+
+def against(variants, reference):
+    return compared(variants, *((variant["name"], reference) for variant in variants if variant["name"] != reference))

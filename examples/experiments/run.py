@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Reproductions of claims about Engram and hybrid attention, at a size that one machine can train.
+"""Reproductions of claims about Engram, hybrid attention, experts and spikes, at a size that one machine can train.
 
     examples/experiments/run.py NAME --size small [--seeds 3] [--minutes N] [--work DIR]
     examples/experiments/run.py --list | --report
 
-NAME: rows, equal, layer, components, attention, row-optimiser, facts, hybrid, conversion (or a to i), or all.
+NAME: rows, equal, layer, components, attention, row-optimiser, facts, hybrid, conversion, allocation,
+combinations (or a to k), or all.
 Sizes: smoke (seconds, to test the program), small (minutes), published (hours, in pieces).
 
 Every training run is a `mneme train` in a folder of its own under --work (build/experiments/SIZE). Finished runs are never
@@ -30,7 +31,7 @@ from runs import Failed, OutOfTime, Runner, write_json
 from sizes import SIZES
 
 TOP = pathlib.Path(__file__).resolve().parent.parent.parent
-LETTERS = dict(zip("abcdefghi", EXPERIMENTS))
+LETTERS = dict(zip("abcdefghijk", EXPERIMENTS))
 
 
 def named(name):

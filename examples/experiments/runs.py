@@ -148,7 +148,9 @@ def summary_of(folder):
             "curve": [[tokens[line["step"]], line["validation_loss"]] for line in checked], "tokens": steps[-1]["tokens"],
             # the median forgets the first steps and whatever else ran on the machine for a while
             "tokens_per_second": statistics.median(line["tokens_per_second"] for line in steps),
-            "parameters": dense + table, "table_parameters": table}
+            "parameters": dense + table, "table_parameters": table,
+            # of mixtures: over the last steps, the mean over layers
+            **({"load_cv": statistics.mean(line["load_cv"] for line in steps[-20:])} if "load_cv" in steps[-1] else {})}
 
 
 def header_of(path):

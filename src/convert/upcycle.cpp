@@ -116,29 +116,26 @@ std::vector<uint32_t> upcycled_layers(const ModelConfig& config, const UpcycleOp
   return out;
 }
 
-/// Where a tensor of the mixture comes from: a tensor of the dense layer, multiplied and repeated; "" for the
-/// router, whose values are drawn.
-struct Origin {
-  std::string name;
-  Upcycled how;
-};
-Origin origin(const std::string& name, const UpcycleOptions& options) {
+}  // namespace
+
+UpcycleOrigin upcycle_origin(const std::string& name, const UpcycleOptions& options) {
   const double all = upcycle_factor(options), each = std::cbrt(all);
   const auto factor = [&](std::string_view projection) {
     const bool spread = options.scale == UpcycleScale::spread;
     return static_cast<float>(spread ? each : projection == "down" ? all : 1.0);
   };
   if (const auto expert = expert_tensor_name_of(name))
-    return {fmt::format("{}ffn_{}.weight", expert->block, expert->projection),
-            {nullptr, factor(expert->projection)}};
+    return {fmt::format("{}ffn_{}.weight", expert->block, expert->projection), factor(expert->projection)};
   for (const std::string_view projection : {"gate", "up", "down"}) {
     const std::string shared = fmt::format("ffn_{}_shexp.weight", projection);
     if (name.ends_with(shared))
       return {name.substr(0, name.size() - shared.size()) + fmt::format("ffn_{}.weight", projection),
-              {nullptr, factor(projection), options.shared, projection == "down"}};
+              factor(projection), options.shared, projection == "down"};
   }
   return {};
 }
+
+namespace {
 
 std::vector<uint32_t> read_upcycled_layers(JsonFields& stage) {
   if (!stage.has("layers")) return {};
@@ -157,12 +154,12 @@ std::vector<uint32_t> read_upcycled_layers(JsonFields& stage) {
   return out;
 }
 
-UpcycleOptions read_upcycle_stage(JsonFields stage, uint64_t seed) {
+}  // namespace
+
+UpcycleOptions read_upcycle_stage(JsonFields& stage) {
   constexpr config_names::Table<UpcycleScale, 2> kScales{
       {{UpcycleScale::spread, "spread"}, {UpcycleScale::down, "down"}}};
   UpcycleOptions out;
-  out.seed = seed;
-  stage.string("kind");
   out.layers = read_upcycled_layers(stage);
   out.experts = stage.u32("experts", 1, kMaxExperts, out.experts);
   out.shared = stage.u32("shared", 0, kMaxSharedExperts, out.shared);
@@ -171,11 +168,8 @@ UpcycleOptions read_upcycle_stage(JsonFields stage, uint64_t seed) {
   out.renormalise = stage.boolean("renormalise", out.renormalise);
   config_names::read_word(stage, "scale", kScales, out.scale);
   out.router_deviation = stage.number("router_deviation", 0, 1, out.router_deviation);
-  stage.finish();
   return out;
 }
-
-}  // namespace
 
 std::optional<UpcycleRecipe> read_upcycle_recipe(const fs::path& file) {
   const std::string name = file.filename().string();
@@ -191,11 +185,7 @@ std::optional<UpcycleRecipe> read_upcycle_recipe(const fs::path& file) {
     return stage.is_object() && stage.value("kind", Json()) == "upcycle";
   };
   if (std::none_of(stages.begin(), stages.end(), upcycles)) return std::nullopt;
-  require(stages.size() == 1, ErrorCode::invalid_argument,
-          "{}: stages has an upcycling and {} more; an upcycling is a recipe of its own, and what it makes "
-          "is trained "
-          "by mneme train",
-          name, stages.size() - 1);
+  if (stages.size() > 1) return std::nullopt;  // stages that train belong to mneme-train
   JsonFields fields(json, "", ErrorCode::invalid_argument);
   UpcycleRecipe out;
   fields.u32("mneme_convert", 1, 1);
@@ -213,7 +203,11 @@ std::optional<UpcycleRecipe> read_upcycle_recipe(const fs::path& file) {
     data.finish();
   }
   fields.finish();
-  out.options = read_upcycle_stage(JsonFields(stages[0], "stages[0]", ErrorCode::invalid_argument), seed);
+  JsonFields stage(stages[0], "stages[0]", ErrorCode::invalid_argument);
+  stage.string("kind");
+  out.options = read_upcycle_stage(stage);
+  out.options.seed = seed;
+  stage.finish();
   return out;
 }
 
@@ -261,10 +255,10 @@ Checkpoint upcycle(Checkpoint in, const UpcycleOptions& options) {
     uint64_t seed = options.seed;
     for (const ExpectedTensor& wanted : expected_tensors(config)) {
       const std::string name = hf ? hf_tensor_name(config, wanted.name, prefix) : wanted.name;
-      Origin from = dense.contains(wanted.name) ? Origin{wanted.name, {}} : origin(wanted.name, options);
-      Upcycled& how = from.how;
-      how.base = from.name.empty() ? nullptr : dense.at(from.name);
-      how.seed = seed++;
+      const UpcycleOrigin from =
+          dense.contains(wanted.name) ? UpcycleOrigin{wanted.name} : upcycle_origin(wanted.name, options);
+      const Upcycled how{from.name.empty() ? nullptr : dense.at(from.name), from.factor, from.copies,
+                         from.columns, seed++};
       TensorInfo info{name, how.as_is() ? how.base->type : DType::f32, wanted.shape, 0};
       info.bytes = how.as_is() ? how.base->bytes : info.values() * sizeof(float);
       out->add(std::move(info), how);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/file.h"
+#include "core/json_fields.h"
 #include "model/checkpoint.h"
 
 namespace mneme {
@@ -39,9 +40,22 @@ struct UpcycleRecipe {
   uint32_t context = 2048;           // as `mneme perplexity --ctx`
   uint64_t tokens = 32768;           // of the text
 };
-/// The recipe in a file, or nullopt if none of its stages is an upcycling (or there is no such JSON). Throws
-/// Error(invalid_argument) for unknown or contradictory fields, or further stages beside an upcycling.
+/// The recipe in a file, or nullopt unless its only stage is an upcycling: with others it is mneme-train's
+/// (or there is no such JSON). Throws Error(invalid_argument) for unknown or contradictory fields.
 std::optional<UpcycleRecipe> read_upcycle_recipe(const fs::path& file);
+
+/// The fields of a stage of kind "upcycle" but the kind itself. Throws Error(invalid_argument).
+UpcycleOptions read_upcycle_stage(JsonFields& stage);
+
+/// Where a tensor of the mixture comes from: a tensor of the dense layer times a factor, `copies` of it below
+/// each other or, with `columns`, beside each other. An empty name: a router, whose values are drawn.
+struct UpcycleOrigin {
+  std::string name;
+  float factor = 1;
+  uint32_t copies = 1;
+  bool columns = false;
+};
+UpcycleOrigin upcycle_origin(const std::string& name, const UpcycleOptions& options);
 
 /// The config after upcycling. Throws Error(invalid_argument) for layers that are not there or not dense, or
 /// numbers that make no mixture.

@@ -99,6 +99,22 @@ class Convert(unittest.TestCase):
             ppl = e2e.mneme_json("perplexity", self.folder / model, self.folder / "valid.txt", "--ctx", "64", "--tokens", "512", "--kv", "f32")["ppl"]
             self.assertAlmostEqual(ppl / report["ppl_after"], 1, delta=2e-3 if model == "out" else 0.05)
 
+    def test_upcycling_and_training_make_experts_that_differ(self):
+        stages = [{"kind": "upcycle", "experts": 4, "scale": "down"},
+                  {"kind": "distill", "steps": 60, "sequences": 2, "length": 64, "lr": 0.01, "cross_entropy": 1, "train": ["ffn", "router", "norms"], "experts": {"balance": 0.02}}]
+        ran = self.convert("out", stages)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        report = json.loads((self.folder / "out/conversion.json").read_text())
+        made, trained = report["stages"]
+        self.assertAlmostEqual(made["ppl_after"] / report["original"]["ppl"], 1, delta=0.01)
+        self.assertLess(trained["ppl_after"], 0.7 * made["ppl_after"])
+        self.assertGreater(trained["experts"]["spread"], 0.02)
+        e2e.mneme_json("quantize", self.folder / "out", self.folder / "out.gguf", "--type", "f32")
+        ppl = e2e.mneme_json("perplexity", self.folder / "out.gguf", self.folder / "valid.txt", "--ctx", "64", "--tokens", "512", "--activation", "float", "--kv", "f32")["ppl"]
+        self.assertAlmostEqual(ppl / trained["ppl_after"], 1, delta=1e-3)
+        shown = e2e.mneme_json("experts", self.folder / "out", "-f", self.folder / "valid.txt", "--ctx", "64")
+        self.assertEqual(shown["mean_active"], 1)
+
     def test_bad_spike_settings_name_the_field(self):
         for fields, says in (({"deadzone": 1}, "dead_zone"), ({"penalty": -1}, "penalty is -1"), ({"k": [8, "3"]}, "stages[0].k"), ({"anneal": 0.5}, "neither k nor dead_zone")):
             ran = self.convert("out", [{"kind": "spike", "steps": 2} | fields])

@@ -17,6 +17,7 @@ import train_fixture as fixture
 
 FOLDER = e2e.TOP / "examples" / "experiments"
 sys.path.insert(0, str(FOLDER))
+import mixtures  # noqa: E402
 import paired  # noqa: E402
 import runs  # noqa: E402
 import sizes  # noqa: E402
@@ -131,6 +132,32 @@ class Experiments(unittest.TestCase):
             self.assertIn(words, text)
         circles = xml.etree.ElementTree.parse(self.folder / "docs/experiments/equal-smoke.svg").findall(".//{*}circle")
         self.assertEqual(len(circles), 5)
+
+    def test_experiments_with_experts_compare_equal_models(self):
+        for name in ("allocation", "combinations"):
+            ran = subprocess.run(self.arguments(name), capture_output=True, text=True, timeout=600)
+            self.assertEqual(ran.returncode, 0, ran.stderr)
+        found = json.loads((self.folder / "docs/experiments/allocation.json").read_text())["smoke"]
+        variants = {variant["name"]: variant for variant in found["variants"]}
+        self.assertEqual(list(variants), ["100 % experts", "50 % experts", "dense, equal operations"])
+        self.assertAlmostEqual(variants["50 % experts"]["parameters"] / variants["100 % experts"]["parameters"], 1, delta=0.01)
+        self.assertEqual(found["line"]["x"], [100, 50])
+        self.assertTrue(all(measure["mean"] > 0 for measure in found["measures"]))
+        size = sizes.SIZES["smoke"]
+        whole, half = (mixtures.parameters(mixtures.allocated(size, experts, 0)) for experts in size.expert_counts)
+        self.assertAlmostEqual(half[1] / whole[1], 1, delta=0.01)
+        # Counted from configs and from the tensors that were written.
+        for path in self.folder.glob("work/smoke/runs/*experts*/run.json"):
+            self.assertEqual(mixtures.parameters(json.loads(path.read_text())["model"])[0], json.loads((path.parent / "result.json").read_text())["parameters"])
+        self.assertIn("| 50 % experts | 5 routed experts and a table;", (self.folder / "docs/experiments.md").read_text())
+
+        found = json.loads((self.folder / "docs/experiments/combinations.json").read_text())["smoke"]
+        values = {variant["name"]: variant["values"][0] for variant in found["variants"]}
+        self.assertEqual(list(values), ["base", "H", "M", "S", "H+M", "H+S", "M+S", "H+M+S"])
+        self.assertEqual(len(set(values.values())), 8)  # every part changes what is computed
+        effect = sum(values[a] - values[b] for a, b in (("M", "base"), ("H+M", "H"), ("M+S", "S"), ("H+M+S", "H+S"))) / 4
+        self.assertAlmostEqual(found["measures"][1]["values"][0], effect, places=9)
+        self.assertEqual(len(found["pairs"]), 8)
 
     def test_what_does_not_exist_is_named(self):
         ran = subprocess.run(self.arguments("layers"), capture_output=True, text=True, timeout=60)

@@ -94,6 +94,49 @@ class Learning(Train):
         self.assertEqual((shown["k"], shown["dead_zone"]), (4, 0.6))
         self.assertLess(abs(shown["mean"]["silent"] - silent[-1]), 0.1)
 
+    def test_a_mixture_of_experts_trains_as_it_runs(self):
+        ffn = {"type": "moe", "hidden": 32, "experts": 6, "null_experts": 2, "top_k": 3, "shared": 1, "selection_bias": True}
+        model = fixture.MODEL | {"defaults": fixture.MODEL["defaults"] | {"ffn": ffn}}
+        config = fixture.write_run(self.folder, steps=60, model=model, experts={"balance": 0.02, "bias_rate": 0.005, "null_share": 0.25})
+        ran = self.finished(config)
+        self.assertRegex(ran.stderr, r"experts [\d.]+, CV [\d.]+, \d+ starved")
+        lines = fixture.log(self.folder / "out")
+        steps = [line for line in lines if "loss" in line]
+        self.assertTrue(all(1 < line["active"] < 3 and line["load_cv"] >= 0 and line["starved"] >= 0 for line in steps), steps)
+        reports = [line["experts"] for line in lines if "experts" in line]
+        self.assertEqual([layer["layer"] for layer in reports[-1]], [0, 1, 2])
+        for layer in reports[-1]:
+            self.assertEqual(len(layer["load"]), 6)
+            self.assertAlmostEqual(sum(layer["load"]), 1, delta=1e-4)
+            self.assertLess(layer["null_share"], 0.5)
+        validated = [line["validation_loss"] for line in lines if "validation_loss" in line]
+        self.assertLess(validated[-1], 2.7)
+        checkpoint = self.folder / "out/step-00000060"
+        perplexity = e2e.mneme_json("perplexity", checkpoint, self.folder / "validation.txt", "--ctx", 64, "--activation", "float")
+        self.assertLess(abs(perplexity["nll"] - validated[-1]), 0.15)
+        shown = e2e.mneme_json("experts", checkpoint, "-f", self.folder / "validation.txt", "--ctx", 32)
+        active = sum(layer["mean_active"] for layer in reports[-1]) / 3
+        self.assertLess(abs(shown["mean_active"] - active), 0.3)
+
+    def test_a_mixture_goes_on_to_the_bit_and_in_two_processes(self):
+        ffn = {"type": "moe", "hidden": 16, "experts": 4, "top_k": 2, "selection_bias": True}
+        model = fixture.MODEL | {"defaults": fixture.MODEL["defaults"] | {"ffn": ffn}}
+        config = fixture.write_run(self.folder, steps=10, model=model, experts={"bias_rate": 0.01}, schedule={"type": "constant", "warmup": 0})
+        self.finished(config, "--out", self.folder / "whole")
+        self.finished(config, "--out", self.folder / "parts", "--steps", 5)
+        self.finished(config, "--out", self.folder / "parts", "--resume")
+        self.assertEqual(fixture.losses(self.folder / "whole")[0], fixture.losses(self.folder / "parts")[0])
+        self.assertEqual(*((self.folder / out / "step-00000010/model.safetensors").read_bytes() for out in ("whole", "parts")))
+        self.finished(config, "--out", self.folder / "two", "--processes", 2)
+        one, two = fixture.losses(self.folder / "whole")[0], fixture.losses(self.folder / "two")[0]
+        for step in one:
+            self.assertAlmostEqual(one[step][0], two[step][0], delta=2e-3)
+
+    def test_a_router_that_is_no_number_ends_the_run_and_says_where(self):
+        model = fixture.MODEL | {"defaults": fixture.MODEL["defaults"] | {"ffn": {"type": "moe", "hidden": 16, "experts": 4, "top_k": 2}}}
+        ran = self.train(fixture.write_run(self.folder, model=model, optimiser={"lr": 1e20, "clip": 0}, schedule={"type": "constant", "warmup": 0}))
+        self.assertRefused(ran, "step ", "is not a finite number")
+
     def test_rows_that_cannot_fire_are_refused(self):
         model = fixture.MODEL | {"defaults": fixture.MODEL["defaults"] | {"ffn": {"type": "dense", "hidden": 72}, "activation": {"down": "spike"}}}
         self.assertRefused(self.train(fixture.write_run(self.folder, model=model)), "layers[0].activation.down", "multiple of 32")

@@ -19,7 +19,7 @@ OrderedJson routing_line(const LayerRouting& layer) {
   for (const double part : layer.load()) load.push_back(rounded_share(part));
   return {{"layer", layer.layer},
           {"load", std::move(load)},
-          {"variation", rounded_share(layer.variation())},
+          {"cv", rounded_share(layer.variation())},
           {"entropy", rounded_share(layer.entropy())},
           {"starved", layer.starved()},
           {"active", layer.active},
@@ -187,7 +187,9 @@ void balance_biases(const ModelConfig& config, const Parameters& parameters, con
     const TargetShares target = target_shares(ffn, balance.null_share);
     uint64_t of_nulls = 0;
     for (size_t c = ffn.experts; c < layer.chosen.size(); ++c) of_nulls += layer.chosen[c];
-    Tensor bias = parameters.at(fmt::format("blk.{}.exp_probs_b.bias", layer.layer)).detach();
+    const Tensor& leaf = parameters.at(fmt::format("blk.{}.exp_probs_b.bias", layer.layer));
+    if (!leaf.requires_grad()) continue;
+    Tensor bias = leaf.detach();
     std::vector<double> move;
     for (size_t c = 0; c < layer.chosen.size(); ++c) {
       const bool null = c >= ffn.experts;

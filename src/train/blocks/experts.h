@@ -69,7 +69,7 @@ class ExpertTally {
   double mean_active() const;
   double variation() const;
   uint64_t starved() const;
-  /// [{"layer", "load", "variation", "entropy", "starved", "active", "mean_active", "null_share",
+  /// [{"layer", "load", "cv", "entropy", "starved", "active", "mean_active", "null_share",
   /// "score_entropy"}, ...], as `mneme experts` says it.
   OrderedJson report() const;
   /// All numbers in one tensor f64, to be added up over processes, and back. restore() throws
@@ -92,7 +92,7 @@ struct ExpertOptions {
 Tensor routing_price(const FfnConfig& ffn, const Tensor& scores, const Tensor& chosen,
                      const ExpertOptions& options);
 
-/// Moves the selection biases of all layers that have one by what `step` counted.
+/// Moves the selection biases that require a gradient (though they get none) by what `step` counted.
 void balance_biases(const ModelConfig& config, const Parameters& parameters, const ExpertTally& step,
                     const BalanceConfig& balance);
 

@@ -169,6 +169,9 @@ void ConversionWork::run_stage(size_t number) {
       add_memory(stage, layers);
       report["layers"] = layers;
       break;
+    case Stage::Kind::upcycle:
+      upcycle(stage, report);
+      break;
     case Stage::Kind::transfer:
       report["layers"] = layers;
       converted_config(student_.config, original_.config, stage, number, layers,

@@ -187,8 +187,8 @@ Tensor run_layer(const ConvertedModel& model, uint32_t layer, Tensor x, const Ba
   if (tap) tap(layer, normed, out);
   if (kind.post_norm) out = norm(config, out, weights["post_attention_norm.weight"]);
   x = x + out;
-  out = feed_forward(kind.ffn, weights, norm(config, x, weights["ffn_norm.weight"]),
-                     context.for_layer(layer));
+  out =
+      feed_forward(kind.ffn, weights, norm(config, x, weights["ffn_norm.weight"]), context.for_layer(layer));
   if (kind.post_norm) out = norm(config, out, weights["post_ffw_norm.weight"]);
   return x + out;
 }

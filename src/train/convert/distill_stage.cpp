@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/fail.h"
+#include "model/tensor_names.h"
 #include "train/convert/lessons.h"
 #include "train/convert/spike_log.h"
 #include "train/convert/stages.h"
@@ -17,6 +18,8 @@ namespace {
 bool holds(const std::vector<std::string>& words, std::string_view word) {
   return std::find(words.begin(), words.end(), word) != words.end();
 }
+
+constexpr uint64_t kReportedSteps = 20;  // last steps whose routing a stage reports
 
 /// The loss of what a student says of a batch; a scalar with a gradient. The original is asked only where its
 /// opinion counts.
@@ -87,11 +90,33 @@ class RowLearners {
   std::map<std::string, RowOptimiser> optimisers_;
 };
 
+/// How far the experts of a model are from each other: the mean over layers and matrices of the deviation
+/// from their mean, in parts of its size. 0 right after an upcycling without shared training.
+double expert_spread(const ConvertedModel& model) {
+  const at::NoGradGuard no_grad;
+  double sum = 0;
+  uint64_t matrices = 0;
+  for (size_t i = 0; i < model.config.layers.size(); ++i) {
+    const FfnConfig& ffn = model.config.layers[i].ffn;
+    for (const char* part : {"gate", "up", "down"}) {
+      if (!ffn.moe()) continue;
+      std::vector<Tensor> all;
+      for (uint32_t e = 0; e < ffn.experts; ++e)
+        all.push_back(model.parameters.at(expert_tensor_name(fmt::format("blk.{}.", i), part, e)));
+      const Tensor stack = at::stack(all), mean = stack.mean(0, true);
+      sum += ((stack - mean).square().mean() / mean.square().mean().clamp_min(1e-30)).sqrt().item<double>();
+      ++matrices;
+    }
+  }
+  return matrices > 0 ? sum / static_cast<double>(matrices) : 0;
+}
+
 PassOptions student_pass(const TuneSettings& settings, const SpikeSettings* spikes, SpikeTally* tally) {
   PassOptions out;
   out.bfloat16 = settings.bfloat16;
   out.checkpoint_layers = settings.checkpoint_layers;
   if (spikes) out.spikes = {spikes->penalty, spikes->width, tally};
+  out.experts = {settings.experts.balance, settings.experts.entropy, settings.experts.null_share, nullptr};
   return out;
 }
 
@@ -129,7 +154,13 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
   const uint64_t tokens_of_step = uint64_t{settings.sequences} * settings.length;
   std::optional<SpikeLog> log;
   if (spikes) log.emplace(inner, *spikes, settings.steps, tokens_of_step);
-  const PassOptions pass = student_pass(settings, spikes, log ? &log->tally() : nullptr);
+  PassOptions pass = student_pass(settings, spikes, log ? &log->tally() : nullptr);
+  ExpertTally chosen(student_.config);
+  if (inner.contains("routes")) {
+    const auto counted = inner["routes"].get<std::vector<double>>();
+    chosen.restore(at::tensor(at::ArrayRef<double>(counted), at::kDouble));
+  }
+  const bool trains_routers = holds(settings.train, "all") || holds(settings.train, "router");
   ActivationConfig neuron;         // of the student, from its first step on
   std::optional<Decoder> student;  // made again when its neurons change
   double loss_value = inner.value("loss", 0.0);
@@ -137,6 +168,11 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
     inner["step"] = step;
     inner["loss"] = loss_value;
     if (log) log->store(inner);
+    if (!chosen.none()) {
+      const Tensor counted = chosen.numbers();
+      inner["routes"] =
+          std::vector<double>(counted.data_ptr<double>(), counted.data_ptr<double>() + counted.numel());
+    }
     NamedTensors all = tuner.state();
     row_learners.add_state(all);
     save(all);
@@ -151,6 +187,8 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
       student.reset();
     }
     if (!student) student.emplace(student_.config, student_.parameters);
+    ExpertTally of_step(student_.config);
+    pass.experts.tally = of_step.none() ? nullptr : &of_step;
     const BatchRows rows = row_learners.touch(batch.tokens);
     const Tensor hidden = student->hidden(batch.tokens, rows, pass);
     const Tensor loss = lesson(original_, teacher, student_, hidden, batch, settings);
@@ -164,10 +202,15 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
     const double scale = tuner.step(step, row_learners.gradients(rows));
     row_learners.update(rows, tuner.lr(step), scale);
     tuner.zero_gradients();
+    if (trains_routers) balance_biases(student_.config, student_.parameters, of_step, settings.experts);
+    if (step > settings.steps - std::min<uint64_t>(settings.steps, kReportedSteps)) chosen.add(of_step);
     if (log) log->add(step, loss_value);
     show(spikes ? "spikes" : "distillation", step, settings.steps, tokens_of_step,
          fmt::format("loss {:.4f}", loss_value) +
-             (log ? fmt::format(", silent {:.1f} %", 100 * log->silent()) : ""));
+             (log ? fmt::format(", silent {:.1f} %", 100 * log->silent()) : "") +
+             (of_step.none() ? ""
+                             : fmt::format(", experts {:.2f}, CV {:.2f}, {} starved", of_step.mean_active(),
+                                           of_step.variation(), of_step.starved())));
     if (settings.measure_every > 0 && step % settings.measure_every == 0) {
       const Quality now =
           measure(student_, texts_.held_out, settings.measure_tokens, [](uint64_t, uint64_t) {});
@@ -183,6 +226,7 @@ void ConversionWork::distill(const std::vector<uint32_t>& layers, const TuneSett
   if (settings.measure_every > 0) report["quality"] = inner.value("quality", Json::array());
   report["trained"] = tuner.values();
   report["last_loss"] = loss_value;
+  if (!chosen.none()) report["experts"] = {{"layers", chosen.report()}, {"spread", expert_spread(student_)}};
   if (!spikes || !log) return;
   set_neurons(student_.config, *spikes, layers, spikes->last());
   report["neuron"] = {{"k", spikes->k}, {"dead_zone", spikes->dead_zone}};

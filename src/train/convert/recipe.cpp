@@ -15,11 +15,11 @@
 namespace mneme::train {
 namespace {
 
-constexpr std::array<std::string_view, 7> kKinds{"window",   "hybrid",  "parallel", "engram",
-                                                 "transfer", "distill", "spike"};
+constexpr std::array<std::string_view, 8> kKinds{"window",   "hybrid",  "parallel", "engram",
+                                                 "transfer", "distill", "spike",    "upcycle"};
 constexpr std::array<std::string_view, 5> kOf{"list", "all", "full", "converted", "recurrent"};
-constexpr std::array<std::string_view, 11> kGroups{"all", "mixer",  "gate", "norm",  "qk",       "v",
-                                                   "o",   "engram", "ffn",  "norms", "embedding"};
+constexpr std::array<std::string_view, 12> kGroups{"all", "mixer",  "gate", "norm",   "qk",    "v",
+                                                   "o",   "engram", "ffn",  "router", "norms", "embedding"};
 constexpr uint64_t kMost = uint64_t{1} << 40;
 
 template <size_t N>
@@ -63,15 +63,16 @@ TuneSettings read_tune(JsonFields& fields, bool transfer, const char* groups = "
     out.passes = fields.u32("passes", 1, 1 << 16, 1);
     out.warmup = fields.u64("warmup", 0, kMost, std::min<uint64_t>(100, out.steps * out.passes / 20));
     for (const std::string& group : out.train)
-      require(
-          group != "ffn" && group != "norms" && group != "embedding" && group != "engram" && group != "all",
-          ErrorCode::invalid_argument,
-          "{} names \"{}\", but a transfer trains mixers alone: mixer, gate, norm, qk, v or o",
-          fields.where("train"), group);
+      require(group != "ffn" && group != "router" && group != "norms" && group != "embedding" &&
+                  group != "engram" && group != "all",
+              ErrorCode::invalid_argument,
+              "{} names \"{}\", but a transfer trains mixers alone: mixer, gate, norm, qk, v or o",
+              fields.where("train"), group);
   } else {
     out.temperature = fields.number("temperature", 0.01, 100, 1.0);
     out.cross_entropy = fields.number("cross_entropy", 0, 1, 0.0);
     out.checkpoint_layers = fields.boolean("checkpoint_layers", false);
+    if (fields.has("experts")) out.experts = BalanceConfig::from_json(fields.object("experts"));
     if (fields.has("measure")) {
       JsonFields measure = fields.object("measure");
       out.measure_every = measure.u64("every", 1, kMost);
@@ -254,6 +255,9 @@ Stage read_stage(const Json& json, size_t number) {
       out.layers = read_layers(fields, Of::all, false);
       out.tune = read_tune(fields, false);
       break;
+    case Stage::Kind::upcycle:
+      out.upcycle = read_upcycle_stage(fields);
+      break;
     case Stage::Kind::spike:
       out.layers = read_layers(fields, Of::all, false);
       out.spikes = read_spikes(fields);
@@ -372,6 +376,7 @@ std::string_view tensor_group(std::string_view name) noexcept {
   }
   const auto begins = [&](auto... words) { return (name.starts_with(words) || ...); };
   if (begins("engram_")) return "engram";
+  if (begins("ffn_gate_inp", "exp_probs_b")) return "router";
   if (begins("attn_norm", "ffn_norm", "post_")) return "norms";
   if (begins("attn_gate", "attn_decay", "attn_beta", "attn_a_log", "attn_dt_bias", "attn_sinks"))
     return "gate";

@@ -8,9 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "convert/upcycle.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "mneme/model_config.h"
+#include "train/blocks/experts.h"
 
 namespace mneme::train {
 
@@ -32,6 +34,7 @@ struct TuneSettings {
   double cross_entropy = 0;        // distill: share of the text's own next token in the loss
   uint64_t measure_every = 0;      // distill: steps between measurements of held-out text; 0 = none
   uint64_t measure_tokens = 8192;  // distill: of it
+  BalanceConfig experts;           // distill
   bool bfloat16 = false;           // matrix products in bf16
   bool checkpoint_layers = false;  // distill: keep the inputs of layers alone and compute them again
 };
@@ -73,7 +76,7 @@ struct LayerChoice {
 };
 
 struct Stage {
-  enum class Kind { window, hybrid, parallel, engram, transfer, distill, spike };
+  enum class Kind { window, hybrid, parallel, engram, transfer, distill, spike, upcycle };
   Kind kind = Kind::window;
   LayerChoice layers;
   Json mixer;               // window, hybrid, parallel: fields of the new mixer, as in docs/config.md
@@ -84,6 +87,7 @@ struct Stage {
   double deviation = 0.02;  // engram: of the table's first values
   TuneSettings tune;        // transfer, distill, spike
   SpikeSettings spikes;     // spike
+  UpcycleOptions upcycle;   // upcycle
 };
 std::string_view to_string(Stage::Kind kind) noexcept;
 
@@ -119,7 +123,7 @@ std::vector<uint32_t> candidate_layers(const LayerChoice& choice, const ModelCon
 void check_recipe(const Recipe& recipe, const ModelConfig& config, uint32_t classes);
 
 /// The group of a tensor by its canonical name: "gate", "norm" (of mixers), "qk", "v", "o", "engram", "ffn",
-/// "norms" (of layers and output) or "embedding".
+/// "router" (with its bias), "norms" (of layers and output) or "embedding".
 std::string_view tensor_group(std::string_view name) noexcept;
 /// The layer that a tensor belongs to, or -1.
 int64_t tensor_layer(std::string_view name) noexcept;

@@ -183,6 +183,13 @@ ModelConfig converted_config(const ModelConfig& config, const ModelConfig& origi
       break;
     case Stage::Kind::distill:
       break;
+    case Stage::Kind::upcycle:
+      try {
+        out = upcycled_config(config, stage.upcycle);
+      } catch (const Error& error) {
+        throw Error(error.code(), fmt::format("{}: {}", where, error.what()));
+      }
+      break;
     case Stage::Kind::spike:
       set_neurons(out, stage.spikes, layers, stage.spikes.last());
       break;

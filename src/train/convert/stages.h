@@ -66,6 +66,7 @@ class ConversionWork {
   ConvertedModel draft_of(const Stage& stage, const std::vector<uint32_t>& layers) const;
   void calibrate_norms(ConvertedModel& model, const std::vector<uint32_t>& layers) const;
   void add_memory(const Stage& stage, const std::vector<uint32_t>& layers);
+  void upcycle(const Stage& stage, StageReport& report);
 
   // transfer_stage.cpp, distill_stage.cpp: stages that train
   using SaveModel = std::function<void(const NamedTensors& moments)>;

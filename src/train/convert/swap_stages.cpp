@@ -5,6 +5,7 @@
 
 #include "core/fail.h"
 #include "memory/engram_hash.h"
+#include "model/tensor_names.h"
 #include "train/convert/lessons.h"
 #include "train/convert/stages.h"
 
@@ -162,6 +163,37 @@ void ConversionWork::add_memory(const Stage& stage, const std::vector<uint32_t>&
     out.ids.emplace(name, std::move(ids));
   }
   student_ = std::move(out);
+}
+
+// Experts that begin as copies of the dense layer; which of them a token reaches is all that tells them apart
+// when they start to learn.
+void ConversionWork::upcycle(const Stage& stage, StageReport& report) {
+  const ModelConfig config = upcycled_config(student_.config, stage.upcycle);
+  ConvertedModel out{config, {}, student_.tables, student_.ids};
+  at::Generator generator = at::detail::createCPUGenerator(stage_seed());
+  for (const ExpectedTensor& expected : expected_tensors(config)) {
+    if (student_.parameters.has(expected.name)) {
+      out.parameters.add(expected.name, student_.parameters.at(expected.name));
+      continue;
+    }
+    const UpcycleOrigin from = upcycle_origin(expected.name, stage.upcycle);
+    if (from.name.empty()) {
+      const std::vector<int64_t> shape(expected.shape.begin(), expected.shape.end());
+      out.parameters.add(expected.name, at::normal(0.0, stage.upcycle.router_deviation, shape, generator));
+      continue;
+    }
+    const Tensor one = student_.parameters.at(from.name).detach() * from.factor;
+    out.parameters.add(expected.name, at::cat(std::vector<Tensor>(from.copies, one), from.columns ? 1 : 0));
+  }
+  Json layers = Json::array();
+  for (size_t i = 0; i < config.layers.size(); ++i)
+    if (config.layers[i].ffn.moe() && !student_.config.layers[i].ffn.moe()) layers.push_back(i);
+  student_ = std::move(out);
+  report["layers"] = layers;
+  report["experts"] = stage.upcycle.experts;
+  report["shared"] = stage.upcycle.shared;
+  report["top_k"] = stage.upcycle.top_k;
+  report["factor"] = upcycle_factor(stage.upcycle);
 }
 
 }  // namespace mneme::train

@@ -51,7 +51,9 @@ UpdateRule update_rule(const OptimiserConfig& config, bool tied, const std::stri
                        const Tensor& value) {
   const bool looked_up = (name == "token_embd.weight" && !tied) || name == "sink_embd.weight";
   const bool multiplies = value.dim() == 2 && !looked_up && !name.ends_with("engram_conv.weight");
-  const bool hidden = multiplies && name.starts_with("blk.") && std::min(value.size(0), value.size(1)) >= 16;
+  const bool router = name.ends_with("ffn_gate_inp.weight");
+  const bool hidden =
+      multiplies && !router && name.starts_with("blk.") && std::min(value.size(0), value.size(1)) >= 16;
   return {config.type == OptimiserConfig::Type::muon && hidden, multiplies};
 }
 

@@ -32,7 +32,7 @@ struct UpdateRule {
   bool decay = false;  // pulled towards zero by lr * weight_decay a step
 };
 /// Decay: matrices that multiply (not embeddings that are only looked up, not convolutions). Muon, where it
-/// is chosen: those of them that belong to a layer and are at least 16 wide both ways.
+/// is chosen: those of them that belong to a layer and are at least 16 wide both ways; routers never.
 UpdateRule update_rule(const OptimiserConfig& config, bool tied, const std::string& name,
                        const Tensor& value);
 

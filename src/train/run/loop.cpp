@@ -82,7 +82,10 @@ class Loop {
   RunState state_;
   double flops_per_token_ = 0, machine_flops_ = 0;
   SpikeTally tally_;                 // of this process's sequences in the step
+  ExpertTally experts_;              // likewise; after take_step() that of all processes
+  ExpertTally since_report_;         // of the steps since experts were reported
   std::optional<int64_t> bad_pass_;  // the first of its sequences, where a loss is not finite
+  std::string bad_router_;           // what a router that is not finite said
 
   bool due(uint64_t every) const { return every > 0 && state_.step % every == 0; }
   at::Device device() const { return training_->parameters.at("token_embd.weight").device(); }
@@ -100,6 +103,10 @@ class Loop {
   void take_step();
   BatchRows touch(const Tensor& inputs) const;
   double gradients(const Tensor& tokens, BatchRows& rows);
+  double pass_loss(const Tensor& inputs, const Tensor& targets, const BatchRows& rows,
+                   const PassOptions& options, double weight);
+  void count_experts();
+  void report_experts();
   std::vector<Tensor> all_gradients(const BatchRows& rows) const;
   [[noreturn]] void fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows);
   void update(double norm, BatchRows& rows);
@@ -217,22 +224,58 @@ double Loop::gradients(const Tensor& tokens, BatchRows& rows) {
                targets = tokens.narrow(1, 1, length).to(device());
   PassOptions options = pass();
   tally_ = {};
+  experts_ = ExpertTally(training_->config);
   options.spikes.tally = &tally_;
+  options.experts.tally = experts_.none() ? nullptr : &experts_;
+  options.experts.null_share = run_.experts.null_share;
   double loss = 0;
   for (int64_t first = 0; first < all; first += run_.batch.sequences) {
     const int64_t count = std::min<int64_t>(run_.batch.sequences, all - first);
     const double weight = static_cast<double>(count) / static_cast<double>(all);
-    const Tensor part =
-        training_->decoder->loss(inputs.narrow(0, first, count), targets.narrow(0, first, count),
-                                 part_of(rows, first, count), options);
-    loss += part.item<double>() * weight;
+    options.experts.balance = run_.experts.balance * weight;
+    options.experts.entropy = run_.experts.entropy * weight;
+    loss += pass_loss(inputs.narrow(0, first, count), targets.narrow(0, first, count),
+                      part_of(rows, first, count), options, weight);
     if (!std::isfinite(loss)) {
       bad_pass_ = first;
       break;
     }
-    (part * weight).backward();
   }
   return loss;
+}
+
+/// One pass forward and backward: its part of the step's loss. NaN where a router's scores are not finite, so
+/// that all processes end together, as by any other loss that is not.
+double Loop::pass_loss(const Tensor& inputs, const Tensor& targets, const BatchRows& rows,
+                       const PassOptions& options, double weight) {
+  try {
+    const Tensor loss = training_->decoder->loss(inputs, targets, rows, options) * weight;
+    const double value = loss.item<double>();
+    if (std::isfinite(value)) loss.backward();
+    return value;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::corrupt) throw;
+    bad_router_ = error.what();
+    return std::nan("");
+  }
+}
+
+/// What the routers of all processes chose in this step: into the report, and the biases that it moves.
+void Loop::count_experts() {
+  if (experts_.none()) return;
+  if (group_.size() > 1) {
+    const Tensor all = experts_.numbers();
+    group_.all_reduce_sum(all);
+    experts_.restore(all);
+  }
+  since_report_.add(experts_);
+  balance_biases(training_->config, training_->parameters, experts_, run_.experts);
+}
+
+void Loop::report_experts() {
+  if (since_report_.none()) return;
+  report_.event({{"step", state_.step}, {"experts", since_report_.report()}}, "");
+  since_report_ = {};
 }
 
 std::vector<Tensor> Loop::all_gradients(const BatchRows& rows) const {
@@ -263,6 +306,7 @@ void Loop::take_step() {
   if (!std::isfinite(loss.item<double>()) || !std::isfinite(norm))
     fail_at(step, loss.item<double>(), inputs, rows);
   update(norm, rows);
+  count_experts();
   state_.step = step;
   state_.sequence += run_.batch.global();
   const double seconds = since(start);
@@ -277,6 +321,7 @@ void Loop::take_step() {
   report.seconds = state_.seconds;
   report.tokens_per_second = static_cast<double>(run_.tokens_per_step()) / seconds;
   if (!tally_.empty()) report.silent = tally_.silent();
+  if (!experts_.none()) report.experts = {experts_.mean_active(), experts_.variation(), experts_.starved()};
   if (machine_flops_ > 0) report.mfu = report.tokens_per_second * flops_per_token_ / machine_flops_;
   report_.step(report);
 }
@@ -285,7 +330,9 @@ void Loop::take_step() {
 void Loop::fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows) {
   report_.finish_line();
   std::string where;
-  if (bad_pass_) {
+  if (!bad_router_.empty()) {
+    where = bad_router_;
+  } else if (bad_pass_) {
     const int64_t count = std::min<int64_t>(run_.batch.sequences, inputs.size(0) - *bad_pass_);
     where = first_not_finite(*training_, inputs.narrow(0, *bad_pass_, count).to(device()),
                              part_of(rows, *bad_pass_, count), pass());
@@ -318,6 +365,7 @@ void Loop::update(double norm, BatchRows& rows) {
 
 void Loop::validate() {
   const at::NoGradGuard no_graph;
+  report_experts();
   const auto start = Clock::now();
   const DataOrder& order = *data_.validation;
   const uint64_t most = std::max<uint64_t>(1, run_.validate.tokens / order.length());
@@ -377,6 +425,7 @@ void Loop::write_samples() {
 }
 
 void Loop::save() {
+  report_experts();
   at_first([&] {
     state_.log_bytes = report_.sync_log();
     const fs::path folder =

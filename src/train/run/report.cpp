@@ -53,6 +53,9 @@ std::string progress_text(const StepReport& r, double rate) {
       fmt::format("step {}/{}  loss {:.4f}  {} tokens/s", r.step, r.steps, r.loss, grouped(rate));
   if (r.mfu > 0) text += fmt::format("  MFU {:.0f} %", 100 * r.mfu);
   if (r.silent) text += fmt::format("  silent {:.1f} %", 100 * *r.silent);
+  if (r.experts)
+    text += fmt::format("  experts {:.2f}, CV {:.2f}, {} starved", r.experts->active, r.experts->variation,
+                        r.experts->starved);
   return text + fmt::format("  {} left", time_text(left));
 }
 
@@ -103,6 +106,11 @@ void Report::step(const StepReport& r) {
                    {"tokens", r.tokens}, {"tokens_per_second", std::round(r.tokens_per_second * 10) / 10}};
   if (r.mfu > 0) json["mfu"] = std::round(r.mfu * 1e4) / 1e4;
   if (r.silent) json["silent"] = std::round(*r.silent * 1e4) / 1e4;
+  if (r.experts) {
+    json["active"] = std::round(r.experts->active * 1e4) / 1e4;
+    json["load_cv"] = std::round(r.experts->variation * 1e4) / 1e4;
+    json["starved"] = r.experts->starved;
+  }
   json["seconds"] = std::round(r.seconds * 1000) / 1000;
   line(json);
   // A smoothed rate forgets the first steps, in which caches and pages are still cold.

@@ -1,8 +1,9 @@
 // What a run says of itself: one JSON line for every event into OUT/log.jsonl (and onto stdout with --json),
 // and one line for people on stderr, redrawn on a terminal, every ten seconds elsewhere.
 //
-//   {"step", "loss", "lr", "gradient_norm", "tokens", "tokens_per_second", "mfu", "silent", "seconds"} every
-//   step
+//   {"step", "loss", "lr", "gradient_norm", "tokens", "tokens_per_second", "mfu", "silent", "active",
+//    "load_cv", "starved", "seconds"} every step; some where the model has what they count
+//   {"step", "experts": [a line of ExpertTally::report() a layer]} of the steps since the last such line
 //   {"step", "validation_loss", "perplexity", "bits_per_byte", "best"}
 //   {"step", "prompt", "sample"}
 //   {"step", "checkpoint"}
@@ -25,6 +26,12 @@ struct StepReport {
   double tokens_per_second = 0;  // of this step, over all processes
   double mfu = 0;                // share of the measured rate of matrix products; 0: unknown
   std::optional<double> silent;  // part of the weights of spiking projections that no input read
+  struct Experts {
+    double active = 0;     // experts that a token passed, on the mean over layers
+    double variation = 0;  // the load's coefficient of variation, likewise
+    uint64_t starved = 0;  // experts of all layers with less than a tenth of their even share
+  };
+  std::optional<Experts> experts;  // of this step, over all processes
 };
 
 /// Nothing that is said to people fails: a terminal or a pipe that is gone must not cost a run what it has

@@ -221,6 +221,7 @@ RunConfig read_run(const Json& document, const fs::path& folder) {
   if (fields.has("optimiser")) out.optimiser = read_optimiser(fields.object("optimiser"));
   out.schedule.warmup = default_warmup(out.steps);
   if (fields.has("schedule")) out.schedule = read_schedule(fields.object("schedule"), out.steps);
+  if (fields.has("experts")) out.experts = BalanceConfig::from_json(fields.object("experts"));
   out.precision = read_word(fields, "precision", kPrecisions, out.precision);
   out.checkpoint_layers = fields.boolean("checkpoint_layers", out.checkpoint_layers);
   if (fields.has("validate")) out.validate = read_validate(fields.object("validate"));
@@ -296,6 +297,7 @@ Json RunConfig::to_json() const {
           {"steps", steps},
           {"optimiser", std::move(optimiser_json)},
           {"schedule", std::move(schedule_json)},
+          {"experts", experts.to_json()},
           {"precision", to_word(kPrecisions, precision)},
           {"checkpoint_layers", checkpoint_layers},
           {"validate", {{"every", validate.every}, {"tokens", validate.tokens}}},

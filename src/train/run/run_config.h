@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "mneme/model_config.h"
+#include "train/blocks/experts.h"
 
 namespace mneme::train {
 
@@ -119,6 +120,7 @@ struct RunConfig {
   uint64_t steps = 0;  // in all; JSON may say "tokens" instead, which is rounded up to whole steps
   OptimiserConfig optimiser;
   ScheduleConfig schedule;
+  BalanceConfig experts;  // of models that have some
   Precision precision = Precision::f32;
   bool checkpoint_layers = false;  // keep the inputs of layers alone and compute them again in backward
   ValidateConfig validate;

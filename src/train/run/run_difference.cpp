@@ -55,7 +55,10 @@ ScheduleConfig schedule_of(const Json& run) {
 }  // namespace
 
 std::string first_difference(const Json& saved, const Json& resumed, uint64_t done) {
-  if (std::string found = differing(saved, resumed, ""); !found.empty()) return found;
+  Json known = saved;
+  // A run that began before there were experts has none.
+  if (!known.contains("experts")) known["experts"] = BalanceConfig().to_json();
+  if (std::string found = differing(known, resumed, ""); !found.empty()) return found;
   const ScheduleConfig before = schedule_of(saved), after = schedule_of(resumed);
   const auto steps_before = saved.at("steps").get<uint64_t>(),
              steps_after = resumed.at("steps").get<uint64_t>();

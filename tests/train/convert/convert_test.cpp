@@ -387,6 +387,41 @@ TEST_F(Folder, ASpikeStageChangesTheProjectionsThatItNames) {
   }
 }
 
+TEST_F(Folder, AnUpcyclingIsFollowedByTrainingThatTellsExpertsApart) {
+  const Json summary = convert_model(options(
+      R"([{"kind": "upcycle", "experts": 4, "shared": 1, "top_k": 1, "scale": "down"},
+          {"kind": "distill", "steps": 60, "length": 64, "sequences": 2, "lr": 0.01, "cross_entropy": 1,
+           "train": ["ffn", "router", "norms"], "experts": {"balance": 0.02}}])",
+      "out"));
+  const Json &made = summary["stages"][0], &trained = summary["stages"][1];
+  EXPECT_EQ(made["layers"], Json({0, 1}));
+  EXPECT_NEAR(made["factor"].get<double>(), 0.8, 1e-12);
+  EXPECT_NEAR(made["ppl_after"].get<double>() / summary["original"]["ppl"].get<double>(), 1, 0.01);
+  EXPECT_LT(trained["ppl_after"].get<double>(), 0.7 * made["ppl_after"].get<double>());
+  EXPECT_GT(trained["experts"]["spread"].get<double>(), 0.02);  // 0 right after the upcycling
+  for (const Json& layer : trained["experts"]["layers"]) {
+    EXPECT_EQ(layer["load"].size(), 4u);
+    EXPECT_EQ(layer["mean_active"], 1.0);
+    EXPECT_LT(layer["cv"].get<double>(), 1.0);
+  }
+  const ConvertedModel model = load_original(folder_ / "out");
+  EXPECT_TRUE(model.config.layers[1].ffn.moe());
+  EXPECT_TRUE(at::equal(model.parameters.at("blk.0.attn_q.weight"),
+                        load_original(kLlama).parameters.at("blk.0.attn_q.weight")));
+  LoadOptions load;
+  load.threads = 1;
+  load.activation = Activation::float_;
+  PerplexityOptions how;
+  how.ctx = 64;
+  how.max_tokens = 512;
+  SessionOptions session;
+  session.kv = KvType::f32;
+  const auto engine = Model::load((folder_ / "out").string(), load);
+  EXPECT_NEAR(
+      perplexity(engine, folder_ / "valid.txt", how, session).ppl / trained["ppl_after"].get<double>(), 1.0,
+      1e-3);
+}
+
 TEST_F(Folder, ASnapshotIsTheModelAsItWasSaved) {
   const char* stages =
       R"([{"kind": "window", "window": 16}, {"kind": "distill", "steps": 40, "length": 32, "lr": 0.01, "save_every": 3}])";
@@ -497,6 +532,10 @@ TEST_F(Folder, BadRecipesSayWhatIsWrong) {
       {R"([{"kind": "engram", "layers": [1], "table": {"base_rows": [101]}}])", "stages[0].table"},
       {R"([{"kind": "engram", "layers": [1], "table": {"base_rows": [101, 103]}}, {"kind": "engram", "layers": [0], "table": {"base_rows": [101, 103]}}])",
        "a table of that name"},
+      {R"([{"kind": "upcycle", "expert": 4}])", "did you mean \"experts\""},
+      {R"([{"kind": "upcycle", "layers": [2]}])", "stages[0]: layer 2 cannot be upcycled"},
+      {R"([{"kind": "upcycle"}, {"kind": "upcycle"}])", "stages[1]: no layer has a dense feed-forward"},
+      {R"([{"kind": "distill", "steps": 5, "experts": {"balanse": 1}}])", "did you mean \"balance\""},
   };
   for (const auto& [stages, says] : cases) EXPECT_THAT(error(stages), HasSubstr(says)) << stages;
   EXPECT_THAT(error(R"([{"kind": "distill", "steps": 5}])", ""), HasSubstr("data.train names no text"));

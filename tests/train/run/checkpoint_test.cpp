@@ -296,6 +296,14 @@ TEST(Flops, CountWhatMultiplies) {
   config.layers[0].mixer.type = MixerType::window;
   config.layers[0].mixer.window = 4;  // 1, 2, 3 and thirteen times 4 keys
   EXPECT_DOUBLE_EQ(flops_per_token(config, 16), 6 * (projections + ffn + head) + 3 * 4 * 32 * (58 / 16.0));
+  config.layers[0].ffn = {};  // 3 of 12 experts, a shared one and the router
+  config.layers[0].ffn.type = FfnType::moe;
+  config.layers[0].ffn.hidden = 16;
+  config.layers[0].ffn.experts = 12;
+  config.layers[0].ffn.top_k = 3;
+  config.layers[0].ffn.shared = 1;
+  EXPECT_DOUBLE_EQ(flops_per_token(config, 16),
+                   6 * (projections + 4 * 3 * 32 * 16 + 12 * 32 + head) + 3 * 4 * 32 * (58 / 16.0));
 }
 
 TEST(Report, TheLineTellsTheTimeLeft) {
@@ -306,6 +314,10 @@ TEST(Report, TheLineTellsTheTimeLeft) {
   report.tokens = 120 * 1000;
   report.mfu = 0.434;
   EXPECT_EQ(progress_text(report, 12345), "step 120/2000  loss 3.4120  12,345 tokens/s  MFU 43 %  2:33 left");
+  report.experts = {1.834, 0.214, 2};
+  EXPECT_EQ(
+      progress_text(report, 12345),
+      "step 120/2000  loss 3.4120  12,345 tokens/s  MFU 43 %  experts 1.83, CV 0.21, 2 starved  2:33 left");
 }
 
 }  // namespace

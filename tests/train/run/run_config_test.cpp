@@ -36,7 +36,9 @@ TEST(RunConfig, WritesEveryFieldAndReadsItBack) {
   Json json = small();
   json["optimiser"] = {{"type", "muon"}, {"momentum", 0.9}, {"rows", {{"type", "scalar"}, {"lr_scale", 2}}}};
   json["schedule"] = {{"type", "wsd"}, {"warmup", 3}, {"decay", 0.5}};
+  json["experts"] = {{"balance", 0.5}, {"null_share", 0.25}};
   const RunConfig run = parsed(json);
+  EXPECT_EQ(run.experts, (BalanceConfig{0.5, 0, 1e-3, 0.25}));
   EXPECT_EQ(run.tokenizer, "/folder/t.json");
   EXPECT_EQ(run.data.train.at(0), "/folder/a.txt");
   EXPECT_EQ(run.batch.global(), 8u);
@@ -130,6 +132,10 @@ TEST(RunConfig, AResumedRunMayWatchOtherwiseButNotLearnOtherwise) {
   EXPECT_EQ(changed("/steps", 200), "steps");  // the cosine would have been another
   EXPECT_EQ(changed("/steps", 200, 0), "");    // nothing was learned yet
   EXPECT_EQ(changed("/batch", Json{{"accumulate", 2}}), "batch.accumulate");
+  EXPECT_EQ(changed("/experts", Json{{"balance", 0.5}}), "experts.balance");
+  Json before = saved;  // a run of a time without experts
+  before.erase("experts");
+  EXPECT_EQ(first_difference(before, saved, 50), "");
 }
 
 TEST(RunConfig, AModelThatIsAPathIsComparedByWhatItIs) {
