@@ -1,5 +1,6 @@
 #include "model/layer_routing.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace mneme {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "core/fail.h"
+
 namespace mneme::train {
 namespace {
 
@@ -24,8 +26,12 @@ std::string first_not_finite(const Training& training, const Tensor& tokens, con
     shorter.layers.assign(training.config.layers.begin(),
                           training.config.layers.begin() + static_cast<std::ptrdiff_t>(layers));
     const Decoder decoder(shorter, training.parameters);
-    if (!finite(decoder.hidden(tokens, rows, options)))
-      return "the output of layer " + std::to_string(layers - 1);
+    try {
+      if (!finite(decoder.hidden(tokens, rows, options)))
+        return "the output of layer " + std::to_string(layers - 1);
+    } catch (const Error& error) {  // a router that does not go on
+      return error.what();
+    }
   }
   return "the logits";
 }

@@ -85,7 +85,6 @@ class Loop {
   ExpertTally experts_;              // likewise; after take_step() that of all processes
   ExpertTally since_report_;         // of the steps since experts were reported
   std::optional<int64_t> bad_pass_;  // the first of its sequences, where a loss is not finite
-  std::string bad_router_;           // what a router that is not finite said
 
   bool due(uint64_t every) const { return every > 0 && state_.step % every == 0; }
   at::Device device() const { return training_->parameters.at("token_embd.weight").device(); }
@@ -254,8 +253,7 @@ double Loop::pass_loss(const Tensor& inputs, const Tensor& targets, const BatchR
     if (std::isfinite(value)) loss.backward();
     return value;
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::corrupt) throw;
-    bad_router_ = error.what();
+    if (error.code() != ErrorCode::corrupt) throw;  // fail_at() finds the router again
     return std::nan("");
   }
 }
@@ -321,7 +319,8 @@ void Loop::take_step() {
   report.seconds = state_.seconds;
   report.tokens_per_second = static_cast<double>(run_.tokens_per_step()) / seconds;
   if (!tally_.empty()) report.silent = tally_.silent();
-  if (!experts_.none()) report.experts = {experts_.mean_active(), experts_.variation(), experts_.starved()};
+  if (!experts_.none())
+    report.experts = StepReport::Experts{experts_.mean_active(), experts_.variation(), experts_.starved()};
   if (machine_flops_ > 0) report.mfu = report.tokens_per_second * flops_per_token_ / machine_flops_;
   report_.step(report);
 }
@@ -330,9 +329,7 @@ void Loop::take_step() {
 void Loop::fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows) {
   report_.finish_line();
   std::string where;
-  if (!bad_router_.empty()) {
-    where = bad_router_;
-  } else if (bad_pass_) {
+  if (bad_pass_) {
     const int64_t count = std::min<int64_t>(run_.batch.sequences, inputs.size(0) - *bad_pass_);
     where = first_not_finite(*training_, inputs.narrow(0, *bad_pass_, count).to(device()),
                              part_of(rows, *bad_pass_, count), pass());

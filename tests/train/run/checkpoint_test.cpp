@@ -269,6 +269,23 @@ TEST(Diagnosis, NamesWhereItBegan) {
   EXPECT_EQ(where(), "rows of the table facts");
 }
 
+TEST(Diagnosis, NamesARouterThatIsNotFinite) {
+  Training training;
+  training.config = small("f32");
+  training.config.layers.resize(1);
+  training.config.layers[0].memory.reset();
+  training.config.tables.clear();
+  training.config.layers[0].ffn.type = FfnType::moe;
+  training.config.layers[0].ffn.experts = 4;
+  training.config.layers[0].ffn.top_k = 2;
+  training.parameters = Parameters::create(training.config, 3);
+  // Finite weights, whose product with the normed values is not.
+  training.parameters.at("blk.0.ffn_gate_inp.weight").detach()[2].fill_(3e38);
+  const Tensor tokens = at::zeros({1, 3}, at::kLong);
+  const std::string where = first_not_finite(training, tokens, {}, {});
+  EXPECT_NE(where.find("layer 0: the router's score of expert 2"), std::string::npos) << where;
+}
+
 TEST(Diagnosis, NamesTheGradientNearestToTheLoss) {
   auto training = make(small("f32"), 1);
   const Tensor tokens = some_tokens();
@@ -314,7 +331,7 @@ TEST(Report, TheLineTellsTheTimeLeft) {
   report.tokens = 120 * 1000;
   report.mfu = 0.434;
   EXPECT_EQ(progress_text(report, 12345), "step 120/2000  loss 3.4120  12,345 tokens/s  MFU 43 %  2:33 left");
-  report.experts = {1.834, 0.214, 2};
+  report.experts = StepReport::Experts{1.834, 0.214, 2};
   EXPECT_EQ(
       progress_text(report, 12345),
       "step 120/2000  loss 3.4120  12,345 tokens/s  MFU 43 %  experts 1.83, CV 0.21, 2 starved  2:33 left");
