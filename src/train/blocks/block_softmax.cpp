@@ -16,8 +16,10 @@ namespace {
 /// head_dim].
 Tensor prepare_heads(const ModelConfig& config, const MixerConfig& mixer, const Tensor& x, int64_t heads,
                      const Tensor& head_norm, const PassContext& context) {
-  Tensor out = x.view({x.size(0), x.size(1), heads, mixer.head_dim});
-  if (head_norm.defined()) out = norm(config, out, head_norm);
+  const bool together = mixer.qk_norm_over == QkNormOver::all;
+  Tensor out = head_norm.defined() && together ? norm(config, x, head_norm) : x;
+  out = out.view({x.size(0), x.size(1), heads, mixer.head_dim});
+  if (head_norm.defined() && !together) out = norm(config, out, head_norm);
   out = out.transpose(1, 2);
   const PassContext::Rotation& turn =
       context.rotation(mixer.rope ? *mixer.rope : config.rope, mixer.head_dim, x.size(1), x);
@@ -102,8 +104,6 @@ Tensor choose_blocks(const MixerConfig& mixer, const Tensor& q5, const Tensor& k
 Tensor softmax_mixer(const ModelConfig& config, const MixerConfig& mixer, const Weights& weights,
                      const Tensor& x, const PassContext& context) {
   const int64_t kv_heads = mixer.kv_heads, group = mixer.heads / mixer.kv_heads;
-  require(mixer.qk_norm_over == QkNormOver::head, ErrorCode::unsupported,
-          "a QK norm over all heads cannot be trained by this version");
   const Tensor q_norm = mixer.qk_norm ? weights["attn_q_norm.weight"] : Tensor();
   const Tensor k_norm = mixer.qk_norm ? weights["attn_k_norm.weight"] : Tensor();
   Tensor q = prepare_heads(config, mixer, weights.linear("attn_q", x), mixer.heads, q_norm, context)

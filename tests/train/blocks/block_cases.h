@@ -35,6 +35,7 @@ inline const std::vector<BlockCase>& block_cases() {
       {"full_long", R"([{"mixer": {"type": "full", "heads": 4, "kv_heads": 4}}])", "", 300},
       {"full_everything", R"([{"mixer": {"type": "full", "qk_norm": true, "softcap": 4, "sink_logits": true, "qkv_bias": true, "o_bias": true,
         "scale": 0.4, "rope": {"base": 500, "dims": 4, "style": "interleaved"}}}])", "", 150},
+      {"qk_norm_over_all", R"([{"mixer": {"type": "full", "qk_norm": true, "qk_norm_over": "all"}}])"},
       {"rope_linear", R"([{"mixer": {"type": "full"}}])", R"(, "rope": {"base": 100, "scaling": {"type": "linear", "factor": 4}})"},
       {"rope_llama3", R"([{"mixer": {"type": "full"}}])",
        R"(, "rope": {"base": 50, "scaling": {"type": "llama3", "factor": 8, "original_context": 16, "low_freq_factor": 1, "high_freq_factor": 2}})"},

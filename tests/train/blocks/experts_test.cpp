@@ -158,9 +158,9 @@ std::pair<double, double> balanced_by(const std::string& fields, const BalanceCo
 }
 
 TEST(Balance, APriceEvensTheLoad) {
-  const auto [before, after] = balanced_by(kPlain, {1.0, 0, 0, {}}, 0.3);
-  EXPECT_GT(before, 0.4);
-  EXPECT_LT(after, 0.5 * before);
+  const auto [before, after] = balanced_by(kPlain, {3.0, 0, 0, {}}, 1.0);
+  EXPECT_GT(before, 0.25);
+  EXPECT_LT(after, 0.65 * before);
 }
 
 TEST(Balance, ABiasEvensTheLoadWithoutAnyGradient) {

@@ -247,7 +247,7 @@ INSTANTIATE_TEST_SUITE_P(Checkpoints, TrainedFrom,
                                          "mixers/parallel", "mixers/sinks_hybrid", "mixers/moe_softmax",
                                          "mixers/moe_sigmoid", "mixers/moe_adaptive", "models/mixtral",
                                          "models/qwen2_moe", "models/qwen3_moe", "models/granitemoeshared",
-                                         "models/dots1"));
+                                         "models/dots1", "models/olmoe"));
 
 // Weights that are rounded to scales, queries that spike and an int8 cache. A number beside a tie may go
 // either way in float arithmetic, so the text is short.
