@@ -226,7 +226,8 @@ double listed_share(double active) noexcept {
     if (fired > 0) logs += std::log(double(kColumns - fired + 1)) - std::log(double(fired));
     const double chance =
         std::exp(logs + fired * std::log(active) + (kColumns - fired) * std::log1p(-active));
-    share += chance * ((fired + kGroup - 1) / kGroup * kGroup) / double(kColumns);
+    const int listed = (fired + kGroup - 1) / kGroup * kGroup;
+    share += chance * listed / double(kColumns);
   }
   return std::min(1.0, share);
 }
@@ -316,10 +317,12 @@ double position_macs(const MixerConfig& mixer, uint32_t sink_tokens, uint64_t co
   const double width = double(mixer.heads) * mixer.head_dim;
   if (mixer.recurrent()) {
     const double state = double(mixer.kv_heads) * mixer.head_dim * mixer.head_dim;
-    return state * ((mixer.type == MixerType::gla ? 2 : 3) + mixer.heads / mixer.kv_heads);
+    const uint32_t group = mixer.heads / mixer.kv_heads;
+    return state * ((mixer.type == MixerType::gla ? 2 : 3) + group);
   }
   const double seen = static_cast<double>(positions_seen(mixer, context)) + sink_tokens;
-  const double means = mixer.type == MixerType::sparse ? static_cast<double>(context / mixer.block) : 0;
+  const uint64_t blocks = mixer.type == MixerType::sparse ? context / mixer.block : 0;
+  const auto means = static_cast<double>(blocks);
   return width * (2 * seen + means);
 }
 
