@@ -37,7 +37,9 @@ class UnderMpirun(unittest.TestCase):
         return json.loads(ran.stdout)
 
     def start(self, *command):
-        process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=mpi.environment())
+        # What it says goes to a file: parts of mpirun that outlive it would hold a pipe open.
+        with open(self.top / "said", "w") as said:
+            process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said, env=mpi.environment())
         self.addCleanup(self.end, process)
         return process
 
@@ -45,7 +47,7 @@ class UnderMpirun(unittest.TestCase):
     def end(process):
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.wait()
 
     def long_run(self, count, *options, launcher=()):
         """A run of a minute, and {rank: pid} once it is under way."""
@@ -62,10 +64,10 @@ class UnderMpirun(unittest.TestCase):
     def finish(self, process, within):
         began = time.time()
         try:
-            _, said = process.communicate(timeout=within)
+            process.wait(within)
         except subprocess.TimeoutExpired:
-            process.kill()
-            self.fail(f"it hangs: {process.communicate()[1][-800:]}")
+            self.fail(f"it hangs: {(self.top / 'said').read_text()[-800:]}")
+        said = (self.top / "said").read_text()
         self.assertNotEqual(process.returncode, 0, said)
         return said, time.time() - began
 

@@ -1,7 +1,9 @@
 """What tests that run the program under mpirun share: its command line, the environment, who was started, and two hosts in network namespaces."""
+import contextlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import unittest
 
@@ -55,7 +57,7 @@ class TwoHosts:
         try:
             for name in self.names:
                 ip("netns", "add", name)
-                test.addCleanup(subprocess.run, ["ip", "netns", "del", name], capture_output=True)
+                test.addCleanup(self.remove, name)
             ip("link", "add", "cable", "netns", self.names[0], "type", "veth", "peer", "name", "cable", "netns", self.names[1])
             for name, address in zip(self.names, addresses):
                 ip("-n", name, "link", "set", "lo", "up")
@@ -73,6 +75,14 @@ class TwoHosts:
         return ["ip", "netns", "exec", self.names[0], "unshare", "--uts", "sh", "-c", 'hostname mneme-host-0; exec "$@"', "sh",
                 *mpirun("--mca", "plm_rsh_agent", self.agent, "--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "cable", "--mca", "oob_tcp_if_include", "cable",
                         "--host", hosts, "-n", 2, *words)]
+
+    @staticmethod
+    def remove(name):
+        """With what still runs there: nobody tells the second host's part of mpirun that it is over when the cable is out."""
+        for pid in subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split():
+            with contextlib.suppress(OSError):
+                os.kill(int(pid), signal.SIGKILL)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
     def pull_the_cable(self):
         ip("-n", self.names[1], "link", "set", "cable", "down")
