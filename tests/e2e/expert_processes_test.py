@@ -75,8 +75,8 @@ class UnderMpirun(unittest.TestCase):
 class Texts(UnderMpirun):
     def test_any_number_of_processes_and_any_coding_give_the_text_of_one(self):
         for model, options, codings in (("mixtral", ["--type", "q8_0"], {"auto": "int8", "float": "float"}),
-                                        ("qwen2_moe", ["--type", "q8_0", "--activation", "spike"], {"auto": "spike", "float": "float"}),
-                                        ("dots1", [], {"auto": "float"})):
+                                        ("dots1", ["--type", "q8_0", "--activation", "spike"], {"auto": "spike", "float": "float"}),
+                                        ("qwen2_moe", [], {"auto": "float"})):
             alone = e2e.mneme_json("generate", MODELS / model, *PROMPT, *options)
             self.assertNotIn("experts", alone)
             self.assertEqual(alone["generated_tokens"], 24)
@@ -189,7 +189,7 @@ class Hosts(UnderMpirun):
         return [str(w) for w in (*self.hosts.command(), e2e.MNEME, *arguments)]
 
     def test_two_hosts_give_the_text_of_one(self):
-        arguments = ("generate", MODELS / "qwen2_moe", *PROMPT, "--type", "q8_0", "--activation", "spike", "--json")
+        arguments = ("generate", MODELS / "dots1", *PROMPT, "--type", "q8_0", "--activation", "spike", "--json")
         ran = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=120, env=mpi.environment(), stdin=subprocess.DEVNULL)
         self.assertEqual(ran.returncode, 0, ran.stderr)
         self.assertEqual(json.loads(ran.stdout)["text"], e2e.mneme_json(*arguments[:-1])["text"])
@@ -202,8 +202,10 @@ class Hosts(UnderMpirun):
         time.sleep(6)
         self.assertIsNone(process.poll(), "it ended early")
         self.hosts.pull_the_cable()
-        said, _ = self.finish(process, 60)
-        self.assertRegex(said, r"process 1 of 2 was lost: no sign of life for 3 s|process \d of 2 was told to end")
+        end = time.time() + 30  # mpirun itself waits for its own part on the second host; process 0 does not
+        while time.time() < end and "process 1 of 2 was lost: no sign of life for 3 s" not in (self.top / "said").read_text():
+            time.sleep(0.1)
+        self.assertIn("process 1 of 2 was lost: no sign of life for 3 s", (self.top / "said").read_text())
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ TEST(ExpertGroup, LogitsEqualThoseOfOneProcess) {
   for (const Case& c : {Case{"mixtral", "", "auto", "auto", "float"},
                         {"mixtral", "q8_0", "auto", "auto", "int8"},
                         {"qwen2_moe", "q8_0", "auto", "float", "float"},
-                        {"qwen2_moe", "q4_0", "spike", "auto", "spike"},
-                        {"qwen2_moe", "q8_0", "spike:k=40", "spike", "spike"},
+                        {"dots1", "q4_0", "spike", "auto", "spike"},
+                        {"qwen3_moe", "q8_0", "spike:k=40", "spike", "spike"},
                         {"qwen3_moe", "f32", "spike:dead_zone=0.75", "auto", "spike"},
                         {"qwen3_moe", "f32", "int8", "auto", "int8"},
                         {"qwen3_moe", "q8_0", "spike:gate=int8", "auto", "float"},
@@ -97,7 +97,8 @@ TEST(ExpertGroup, LogitsEqualThoseOfOneProcess) {
             } else if (traffic.coding == "int8") {
               EXPECT_EQ(traffic.row_bytes, traffic.int8_bytes);
             } else {
-              EXPECT_LT(traffic.row_bytes, traffic.int8_bytes);
+              // rows of 32 numbers: at worst plain bytes
+              EXPECT_LE(traffic.row_bytes, traffic.int8_bytes + traffic.row_messages);
             }
           });
       EXPECT_THAT(said, ::testing::Each("")) << c.model;
