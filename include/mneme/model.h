@@ -34,6 +34,11 @@ struct LoadOptions {
   /// Processes that divide the experts; this one leads them. Null: all experts are here.
   std::shared_ptr<ExpertGroup> expert_group = {};
   uint64_t memory_budget = 0;  // bytes of RAM for the rows of all packs together; 0 = no bound
+  /// Where experts of mixtures lie: ram; or mmap or direct, with as many in memory as the budget allows and
+  /// the others read when a router chooses them (docs/experts.md). Results do not depend on it.
+  Placement experts = Placement::ram;
+  uint64_t experts_budget = 0;     // mmap, direct: bytes of RAM for experts; 0 = half of what is free
+  bool experts_read_ahead = true;  // mmap, direct: also what the next layer will probably choose
   std::function<void(uint64_t done, uint64_t total)> progress;  // bytes of weights prepared; may be empty
 };
 
@@ -55,6 +60,24 @@ struct MemoryDescription {
   uint64_t rows = 0, bytes = 0, resident = 0;
   double resident_fraction = -1;  // of the file, in the system's memory
   MemoryStatistics statistics;    // since loading
+};
+
+/// Experts that do not all stay in memory, and what was done to have them, since loading.
+struct ExpertStatistics {
+  std::string placement;      // "mmap" or "direct"
+  std::string path;           // of the file that they are read from
+  uint64_t experts = 0;       // of all layers
+  uint64_t slots = 0;         // of them in memory at a time
+  uint64_t expert_bytes = 0;  // of the largest one
+  uint64_t resident = 0;      // memory for all slots
+  uint64_t hits = 0;          // wanted by a layer of a pass, and in memory
+  uint64_t misses = 0;        // wanted, and read for it (a little ahead or not)
+  uint64_t bytes_read = 0;    // mmap: or found in the file cache
+  uint64_t ahead = 0;         // experts read ahead, and of these
+  uint64_t ahead_used = 0;    // the layer they were read for wanted them
+  double hit_rate() const noexcept {
+    return hits + misses == 0 ? 0.0 : static_cast<double>(hits) / static_cast<double>(hits + misses);
+  }
 };
 
 struct ModelBytes {
@@ -88,6 +111,8 @@ class Model {
   const std::vector<std::string>& unused_tensors() const noexcept;
   /// With `residency`, also how much of each file lies in memory, which looks at all of its pages.
   std::vector<MemoryDescription> memories(bool residency = false) const;
+  /// Nothing if all experts are in memory, or there are none.
+  std::optional<ExpertStatistics> experts() const;
   /// Weight bytes that decoding one token reads.
   uint64_t bytes_per_token() const noexcept;
   /// Bytes of KV cache that one more token of context adds over all layers, with values of `kv_type_bytes`

@@ -58,6 +58,7 @@ struct Result {
   std::optional<double> gbps;  // of memory
   bool gbps_measured = false;
   uint64_t rss = 0;
+  std::optional<ExpertStatistics> experts;  // of the timed runs
   std::optional<double> fraction() const {
     if (!gbps) return std::nullopt;
     return bytes_per_token * median / (*gbps * 1e9);
@@ -124,6 +125,7 @@ class Bench {
     if (!session_ || depth_ != test.depth) go_to(test.depth);
     std::vector<double> rates, gbps;
     if (!options_.no_warmup) run_once(test);
+    const auto before = model_->experts();
     const int passes = (10 + options_.repeat - 1) / options_.repeat;
     for (int i = 0; i < options_.repeat; ++i) {
       rates.push_back(run_once(test));
@@ -149,6 +151,14 @@ class Bench {
       result.gbps_measured = true;
     } else if (machine_) {
       result.gbps = machine_->read_gbps;
+    }
+    result.experts = model_->experts();
+    if (before && result.experts) {
+      result.experts->hits -= before->hits;
+      result.experts->misses -= before->misses;
+      result.experts->bytes_read -= before->bytes_read;
+      result.experts->ahead -= before->ahead;
+      result.experts->ahead_used -= before->ahead_used;
     }
     result.rss = resident_bytes() - (probe_ ? probe_->bytes() : 0);
     bar_.clear();
@@ -215,23 +225,25 @@ class Bench {
 
 Json to_json(const Result& result, const Options& options, const Model& model) {
   const auto fraction = result.fraction();
-  return {{"test", result.test.name()},
-          {"depth", result.test.depth},
-          {"depth_filled", options.synthetic ? "synthetic" : "read"},
-          {"tokens_per_second", result.median},
-          {"mean", result.mean},
-          {"sd", result.sd},
-          {"repeat", options.repeat},
-          {"bytes_per_token", result.bytes_per_token},
-          {"bandwidth_fraction", fraction ? Json(*fraction) : Json()},
-          {"read_gbps", result.gbps ? Json(*result.gbps) : Json()},
-          {"bandwidth_source", !result.gbps           ? Json()
-                               : result.gbps_measured ? Json("measured in this run")
-                                                      : Json("estimate of mneme doctor")},
-          {"rss_bytes", result.rss},
-          {"threads", model.threads()},
-          {"isa", model.isa()},
-          {"kv", options.session.kv}};
+  Json json{{"test", result.test.name()},
+            {"depth", result.test.depth},
+            {"depth_filled", options.synthetic ? "synthetic" : "read"},
+            {"tokens_per_second", result.median},
+            {"mean", result.mean},
+            {"sd", result.sd},
+            {"repeat", options.repeat},
+            {"bytes_per_token", result.bytes_per_token},
+            {"bandwidth_fraction", fraction ? Json(*fraction) : Json()},
+            {"read_gbps", result.gbps ? Json(*result.gbps) : Json()},
+            {"bandwidth_source", !result.gbps           ? Json()
+                                 : result.gbps_measured ? Json("measured in this run")
+                                                        : Json("estimate of mneme doctor")},
+            {"rss_bytes", result.rss},
+            {"threads", model.threads()},
+            {"isa", model.isa()},
+            {"kv", options.session.kv}};
+  if (result.experts) json["experts"] = experts_json(*result.experts);
+  return json;
 }
 
 const std::vector<std::string>& headings() {

@@ -176,6 +176,7 @@ class Generator {
                 {"tokens_per_second", result.tokens_per_second},
                 {"stop", to_string(result.stop)}};
       if (const Json traffic = process_traffic(options_.model); !traffic.is_null()) json["experts"] = traffic;
+      add_experts(json, *model_);
       print_json(json);
     } else if (options_.tokens > 0 && (!ends_line_ || result.text.empty())) {
       print("\n");
@@ -187,6 +188,7 @@ class Generator {
                  result.prompt_tokens, held > 0 ? fmt::format(", {} of them kept from before", held) : "",
                  result.ttft_ms, result.generated_tokens, result.tokens_per_second, to_string(result.stop));
     if (!options_.common.quiet) print_process_traffic(options_.model);
+    if (!options_.common.quiet) print_experts(*model_);
   }
 
   const Options& options_;

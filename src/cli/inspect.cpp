@@ -77,6 +77,7 @@ Json as_json(const Model& model, const Options& options) {
             {"plan",
              {{"decode", lines(model.describe_plan(false))}, {"prefill", lines(model.describe_plan(true))}}}};
   if (options.hash) json["hash"] = model.hash();
+  add_experts(json, model);
   return json;
 }
 

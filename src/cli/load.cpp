@@ -36,6 +36,36 @@ void print_start(const Model& model) {
   for (const MemoryDescription& memory : model.memories())
     fmt::print(stderr, "memory of layer{} {}: {}\n", memory.layers.size() == 1 ? "" : "s",
                fmt::join(memory.layers, ", "), memory.text);
+  if (const auto experts = model.experts())
+    fmt::print(stderr, "experts: {}, {} of {} in memory ({}), from {}\n", experts->placement, experts->slots,
+               experts->experts, human_bytes(static_cast<double>(experts->resident)), experts->path);
+}
+
+Json experts_json(const ExpertStatistics& experts) {
+  return {{"placement", experts.placement},
+          {"path", experts.path},
+          {"experts", experts.experts},
+          {"slots", experts.slots},
+          {"expert_bytes", experts.expert_bytes},
+          {"resident_bytes", experts.resident},
+          {"hits", experts.hits},
+          {"misses", experts.misses},
+          {"hit_rate", experts.hit_rate()},
+          {"bytes_read", experts.bytes_read},
+          {"read_ahead", experts.ahead},
+          {"read_ahead_used", experts.ahead_used}};
+}
+
+void add_experts(Json& json, const Model& model) {
+  if (const auto experts = model.experts()) json["experts"] = experts_json(*experts);
+}
+
+void print_experts(const Model& model) {
+  const auto experts = model.experts();
+  if (!experts) return;
+  fmt::print(stderr, "experts: {} of {} in memory, {:.1f} % of {} uses found there, {} read\n",
+             experts->slots, experts->experts, 100 * experts->hit_rate(), experts->hits + experts->misses,
+             human_bytes(static_cast<double>(experts->bytes_read)));
 }
 
 }  // namespace mneme::cli

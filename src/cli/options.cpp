@@ -53,6 +53,18 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
                  "Most RAM for the rows of memory packs, such as 512M or 4G; default: no bound")
       ->type_name("BYTES")
       ->group("Model");
+  app.add_option(
+         "--experts", options.experts,
+         "Where the experts of mixtures are: ram; or on disk, those used recently in memory: mmap, direct")
+      ->check(CLI::IsMember({"ram", "mmap", "direct"}))
+      ->group("Model");
+  app.add_option("--experts-budget", options.experts_budget,
+                 "RAM for experts with mmap and direct, such as 4G; default: half of what is free")
+      ->type_name("BYTES")
+      ->group("Model");
+  app.add_flag("--no-read-ahead", options.no_read_ahead,
+               "With mmap and direct: do not read what the next layer will probably choose")
+      ->group("Model");
 }
 
 void add_session_options(CLI::App& app, SessionFlags& options, bool with_context) {
@@ -151,6 +163,14 @@ LoadOptions load_options(const ModelOptions& model, const CommonOptions& common)
   for (const std::string& pack : model.memory) options.memory.push_back(memory_argument(pack));
   options.memory_budget = size_argument(model.memory_budget, "--memory-budget");
   options.expert_group = model.expert_group;
+  options.experts = placement_from(model.experts);
+  options.experts_budget = size_argument(model.experts_budget, "--experts-budget");
+  options.experts_read_ahead = !model.no_read_ahead;
+  const bool in_ram = options.experts == Placement::ram;
+  if (in_ram && (options.experts_budget > 0 || model.no_read_ahead))
+    throw UsageError("--experts-budget and --no-read-ahead are for --experts mmap and --experts direct");
+  if (!in_ram && !options.mmap)
+    throw UsageError("--experts " + model.experts + " leaves experts on disk; --load read is not for it");
   return options;
 }
 

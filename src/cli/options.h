@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/json.h"
 #include "mneme/model.h"
 #include "mneme/session.h"
 
@@ -32,6 +33,9 @@ struct ModelOptions {
   std::string expert_messages = "auto";
   double lost_after = 20;
   std::shared_ptr<ExpertGroup> expert_group = {};
+  std::string experts = "ram";
+  std::string experts_budget;
+  bool no_read_ahead = false;
 };
 /// `positional` false leaves MODEL to the verb.
 void add_model_options(CLI::App& app, ModelOptions& options, bool positional = true);
@@ -60,6 +64,12 @@ std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonO
 /// "avx512-vnni, 2 threads, 12 MB resident, 79 MB mapped, 90 MB on disk, about 350 tokens/s by memory
 /// bandwidth (estimate)": the one line that a model prints at start.
 std::string describe_model(const Model& model);
+/// Hits, misses and bytes of experts that are read from disk, as --json shows them.
+Json experts_json(const ExpertStatistics& experts);
+/// Adds "experts" to what a verb prints with --json, if the model's are read from disk.
+void add_experts(Json& json, const Model& model);
+/// The same for people, on stderr, if there is something to say.
+void print_experts(const Model& model);
 /// That line and one for each memory, on stderr.
 void print_start(const Model& model);
 /// "facts.engram", "facts.engram:cache", "facts.engram:cache+edit.overlay+more.overlay". Throws UsageError

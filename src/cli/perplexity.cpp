@@ -43,10 +43,12 @@ int lead(const Options& options) {
               {"ppl", result.ppl},
               {"stderr", result.standard_error}};
     if (const Json traffic = process_traffic(options.model); !traffic.is_null()) json["experts"] = traffic;
+    add_experts(json, *model);
     print_json(json);
   } else {
     print(fmt::format("perplexity {:.4f} ± {:.4f} ({:.5f} nats a token, {} tokens scored, windows of {})\n",
                       result.ppl, result.standard_error, result.nll, result.tokens, options.window));
+    if (!options.common.quiet) print_experts(*model);
   }
   if (!options.common.quiet) print_process_traffic(options.model);
   return kDone;

@@ -95,6 +95,7 @@ class Answers {
     if (store_ != nullptr && chat_.session().position() > 0) store_->add(chat_.session());
   }
 
+  const Model& model() const { return chat_.model(); }
   std::string stats() const {
     if (!last_) return "no answer yet\n";
     if (unread()) return interrupted();
@@ -126,15 +127,19 @@ int answer_once(const Options& options, Answers& answers, const InterruptScope& 
                 const std::string& prompt) {
   const Chat::Answer& answer = answers.give(prompt);
   const GenerateResult& result = answer.result;
-  if (options.common.json)
-    print_json({{"text", result.text},
-                {"prompt_tokens", answer.prompt_tokens},
-                {"generated_tokens", result.generated_tokens},
-                {"ttft_ms", result.ttft_ms},
-                {"tokens_per_second", result.tokens_per_second},
-                {"stop", to_string(result.stop)}});
-  else if (!options.common.quiet)
+  if (options.common.json) {
+    Json json{{"text", result.text},
+              {"prompt_tokens", answer.prompt_tokens},
+              {"generated_tokens", result.generated_tokens},
+              {"ttft_ms", result.ttft_ms},
+              {"tokens_per_second", result.tokens_per_second},
+              {"stop", to_string(result.stop)}};
+    add_experts(json, answers.model());
+    print_json(json);
+  } else if (!options.common.quiet) {
     fmt::print(stderr, "{}", answers.stats());
+    print_experts(answers.model());
+  }
   return interrupt.interrupted() ? kInterrupted : kDone;
 }
 

@@ -80,6 +80,8 @@ void add_column_norms(const PackedMatrix& w, std::vector<float>& norms) {
 
 std::vector<PlannedUnit> plan_units(const ModelImpl& model, const std::vector<ProbeSite>& sites,
                                     const CalibrationOptions& options) {
+  require(model.expert_store == nullptr, ErrorCode::unsupported,
+          "calibration looks at the weights of all experts; load them into memory (--experts ram)");
   std::vector<PlannedUnit> units;
   std::map<std::pair<size_t, size_t>, size_t> known;  // by layer, and by input or projection
   for (size_t s = 0; s < sites.size(); ++s)

@@ -10,7 +10,9 @@
 #include "model/checkpoint.h"
 #include "model/config_names.h"
 #include "model/expert_shares.h"
+#include "model/expert_store.h"
 #include "model/load_tokenizer.h"
+#include "model/pack_weights.h"
 #include "model/rope_frequencies.h"
 #include "model/tensor_names.h"
 #include "simd/blocks.h"
@@ -36,6 +38,12 @@ class Loader {
              "cannot hold weights as \"{}\"; types are f32, f16, bf16, q8_0, q4_0, q4_1", options.type);
       wanted_ = *type;
     }
+    require(options.experts != Placement::automatic && options.experts != Placement::cache,
+            ErrorCode::invalid_argument, "experts can be in ram, mmap or direct, not in {}",
+            to_string(options.experts));
+    require(options.experts == Placement::ram || options.mmap, ErrorCode::invalid_argument,
+            "experts in {} are for models larger than memory; do not read the whole file first",
+            to_string(options.experts));
   }
 
   std::unique_ptr<ModelImpl> load(const std::string& path, std::vector<OpenedMemory> packs) {
@@ -62,6 +70,7 @@ class Loader {
     load_vectors();
     for (const size_t layer : model->memory_layers) load_module_vectors(layer);
     load_matrices();
+    if (!experts_.empty()) open_experts();
     connect_head();
     model->unused_tensors = checkpoint_.leftovers();
     count_bytes();
@@ -139,7 +148,8 @@ class Loader {
     out.cols = static_cast<int64_t>(info.shape[1]);
     if (spiking && can_stripe(out.type)) out.stripe_lines = best_stripe_lines(out.type, out.rows);
     if (elsewhere_) return;
-    matrices_.push_back({&info, source, type, &out, arena_, name, scales});
+    planned_->push_back({&info, source, type, &out, arena_, name, scales});
+    if (planned_ == &experts_) return;
     arena_ = checked_align(checked_add(arena_, matrix_bytes(out), "weights"), 64, "weights");
   }
 
@@ -201,12 +211,16 @@ class Loader {
   void plan_experts(size_t layer, const std::string& block, const ActivationPolicy& activation,
                     MoeWeights& moe) {
     const FfnConfig& ffn = model_->config.layers[layer].ffn;
+    require(!options_.expert_group || options_.experts == Placement::ram, ErrorCode::unsupported,
+            "experts that are divided among processes are held in memory; leave out --experts {}",
+            to_string(options_.experts));
     moe.own = own_experts(options_.expert_group.get(), ffn);
     if (!serves()) add_linear(block + "ffn_gate_inp", Activation::float_, moe.router);
     if (ffn.shared > 0 && !serves())
       plan_feed_forward(block, "_shexp", activation, moe.shared.gate, moe.shared.up, moe.shared.down);
     moe.experts.resize(ffn.experts);
-    const size_t first = matrices_.size();  // three of each expert follow
+    if (options_.experts != Placement::ram) planned_ = &experts_;
+    const size_t first = planned_->size();  // three of each expert follow
     for (uint32_t e = 0; e < ffn.experts; ++e) {
       ExpertWeights& expert = moe.experts[e];
       elsewhere_ = !moe.own.holds(static_cast<int32_t>(e));
@@ -223,10 +237,11 @@ class Loader {
       }
     }
     elsewhere_ = false;
-    for (size_t m = first; m < matrices_.size(); ++m) {
-      matrices_[m].experts = ffn.experts;
-      matrices_[m].read = (m - first) / 3 < (ffn.top_k * moe.own.count() + ffn.experts - 1) / ffn.experts;
+    for (size_t m = first; m < planned_->size(); ++m) {
+      (*planned_)[m].experts = ffn.experts;
+      (*planned_)[m].read = (m - first) / 3 < (ffn.top_k * moe.own.count() + ffn.experts - 1) / ffn.experts;
     }
+    planned_ = &matrices_;
   }
 
   void plan_mixer(const MixerConfig& mixer, const std::string& block, const ActivationPolicy& activation,
@@ -391,6 +406,40 @@ class Loader {
     }
   }
 
+  /// Experts that stay on disk: in a file as kernels read them, which is made on first use.
+  void open_experts() {
+    const ExpertLayout layout = expert_layout(*model_);
+    const ExpertFileName name = expert_file_name(layout, checkpoint_.tensors().paths());
+    if (!expert_file_is_current(name, layout)) write_experts(name, layout);
+    for (const Matrix& m : experts_) describe_expert(m, layout_text(*m.out) + ", read when chosen");
+    ExpertStoreOptions options;
+    options.placement = options_.experts;
+    options.budget_bytes = options_.experts_budget;
+    options.read_ahead = options_.experts_read_ahead;
+    model_->expert_store = std::make_shared<ExpertStore>(*model_, layout, name.path, options);
+    if (options_.experts == Placement::direct)
+      model_->bytes.resident += model_->expert_store->resident_bytes();
+    else
+      model_->bytes.mapped += layout.file_bytes;
+  }
+
+  void write_experts(const ExpertFileName& name, const ExpertLayout& layout) {
+    uint64_t done = 0;
+    write_expert_file(name, layout, [&](size_t layer, uint32_t expert, std::span<std::byte> record) {
+      for (size_t i = 0; i < 3; ++i) {
+        const Matrix& m = experts_[3 * (layout.layers[layer].first + expert) + i];
+        require(m.scales == nullptr, ErrorCode::unsupported,
+                "{}: experts of W8ASpike have parts beside their codes, which this version keeps in memory; "
+                "use --experts ram",
+                m.name);
+        pack_values(m, record.data() + layout.layers[layer].at[i]);
+        m.source->release(*m.tensor);
+      }
+      done += record.size();
+      if (options_.progress) options_.progress(done, layout.file_bytes);
+    });
+  }
+
   /// A matrix W8: int8 codes, and the rest of the few that are beyond.
   void pack_codes(const Matrix& m) {
     const auto* weights =
@@ -419,58 +468,27 @@ class Loader {
 
   void pack(const Matrix& m) {
     if (m.scales != nullptr) return pack_codes(m);
-    const std::byte* source = m.source->data(*m.tensor).data();
-    auto* out = const_cast<std::byte*>(m.out->data);
-    std::atomic<bool> finite{true};
-    model_->pool->for_each((m.out->tiles() + kTilesPerTask - 1) / kTilesPerTask, [&](int64_t task) {
-      const int64_t begin = task * kTilesPerTask, end = std::min(begin + kTilesPerTask, m.out->tiles());
-      const bool ok = m.type == m.tensor->type ? pack_rows(*m.out, m.type, source, begin, end, out)
-                                               : pack_requantized(m, source, begin, end, out);
-      if (!ok) finite.store(false, std::memory_order_relaxed);
-    });
-    require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name,
-            model_->path);
-    const std::string_view layout = packed_layout(m.out->type).name;
-    const std::string text =
-        m.out->stripe_lines > 0 ? std::string(layout) + ", in stripes" : std::string(layout);
+    pack_values(m, const_cast<std::byte*>(m.out->data));
+    const std::string text = layout_text(*m.out);
     m.experts > 1 ? describe_expert(m, text) : describe(*m.tensor, m.name, text);
     model_->bytes.resident += matrix_bytes(*m.out);
   }
 
-  /// Tiles of a matrix that are packed together: 1, or those of a stripe.
-  static int64_t unit_of(const PackedMatrix& w) { return w.stripe_lines > 0 ? stripe_tiles(w) : 1; }
-
-  /// Packs tiles [begin, end), whole units, of the matrix `w` from rows of file type `type` to `out`.
-  static bool pack_rows(const PackedMatrix& w, DType type, const std::byte* source, int64_t begin,
-                        int64_t end, std::byte* out) {
-    if (w.stripe_lines == 0) return pack_tiles(type, source, w.rows, w.cols, begin, end, out);
-    const int64_t unit = unit_of(w);
-    return pack_stripes(w, type, source, begin / unit, (end + unit - 1) / unit, out);
+  static std::string layout_text(const PackedMatrix& w) {
+    return std::string(packed_layout(w.type).name) + (w.stripe_lines > 0 ? ", in stripes" : "");
   }
 
-  static bool pack_requantized(const Matrix& m, const std::byte* source, int64_t tile_begin, int64_t tile_end,
-                               std::byte* out) {
-    const DTypeInfo& from = dtype_info(m.tensor->type);
-    const DTypeInfo& to = dtype_info(m.type);
-    const int64_t cols = m.out->cols, unit = unit_of(*m.out);
-    const int64_t to_bytes = cols / to.block_size * to.block_bytes;
-    const int64_t unit_bytes =
-        m.out->stripe_lines > 0 ? stripe_bytes(*m.out) : packed_tile_bytes(m.out->type, cols);
-    std::vector<float> values(static_cast<size_t>(cols));
-    std::vector<std::byte> converted(static_cast<size_t>(unit * kTileRows * to_bytes));
-    bool finite = true;
-    for (int64_t tile = tile_begin; tile < tile_end; tile += unit) {
-      const int64_t first = tile * kTileRows, count = std::min(unit * kTileRows, m.out->rows - first);
-      for (int64_t r = 0; r < count; ++r) {
-        dequantize_row(m.tensor->type, source + (first + r) * cols * from.block_bytes, values.data(),
-                       values.size());
-        quantize_row(m.type, values.data(), converted.data() + r * to_bytes, values.size());
-      }
-      PackedMatrix part = *m.out;
-      part.rows = count;
-      finite &= pack_rows(part, m.type, converted.data(), 0, unit, out + tile / unit * unit_bytes);
-    }
-    return finite;
+  /// Packs a matrix to `out`, which is zeroed.
+  void pack_values(const Matrix& m, std::byte* out) {
+    const std::byte* source = m.source->data(*m.tensor).data();
+    std::atomic<bool> finite{true};
+    model_->pool->for_each((m.out->tiles() + kTilesPerTask - 1) / kTilesPerTask, [&](int64_t task) {
+      const int64_t begin = task * kTilesPerTask, end = std::min(begin + kTilesPerTask, m.out->tiles());
+      const bool ok = pack_weights(*m.out, m.tensor->type, m.type, source, begin, end, out);
+      if (!ok) finite.store(false, std::memory_order_relaxed);
+    });
+    require(finite.load(), ErrorCode::corrupt, "tensor {} of {} holds NaN or infinite weights", m.name,
+            model_->path);
   }
 
   void connect_head() {
@@ -505,6 +523,8 @@ class Loader {
   void count_bytes() {
     model_->bytes.disk = checkpoint_.tensors().file_bytes();
     uint64_t sum = 0;
+    for (const Matrix& m : experts_)
+      if (m.read) sum += matrix_bytes(*m.out);
     for (const Matrix& m : matrices_) {
       const bool lookup_only = m.out == &model_->embedding && !model_->config.tied;
       if (lookup_only || !m.read) continue;
@@ -530,6 +550,8 @@ class Loader {
   std::optional<DType> wanted_;
   ModelImpl* model_ = nullptr;
   std::vector<Matrix> matrices_;
+  std::vector<Matrix> experts_;  // that stay on disk: gate, up and down of each
+  std::vector<Matrix>* planned_ = &matrices_;
   std::vector<std::pair<RopeConfig, uint32_t>> ropes_;
   std::vector<std::shared_ptr<const TensorSource>> module_tensors_;  // [layer], of packs
   uint64_t arena_ = 0;

@@ -2,6 +2,7 @@
 
 #include "core/fail.h"
 #include "core/sha256.h"
+#include "model/expert_store.h"
 #include "model/load.h"
 #include "model/model_impl.h"
 #include "simd/isa.h"
@@ -63,6 +64,11 @@ std::vector<MemoryDescription> Model::memories(bool residency) const {
     memory.statistics = table.rows->statistics();
   }
   return out;
+}
+
+std::optional<ExpertStatistics> Model::experts() const {
+  if (!impl_->expert_store) return {};
+  return impl_->expert_store->statistics();
 }
 
 uint64_t Model::bytes_per_token() const noexcept {

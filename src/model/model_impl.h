@@ -120,6 +120,8 @@ struct MixerPlace {
   size_t branch = 0;
 };
 
+class ExpertStore;
+
 struct ModelImpl {
   ModelConfig config;
   std::string path;
@@ -134,6 +136,7 @@ struct ModelImpl {
   std::vector<LayerWeights> layers;
   std::vector<MixerPlace> mixers;  // [mixer index]
   std::vector<RopeTable> ropes;
+  std::shared_ptr<ExpertStore> expert_store;  // null if all experts are in `weights`, or there are none
   std::vector<LoadedTable> memory_tables;
   std::vector<size_t> memory_layers;  // layers with a module, in order
   bool extended = false;              // by modules of packs: the config is not only the checkpoint's

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "model/config_names.h"
+#include "model/expert_store.h"
 #include "model/model_impl.h"
 #include "model/projection_probe.h"
 #include "model/stage_parts.h"
@@ -153,6 +154,38 @@ bool one_row_each(const Step& step) {
                                                       [](const Slice& slice) { return slice.count == 1; });
 }
 
+// Decoding rows in several passes, because the experts of all would not have room. Rows do not depend on each
+// other.
+bool run_rows_apart(ThreadPool& pool, const Step& step) {
+  const int64_t most = most_expert_rows(step.model), vocab = step.model.config.vocab;
+  for (int64_t begin = 0; begin < step.rows(); begin += most) {
+    const int64_t end = std::min(begin + most, step.rows());
+    std::vector<Slice> slices;
+    std::vector<int64_t> logit_rows;
+    for (Slice slice : step.slices) {
+      if (slice.row < begin || slice.row >= end) continue;
+      slice.row -= begin;
+      slices.push_back(slice);
+    }
+    float* logits = step.logits;
+    for (const int64_t row : step.logit_rows) {  // ascending
+      if (row < begin) logits += vocab;
+      if (row >= begin && row < end) logit_rows.push_back(row - begin);
+    }
+    Step part{
+        step.model,
+        step.workspace,
+        slices,
+        step.ids.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)),
+        logit_rows,
+        logits,
+        step.cancelled,
+        step.embeddings == nullptr ? nullptr : step.embeddings + begin * int64_t{step.model.config.d_model}};
+    if (!run_step(pool, part)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Plan compile_plan(const ModelImpl& model, bool probes) {
@@ -182,6 +215,8 @@ const Plan& ModelImpl::probed_plan() const {
 
 bool run_step(ThreadPool& pool, Step& step) {
   const bool decode = one_row_each(step);
+  if (decode && step.model.expert_store && step.rows() > most_expert_rows(step.model))
+    return run_rows_apart(pool, step);
   const bool watched = std::any_of(step.slices.begin(), step.slices.end(),
                                    [](const Slice& slice) { return slice.observer != nullptr; });
   const Plan& plan = watched ? step.model.probed_plan() : step.model.plan;

@@ -88,7 +88,11 @@ struct Workspace {
     std::vector<int64_t> lo, hi;
     SparseScratch sparse;
     RouterScratch router;
-    Routing routing;                                    // at decode
+    Routing routing;  // at decode
+    // At decode, where experts are read from disk: what the router of the next layer would choose.
+    Activations ahead_input;
+    std::vector<Route> ahead_routes;
+    std::vector<int32_t> ahead;
     std::vector<float> factors;                         // [rows] at decode: of the shared expert's output
     std::vector<Activations> hidden_rows, shared_rows;  // at decode: rows whose form needs them whole
   };
@@ -130,6 +134,11 @@ struct Workspace {
     std::vector<float> shared_out;              // [rows, d_model]
     Activations coded;                          // [rows, d_model]: of rows that go to other processes
     std::vector<LeavingRows> leaving;           // [process]
+    // Experts that come from disk are worked on in waves of as many as have room: [wave_begin, wave_end) now.
+    int32_t wave_begin = 0, wave_end = INT32_MAX;
+    std::vector<float> ahead_scores;  // [rows, choices]: a guess at the router of the next layer
+    bool in_wave(int32_t expert) const { return expert >= wave_begin && expert < wave_end; }
+    bool first_wave() const { return wave_begin == 0; }
   };
   Experts experts;
 

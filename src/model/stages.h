@@ -72,10 +72,19 @@ StagePtr make_memory_commit_stage(const ModelImpl& model);
 /// Sizes the memory buffers of a step.
 void size_memory(const ModelImpl& model, const Step& step);
 
-// stages_experts.cpp: a feed-forward of type moe, from the norm to the residual
+// stages_experts.cpp: a feed-forward of type moe, from the norm to the residual. stages_expert_reads.cpp:
+// those of its experts that lie on disk
 void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::vector<StagePtr>& list);
 /// What an ExpertServer runs between the rows that came and the rows that go back.
 void add_served_stages(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list);
+/// The experts of a layer that are read from disk. Decode: `experts`, which routes in begin() and whose tasks
+/// wait for an expert's weights, with the stage that asks for them before it.
+void add_expert_reads(const ModelImpl& model, size_t layer, StagePtr experts, std::vector<StagePtr>& list);
+/// Prefill: how many waves there are, and the stage that brings the experts of one.
+uint32_t expert_waves(const ModelImpl& model, size_t layer);
+StagePtr make_expert_wave_stage(const ModelImpl& model, size_t layer, uint32_t wave);
+/// Rows that may decode in one pass, so that the experts of a layer have room.
+int64_t most_expert_rows(const ModelImpl& model);
 /// Sizes the buffers of experts for a step.
 void size_experts(const ModelImpl& model, const Step& step, bool decode);
 

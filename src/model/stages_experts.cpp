@@ -11,6 +11,7 @@
 // residual.
 #include <cmath>
 
+#include "model/expert_store.h"
 #include "model/stage_parts.h"
 #include "model/stages.h"
 
@@ -69,6 +70,20 @@ class MoeStage : public Stage {
   /// The pairs whose experts are here; pairs are sorted by expert, and processes hold neighbouring experts.
   int64_t first_own_pair(const Workspace::Experts& ws) const { return ws.routing.first[moe_.own.first]; }
   int64_t end_of_own_pairs(const Workspace::Experts& ws) const { return ws.routing.first[moe_.own.last]; }
+  /// Whether the weights of a chosen expert are there; those on disk are waited for.
+  bool arrived(Step& step, int32_t number) const {
+    if (!model_.expert_store) return true;
+    if (step.workspace.failed) return false;
+    try {
+      model_.expert_store->wait(layer_, number);
+      return true;
+    } catch (...) {
+      step.workspace.fail(std::current_exception());
+      return false;
+    }
+  }
+  /// Whether weights could not be read, so that there is nothing to compute with.
+  bool given_up(const Step& step) const { return model_.expert_store && step.workspace.failed; }
   float* scores(Step& step, int64_t row) const { return experts(step).scores.data() + row * ffn_.choices(); }
 
   void norm(const Step& step, int64_t row, float* out) const {
@@ -240,6 +255,7 @@ class DecodeExpertsStage final : public MoeStage {
     const auto chosen = static_cast<size_t>(task / tasks_.per_expert);
     if (chosen >= my.routing.used.size()) return;  // fewer experts than places
     const int32_t number = my.routing.used[chosen];
+    if (!arrived(step, number)) return;
     const ExpertWeights& w = expert(number);
     Workspace::Experts& ws = experts(step);
     const int64_t begin = tasks_.begin(task), end = tasks_.end(task);
@@ -279,6 +295,7 @@ class DecodeExpertsDownStage final : public MoeStage {
       prepare_each(hidden_forms_, experts(step).gate, my.routing.pairs(), hidden_, my.hidden_rows);
   }
   void run(Step& step, int thread, int64_t task) const override {
+    if (given_up(step)) return;
     Workspace::Thread& my = mine(step, thread);
     const auto range = tasks_.range(task);
     const int64_t begin = range.begin * kTileRows, width = std::min(range.end * kTileRows, d_) - begin;
@@ -404,6 +421,7 @@ class PrefillExpertsStage final : public MoeStage {
       : MoeStage(model, layer),
         tasks_({&moe_.experts.front().gate, &moe_.experts.front().up}, model.pool->size(),
                std::min(ffn_.experts, kTaskExperts), 1) {
+    waits_for_device = model.expert_store != nullptr;
     if (shared_ > 0)
       shared_tasks_ = ExpertTasks({&moe_.shared.gate, &moe_.shared.up}, model.pool->size(), 1, 1);
   }
@@ -415,13 +433,17 @@ class PrefillExpertsStage final : public MoeStage {
   }
   void run(Step& step, int, int64_t task) const override {
     Workspace::Experts& ws = experts(step);
-    if (task < shared_tasks_.per_expert)
-      return gated(moe_.shared, step.workspace.input, shared_tasks_.begin(task), shared_tasks_.end(task), 0,
-                   step.rows(), shared_, ws.shared_gate, ws.shared_up);
+    if (task < shared_tasks_.per_expert) {
+      if (ws.first_wave())
+        gated(moe_.shared, step.workspace.input, shared_tasks_.begin(task), shared_tasks_.end(task), 0,
+              step.rows(), shared_, ws.shared_gate, ws.shared_up);
+      return;
+    }
     task -= shared_tasks_.per_expert;
     const auto number = static_cast<int32_t>(task / tasks_.per_expert);
     const int64_t first = ws.routing.first[static_cast<size_t>(number)];
-    if (ws.routing.count(number) == 0 || !moe_.own.holds(number)) return;
+    if (ws.routing.count(number) == 0 || !moe_.own.holds(number) || !ws.in_wave(number)) return;
+    if (!arrived(step, number)) return;
     gated(expert(number), ws.input, tasks_.begin(task), tasks_.end(task), first,
           first + ws.routing.count(number), hidden_, ws.gate, ws.up);
   }
@@ -451,9 +473,14 @@ class ExpertsHiddenStage final : public MoeStage {
   void run(Step& step, int, int64_t task) const override {
     Workspace::Experts& ws = experts(step);
     const int64_t before = shared_tasks(step);
-    if (task < before)
-      return prepare(shared_hidden_forms_, ws.shared_gate, task, 0, step.rows(), shared_, ws.shared_hidden);
-    prepare(hidden_forms_, ws.gate, task - before, first_own_pair(ws), end_of_own_pairs(ws), hidden_,
+    if (task < before) {
+      if (ws.first_wave())
+        prepare(shared_hidden_forms_, ws.shared_gate, task, 0, step.rows(), shared_, ws.shared_hidden);
+      return;
+    }
+    const auto first = static_cast<size_t>(std::max<int64_t>(ws.wave_begin, moe_.own.first));
+    const auto last = std::max(first, static_cast<size_t>(std::min<int64_t>(ws.wave_end, moe_.own.last)));
+    prepare(hidden_forms_, ws.gate, task - before, ws.routing.first[first], ws.routing.first[last], hidden_,
             ws.hidden);
   }
 
@@ -461,7 +488,7 @@ class ExpertsHiddenStage final : public MoeStage {
   int64_t shared_tasks(const Step& step) const {
     return shared_ > 0 ? (step.rows() + kExpertRows - 1) / kExpertRows : 0;
   }
-  /// Of the task's rows those within [first, last).
+  /// Those of the rows of a task that are in [first, last).
   static void prepare(const InputForms& forms, const std::vector<float>& source, int64_t task, int64_t first,
                       int64_t last, int64_t cols, Activations& out) {
     const int64_t end = std::min((task + 1) * kExpertRows, last);
@@ -486,13 +513,17 @@ class PrefillExpertsDownStage final : public MoeStage {
   }
   void run(Step& step, int, int64_t task) const override {
     Workspace::Experts& ws = experts(step);
-    if (task < shared_tasks_.per_expert)
-      return apply_linear(moe_.shared.down, ws.shared_hidden, shared_tasks_.begin(task),
-                          shared_tasks_.end(task), 0, step.rows(), ws.shared_out.data(), d_);
+    if (task < shared_tasks_.per_expert) {
+      if (ws.first_wave())
+        apply_linear(moe_.shared.down, ws.shared_hidden, shared_tasks_.begin(task), shared_tasks_.end(task),
+                     0, step.rows(), ws.shared_out.data(), d_);
+      return;
+    }
     task -= shared_tasks_.per_expert;
     const auto number = static_cast<int32_t>(task / tasks_.per_expert);
     const int64_t first = ws.routing.first[static_cast<size_t>(number)];
-    if (ws.routing.count(number) == 0 || !moe_.own.holds(number)) return;
+    if (ws.routing.count(number) == 0 || !moe_.own.holds(number) || !ws.in_wave(number) || given_up(step))
+      return;
     apply_linear(expert(number).down, ws.hidden, tasks_.begin(task), tasks_.end(task), first,
                  first + ws.routing.count(number), ws.out.data(), d_);
   }
@@ -531,7 +562,11 @@ void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::v
   // work.
   if (decode && !model.expert_group) {
     list.push_back(std::make_unique<DecodeRouterStage>(model, layer));
-    list.push_back(std::make_unique<DecodeExpertsStage>(model, layer));
+    StagePtr experts = std::make_unique<DecodeExpertsStage>(model, layer);
+    if (model.expert_store)
+      add_expert_reads(model, layer, std::move(experts), list);
+    else
+      list.push_back(std::move(experts));
     list.push_back(std::make_unique<DecodeExpertsDownStage>(model, layer));
     return;
   }
@@ -540,9 +575,13 @@ void add_expert_stages(const ModelImpl& model, size_t layer, bool decode, std::v
   list.push_back(std::make_unique<SortRoutesStage>(model, layer));
   if (model.expert_group) add_exchange_send_stages(model, layer, list);
   list.push_back(std::make_unique<GatherExpertsStage>(model, layer));
-  list.push_back(std::make_unique<PrefillExpertsStage>(model, layer));
-  list.push_back(std::make_unique<ExpertsHiddenStage>(model, layer));
-  list.push_back(std::make_unique<PrefillExpertsDownStage>(model, layer));
+  const uint32_t waves = model.expert_store ? expert_waves(model, layer) : 1;
+  for (uint32_t wave = 0; wave < waves; ++wave) {
+    if (model.expert_store) list.push_back(make_expert_wave_stage(model, layer, wave));
+    list.push_back(std::make_unique<PrefillExpertsStage>(model, layer));
+    list.push_back(std::make_unique<ExpertsHiddenStage>(model, layer));
+    list.push_back(std::make_unique<PrefillExpertsDownStage>(model, layer));
+  }
   if (model.expert_group) list.push_back(make_exchange_collect_stage(model, layer));
   list.push_back(std::make_unique<CombineStage>(model, layer));
 }
@@ -568,6 +607,7 @@ void size_experts(const ModelImpl& model, const Step& step, bool decode) {
     grow(experts.gate, pairs * ffn.hidden);
     grow(experts.up, pairs * ffn.hidden);
     grow(experts.factors, rows);
+    if (decode && model.expert_store) grow(experts.ahead_scores, rows * ffn.choices());
     InputForms input, hidden, common, shared_hidden;
     common.floats = true;
     input.add(one.gate);

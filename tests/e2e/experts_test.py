@@ -133,6 +133,63 @@ class ExpertsTest(unittest.TestCase):
         self.refused(1, "experts", MODELS / "dots1", "--ids", "99999", says="99999")
         self.refused(1, "experts", MODELS / "dots1", "--ids", IDS, "--map", self.out / "none" / "load.svg", says="there is no folder")
 
+    def test_experts_on_disk_give_the_same_text(self):
+        model = self.out / "mixture.gguf"
+        e2e.mneme_json("quantize", MODELS / "dots1", model, "--type", "q8_0")
+        home = {"MNEME_HOME": self.out / "home"}
+        ask = ("generate", model, "-p", "The owl hunts at night.", "-n", "24", "--temp", "0", "--ignore-eos")
+        want = e2e.mneme_json(*ask, env=home)
+        self.assertNotIn("experts", want)
+        whole = e2e.mneme_json(*ask, "--experts", "direct", env=home)["experts"]
+        self.assertEqual(whole["slots"], whole["experts"])
+        self.assertLessEqual(whole["misses"], whole["experts"])
+        budget = whole["expert_bytes"] * (whole["experts"] // 2)
+        for placement in ("mmap", "direct"):
+            with self.subTest(placement):
+                got = e2e.mneme_json(*ask, "--experts", placement, "--experts-budget", budget, env=home)
+                self.assertEqual(got["text"], want["text"])
+                experts = got["experts"]
+                self.assertEqual((experts["placement"], experts["slots"]), (placement, whole["experts"] // 2))
+                self.assertEqual(experts["hits"] + experts["misses"], whole["hits"] + whole["misses"])
+                self.assertGreater(experts["misses"], whole["misses"])
+                self.assertAlmostEqual(experts["hit_rate"], experts["hits"] / (experts["hits"] + experts["misses"]))
+                self.assertEqual(experts["bytes_read"] % experts["expert_bytes"], 0)
+                self.assertGreaterEqual(experts["bytes_read"] // experts["expert_bytes"], experts["misses"])
+                slow = e2e.mneme_json(*ask, "--experts", placement, "--experts-budget", budget, "--no-read-ahead", env={**home, "MNEME_IO": "threads"})
+                self.assertEqual(slow["text"], want["text"])
+                self.assertEqual(slow["experts"]["read_ahead"], 0)
+                self.assertEqual(slow["experts"]["bytes_read"], slow["experts"]["misses"] * experts["expert_bytes"])
+        said = e2e.mneme(*ask, "--experts", "direct", env=home)
+        self.assertIn("uses found there", said.stderr)
+        self.assertEqual(len(list((self.out / "home" / "cache" / "experts").iterdir())), 1)
+
+    def test_experts_on_disk_in_every_verb_that_runs_a_model(self):
+        home = {"MNEME_HOME": self.out / "home"}
+        text = self.out / "text.txt"
+        text.write_text("The owl hunts at night. The mouse listens, and both are right. " * 10)
+        disk = ("--experts", "direct")
+        for ask in (("perplexity", MODELS / "qwen3_moe", text, "--ctx", "64"), ("logits", MODELS / "qwen3_moe", "--ids", IDS, "--all"),
+                    ("experts", MODELS / "qwen3_moe", "--ids", IDS)):
+            with self.subTest(ask[0]):
+                want, got = e2e.mneme_json(*ask, env=home), e2e.mneme_json(*ask, *disk, env=home)
+                got.pop("experts", None)
+                self.assertEqual(got, want)
+        timed = e2e.mneme_json("bench", MODELS / "qwen3_moe", "--prompt", "16", "--gen", "8", "--repeat", "1", *disk, env=home)
+        for test in timed:
+            self.assertGreater(test["experts"]["hits"], 0)
+        told = e2e.mneme_json("inspect", MODELS / "qwen3_moe", *disk, env=home)
+        self.assertEqual(told["experts"]["experts"], 12)
+        self.assertTrue(any("read when chosen" in t["layout"] for t in told["tensors"]))
+
+    def test_experts_on_disk_are_refused(self):
+        model = MODELS / "qwen3_moe"
+        ask = ("logits", model, "--ids", IDS)
+        self.refused(1, *ask, "--experts", "direct", "--experts-budget", "1K", says="but a token chooses 3 in a layer; give at least")
+        self.refused(2, *ask, "--experts", "cloud", says="--experts")
+        self.refused(2, *ask, "--experts-budget", "1G", says="--experts mmap")
+        self.refused(2, *ask, "--experts", "mmap", "--load", "read", says="--load read")
+        self.refused(2, *ask, "--experts", "mmap", "--experts-budget", "much", says="--experts-budget")
+
     def broken(self, change, family="qwen3_moe"):
         """A copy of a model whose config.json has been changed."""
         folder = self.out / "broken"
