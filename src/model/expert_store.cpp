@@ -132,7 +132,8 @@ int32_t ExpertStore::place(uint32_t number) {
   const int32_t slot = cache_.insert(
       number,
       [this](uint32_t s) {
-        return slots_[s].epoch != epoch_ && slots_[s].missing.load(std::memory_order_acquire) == 0;
+        const bool still = mapped_ || slots_[s].missing.load(std::memory_order_acquire) == 0;
+        return still && slots_[s].epoch != epoch_;  // no read writes to it any more
       },
       left);
   if (slot < 0) return -1;
@@ -282,7 +283,7 @@ void ExpertStore::finish(const ReadDone& done) {
 // Experts that could not be read are not here: the next pass that wants them tries again.
 void ExpertStore::drop_failed() {
   for (const uint32_t slot : std::exchange(broken_, {})) {
-    while (slots_[slot].missing.load(std::memory_order_acquire) > 0) mapped_ ? void() : reap(1);
+    while (!mapped_ && slots_[slot].missing.load(std::memory_order_acquire) > 0) reap(1);
     const int32_t number = cache_.expert_in(slot);
     if (slots_[slot].failed == 0 || number < 0) continue;  // dropped already: several of its reads failed
     slots_[slot].failed = 0;

@@ -96,7 +96,9 @@ TEST_F(ExpertsOnDisk, EqualBitsFromEveryPlaceWithTheSmallestBudget) {
           EXPECT_GE(experts->bytes_read, experts->misses * kExpertAlign);
           EXPECT_GT(experts->hits + experts->misses, 0u);
           // With room for all, every expert is read at most once.
-          if (slots == 1000) EXPECT_LE(experts->misses, experts->experts);
+          if (slots == 1000) {
+            EXPECT_LE(experts->misses, experts->experts);
+          }
         }
     }
 }
