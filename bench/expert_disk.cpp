@@ -1,15 +1,18 @@
 // Decoding of a mixture whose experts do not all stay in memory: speed, reads and hit rates.
 //   build/release/bin/expert_disk MODEL.gguf --zipf 0,0.5,1 --experts direct --budget 1000000000
 //
-// A model of random weights chooses its experts evenly. To make some more popular, every router gets a bias,
-// found by iteration, so that a share of tokens chooses the expert of rank r that top-k draws without
-// replacement from p ~ 1 / r^s would; ranks are shuffled anew in every layer. What is chosen still depends on
-// the token, as in a real model. --zipf own leaves the routers as they are.
+// The routers of a file of random weights choose the same for every token. So before each token they get a
+// bias that makes them choose what a trace says: in every layer top_k experts, drawn without replacement from
+// p ~ 1 / rank^s, ranks shuffled anew in each layer, tokens independent of each other. No such token says
+// anything of the next, but the biased router of the next layer would tell all: reading ahead foresees such
+// a trace perfectly, which no model's routing allows. `--no-read-ahead` foresees nothing. The truth of a
+// model lies between; --zipf own leaves the routers of a trained model alone and reads --text.
 //
 // For each exponent one JSON line: milliseconds of a token (median of rounds), hits, misses and bytes read of
-// a token, and how many experts were read ahead and were then wanted. With --policies, of choices of the same
-// routers the hit rates of other policies with as many slots: LRU, S3-FIFO, LRFU with
-// several half-lives, and the best that is possible (Belady: what is wanted latest leaves).
+// a token, how many experts were read ahead and were then wanted. With --policies, of the same choices the
+// hit rates of other policies with as many slots: LRU, S3-FIFO, LRFU with several half-lives, and the best
+// that is possible (Belady: what is wanted latest leaves); for `own` also the share of the misses of an LRU
+// cache that the choice of the token before foresees.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -18,6 +21,8 @@
 #include <cmath>
 #include <cstdio>
 #include <deque>
+#include <fstream>
+#include <iterator>
 #include <list>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -36,7 +41,7 @@ using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
 struct Options {
-  std::string model, experts = "ram";
+  std::string model, experts = "ram", text;
   std::vector<std::string> zipf{"0", "0.5", "1"};
   uint64_t budget = 0;
   uint32_t slots = 0;  // of the simulated policies; 0: the model's
@@ -82,61 +87,51 @@ std::vector<TokenId> some_ids(size_t count, uint32_t vocab, uint64_t seed) {
   return ids;
 }
 
-Trace record(const std::shared_ptr<const Model>& model, const std::vector<TokenId>& ids) {
-  Session session(model);
-  Recorder recorder(model->config());
-  session.impl().routes = &recorder;
-  for (const TokenId id : ids) session.append(std::span(&id, 1));
-  return std::move(recorder.trace);
-}
-
-// The share of draws in which each rank is among the first k, drawn without replacement from p ~ 1 / rank^s.
-std::vector<double> inclusion(uint32_t experts, uint32_t k, double s) {
-  constexpr int kDraws = 40000;
-  Pcg64 random(11);
-  std::vector<double> out(experts, 0);
-  std::vector<std::pair<double, uint32_t>> keys(experts);
-  for (int draw = 0; draw < kDraws; ++draw) {
-    for (uint32_t e = 0; e < experts; ++e)  // exponential clocks: the k that ring first
-      keys[e] = {-std::log1p(-random.uniform()) * std::pow(e + 1.0, s), e};
-    std::partial_sort(keys.begin(), keys.begin() + k, keys.end());
-    for (uint32_t i = 0; i < k; ++i) out[keys[i].second] += 1.0 / kDraws;
+// Makes the routers choose what was drawn. The model was loaded for this program alone, and biases change
+// only between passes.
+class ZipfTrace {
+ public:
+  ZipfTrace(const std::shared_ptr<const Model>& model, double exponent)
+      : impl_(const_cast<ModelImpl&>(model->impl())), recorder_(model->config()), random_(5) {
+    for (size_t i = 0; i < impl_.layers.size(); ++i) {
+      ranks_.emplace_back(impl_.layers[i].moe ? impl_.config.layers[i].ffn.experts : 0);
+      std::vector<double>& ranks = ranks_.back();
+      for (size_t r = 0; r < ranks.size(); ++r) ranks[r] = std::pow(static_cast<double>(r + 1), exponent);
+      for (size_t e = ranks.size(); e > 1; --e) std::swap(ranks[e - 1], ranks[random_.below(e)]);
+    }
   }
-  return out;
-}
-
-// Gives the routers their bias. The model was loaded for this program alone.
-double make_popular(const std::shared_ptr<const Model>& model, double s, uint64_t seed) {
-  auto& impl = const_cast<ModelImpl&>(model->impl());
-  Pcg64 random(seed);
-  std::vector<std::vector<double>> wanted(impl.layers.size());
-  for (size_t i = 0; i < impl.layers.size(); ++i) {
-    if (!impl.layers[i].moe) continue;
-    const FfnConfig& ffn = impl.config.layers[i].ffn;
-    wanted[i] = inclusion(ffn.experts, ffn.top_k, s);
-    for (size_t e = wanted[i].size(); e > 1; --e) std::swap(wanted[i][e - 1], wanted[i][random.below(e)]);
-    impl.layers[i].moe->router.bias.assign(ffn.choices(), 0);
-  }
-  constexpr size_t kTokens = 192;
-  const auto ids = some_ids(kTokens, model->config().vocab, seed + 1);
-  double error = 0;
-  for (int pass = 0; pass < 12; ++pass) {
-    const Trace trace = record(model, ids);
-    std::vector<double> share(trace.experts, 0);
-    for (const auto& choice : trace.choices)
-      for (const uint32_t expert : choice) share[expert] += 1.0 / kTokens;
-    error = 0;
-    for (size_t i = 0; i < wanted.size(); ++i)
-      for (size_t e = 0; e < wanted[i].size(); ++e) {
-        const double got = share[trace.first[i] + e];
-        error += std::abs(got - wanted[i][e]) / std::max<size_t>(1, wanted[i].size() * wanted.size());
-        const auto odds = [](double p) { return std::log((p + 0.003) / (1.003 - p)); };
-        impl.layers[i].moe->router.bias[e] +=
-            static_cast<float>((pass < 8 ? 0.5 : 0.2) * (odds(wanted[i][e]) - odds(got)));
+  void next() {
+    constexpr float kCertain = 200;  // e^-200 is 0
+    for (size_t i = 0; i < ranks_.size(); ++i) {
+      if (ranks_[i].empty()) continue;
+      const FfnConfig& ffn = impl_.config.layers[i].ffn;
+      std::vector<float>& bias = impl_.layers[i].moe->router.bias;
+      bias.assign(static_cast<size_t>(ffn.choices()), 0);
+      std::vector<uint32_t>& out = recorder_.trace.choices.emplace_back();
+      for (const uint32_t expert : draw(ranks_[i], ffn.top_k)) {
+        bias[expert] = kCertain;
+        out.push_back(recorder_.trace.first[i] + expert);
       }
+    }
   }
-  return error;
-}
+  const Trace& trace() const { return recorder_.trace; }
+
+ private:
+  // Exponential clocks with rates 1 / rank^s: the first k that ring.
+  std::vector<uint32_t> draw(const std::vector<double>& ranks, uint32_t k) {
+    std::vector<std::pair<double, uint32_t>> clocks(ranks.size());
+    for (uint32_t e = 0; e < ranks.size(); ++e) clocks[e] = {-std::log1p(-random_.uniform()) * ranks[e], e};
+    std::partial_sort(clocks.begin(), clocks.begin() + k, clocks.end());
+    std::vector<uint32_t> out;
+    for (uint32_t i = 0; i < k; ++i) out.push_back(clocks[i].second);
+    return out;
+  }
+
+  ModelImpl& impl_;
+  Recorder recorder_;  // for the numbers of experts
+  Pcg64 random_;
+  std::vector<std::vector<double>> ranks_;  // [layer][expert]: rank^s
+};
 
 // ---- other policies on the same choices; the hit rate of uses after the first `warm` tokens
 
@@ -289,30 +284,81 @@ Json policies(const Trace& trace, uint32_t slots, size_t warm) {
   return out;
 }
 
+// Of what an LRU cache misses, the share that the same layer chose for the token before.
+double foreseen_by_last_token(const Trace& trace, uint32_t slots) {
+  Lru lru(trace.experts, slots);
+  size_t misses = 0, foreseen = 0;
+  for (size_t i = 0; i < trace.choices.size(); ++i)
+    for (const uint32_t expert : trace.choices[i]) {
+      if (lru.use(expert) || i < trace.with_experts) continue;
+      const auto& last = trace.choices[i - trace.with_experts];
+      ++misses;
+      foreseen += std::find(last.begin(), last.end(), expert) != last.end();
+    }
+  return static_cast<double>(foreseen) / static_cast<double>(std::max<size_t>(misses, 1));
+}
+
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
 
-Json measure(const std::shared_ptr<const Model>& model, const Options& options) {
-  const uint32_t vocab = model->config().vocab;
-  Session session(model);
-  const auto decode = [&](const std::vector<TokenId>& ids) {
-    const auto start = Clock::now();
-    for (const TokenId id : ids) session.append(std::span(&id, 1));
-    return std::chrono::duration<double, std::milli>(Clock::now() - start).count() /
-           static_cast<double>(ids.size());
-  };
-  decode(some_ids(options.warm, vocab, 3));
+// Decodes tokens one after the other, with the trace's choices or the model's own.
+class Decoder {
+ public:
+  Decoder(const std::shared_ptr<const Model>& model, const Options& options, const std::string& zipf)
+      : session_(model), recorder_(model->config()) {
+    if (zipf == "own") {
+      std::string text(std::istreambuf_iterator<char>(std::ifstream(options.text, std::ios::binary).rdbuf()),
+                       {});
+      ids_ = model->tokenizer().encode(text);
+      session_.impl().routes = &recorder_;
+    } else {
+      trace_.emplace(model, std::stod(zipf));
+      ids_ = some_ids(4096, model->config().vocab, 3);
+    }
+  }
+  /// Milliseconds of a token.
+  double decode(size_t count) {
+    double seconds = 0;
+    for (size_t i = 0; i < count; ++i) {
+      if (trace_) trace_->next();
+      const auto start = Clock::now();
+      session_.append(std::span(&ids_[next_++ % ids_.size()], 1));
+      seconds += std::chrono::duration<double>(Clock::now() - start).count();
+    }
+    return 1e3 * seconds / static_cast<double>(count);
+  }
+  const Trace& trace() const { return trace_ ? trace_->trace() : recorder_.trace; }
+
+ private:
+  Session session_;
+  Recorder recorder_;
+  std::optional<ZipfTrace> trace_;
+  std::vector<TokenId> ids_;
+  size_t next_ = 0;
+};
+
+Json measure(const std::shared_ptr<const Model>& model, const Options& options, const std::string& zipf) {
+  Decoder decoder(model, options, zipf);
+  if (options.warm > 0) decoder.decode(options.warm);
   const auto before = model->experts();
   std::vector<double> ms;
-  for (size_t round = 0; round < options.rounds; ++round)
-    ms.push_back(decode(some_ids(options.tokens, vocab, 100 + round)));
+  for (size_t round = 0; round < options.rounds; ++round) ms.push_back(decoder.decode(options.tokens));
   Json out{{"ms", median(ms)},
            {"ms_min", *std::min_element(ms.begin(), ms.end())},
            {"ms_max", *std::max_element(ms.begin(), ms.end())}};
   out["ms_mean"] = std::accumulate(ms.begin(), ms.end(), 0.0) / static_cast<double>(ms.size());
   const auto after = model->experts();
+  if (options.policies) {
+    const Trace& trace = decoder.trace();
+    const uint32_t slots = options.slots > 0 ? options.slots
+                           : after           ? static_cast<uint32_t>(after->slots)
+                                             : trace.experts / 2;
+    out["simulated_slots"] = slots;
+    out["hit_rates"] = policies(trace, slots, trace.choices.size() / trace.with_experts / 2);
+    out["foreseen_by_last_token"] = foreseen_by_last_token(trace, slots);
+  }
   if (!before || !after) return out;
   const double tokens = static_cast<double>(options.rounds * options.tokens);
   const auto each = [&](uint64_t ExpertStatistics::*what) {
@@ -340,17 +386,7 @@ void run(const Options& options) {
   const auto model = Model::load(options.model, load);
   for (const std::string& zipf : options.zipf) {
     Json line{{"zipf", zipf}, {"placement", options.experts}};
-    if (zipf != "own") line["share_error"] = make_popular(model, std::stod(zipf), 5);
-    line.update(measure(model, options));
-    if (options.policies) {
-      const size_t tokens = options.warm + options.rounds * options.tokens;
-      const Trace trace = record(model, some_ids(tokens, model->config().vocab, 9));
-      const uint32_t slots = options.slots > 0  ? options.slots
-                             : model->experts() ? static_cast<uint32_t>(model->experts()->slots)
-                                                : trace.experts / 2;
-      line["simulated_slots"] = slots;
-      line["hit_rates"] = policies(trace, slots, tokens / 2);
-    }
+    line.update(measure(model, options, zipf));
     fmt::print("{}\n", line.dump());
     std::fflush(stdout);
   }
@@ -365,6 +401,7 @@ int main(int argc, char** argv) {
   app.add_option("--zipf", options.zipf, "Exponents of the experts' popularity, or own")->delimiter(',');
   app.add_option("--experts", options.experts, "ram, mmap or direct");
   app.add_option("--budget", options.budget, "Bytes of memory for experts");
+  app.add_option("--text", options.text, "What `own` reads");
   app.add_option("--slots", options.slots, "Experts that the simulated policies keep");
   app.add_option("--warm", options.warm, "Tokens before the clock runs");
   app.add_option("--tokens", options.tokens, "Tokens of a round");
