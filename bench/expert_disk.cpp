@@ -47,6 +47,7 @@ struct Options {
   uint32_t slots = 0;  // of the simulated policies; 0: the model's
   size_t warm = 64, tokens = 64, rounds = 5;
   int threads = 0;
+  size_t simulate = 0;
   bool no_read_ahead = false, policies = false;
 };
 
@@ -103,9 +104,10 @@ class ZipfTrace {
   void next() {
     constexpr float kCertain = 200;  // e^-200 is 0
     for (size_t i = 0; i < ranks_.size(); ++i) {
-      if (ranks_[i].empty()) continue;
+      auto& moe = impl_.layers[i].moe;
+      if (!moe) continue;
       const FfnConfig& ffn = impl_.config.layers[i].ffn;
-      std::vector<float>& bias = impl_.layers[i].moe->router.bias;
+      std::vector<float>& bias = moe->router.bias;
       bias.assign(static_cast<size_t>(ffn.choices()), 0);
       std::vector<uint32_t>& out = recorder_.trace.choices.emplace_back();
       for (const uint32_t expert : draw(ranks_[i], ffn.top_k)) {
@@ -377,6 +379,17 @@ Json measure(const std::shared_ptr<const Model>& model, const Options& options, 
   return out;
 }
 
+// Policies on a trace that no model decodes.
+Json simulate(const std::shared_ptr<const Model>& model, const Options& options, const std::string& zipf) {
+  ZipfTrace draws(model, std::stod(zipf));
+  for (size_t i = 0; i < options.simulate; ++i) draws.next();
+  const uint32_t slots = options.slots > 0 ? options.slots : draws.trace().experts / 2;
+  return {{"simulated_slots", slots},
+          {"tokens", options.simulate},
+          {"hit_rates", policies(draws.trace(), slots, options.simulate / 2)},
+          {"foreseen_by_last_token", foreseen_by_last_token(draws.trace(), slots)}};
+}
+
 void run(const Options& options) {
   LoadOptions load;
   load.threads = options.threads;
@@ -386,7 +399,7 @@ void run(const Options& options) {
   const auto model = Model::load(options.model, load);
   for (const std::string& zipf : options.zipf) {
     Json line{{"zipf", zipf}, {"placement", options.experts}};
-    line.update(measure(model, options, zipf));
+    line.update(options.simulate > 0 ? simulate(model, options, zipf) : measure(model, options, zipf));
     fmt::print("{}\n", line.dump());
     std::fflush(stdout);
   }
@@ -407,6 +420,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", options.tokens, "Tokens of a round");
   app.add_option("--rounds", options.rounds, "Rounds");
   app.add_option("--threads", options.threads, "Threads");
+  app.add_option("--simulate", options.simulate, "Only the policies, on a trace of so many tokens");
   app.add_flag("--no-read-ahead", options.no_read_ahead, "Read only what is wanted now");
   app.add_flag("--policies", options.policies, "Also simulate other policies");
   CLI11_PARSE(app, argc, argv);

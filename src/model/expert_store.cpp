@@ -111,7 +111,9 @@ Bytes ExpertStore::record(uint32_t number, uint32_t slot) const {
 void ExpertStore::point_at(uint32_t number, const std::byte* data) {
   const size_t layer = layer_of_[number];
   const ExpertLayout::Layer& where = layout_.layers[layer];
-  ExpertWeights& weights = model_.layers[layer].moe->experts[number - where.first];
+  auto& moe = model_.layers[layer].moe;
+  if (!moe) return;
+  ExpertWeights& weights = moe->experts[number - where.first];
   size_t i = 0;
   for (Linear* linear : {&weights.gate, &weights.up, &weights.down}) {
     linear->w.data = data == nullptr ? nullptr : data + where.at[i];

@@ -17,31 +17,37 @@
 namespace mneme {
 namespace {
 
-/// The next layer that has experts, if any: where reads may go ahead.
-size_t next_expert_layer(const ModelImpl& model, size_t layer) {
-  for (size_t i = layer + 1; i < model.layers.size(); ++i)
-    if (model.layers[i].moe) return i;
-  return model.layers.size();
-}
+/// The next layer that has experts: where reads may go ahead.
+struct NextExperts {
+  size_t layer = 0;
+  const MoeWeights* moe = nullptr;  // null: there is none, or nothing is to be read ahead
+  NextExperts(const ModelImpl& model, size_t after) {
+    if (!model.expert_store->reads_ahead()) return;
+    for (layer = after + 1; layer < model.layers.size(); ++layer)
+      if (const auto& found = model.layers[layer].moe) {
+        moe = &*found;
+        return;
+      }
+  }
+};
 
 class WantExpertsStage final : public Stage {
  public:
   WantExpertsStage(const ModelImpl& model, size_t layer, const Stage& experts)
-      : model_(model), layer_(layer), next_(next_expert_layer(model, layer)), experts_(experts) {
+      : model_(model), layer_(layer), next_(model, layer), experts_(experts) {
     waits_for_device = true;
-    guesses_ = next_ < model.layers.size() && model.expert_store->reads_ahead();
-    if (!guesses_) return;
-    forms_.add(router());
-    tasks_ = TileTasks({&router()}, model.pool->size(), 2);
+    if (next_.moe == nullptr) return;
+    forms_.add(next_.moe->router);
+    tasks_ = TileTasks({&next_.moe->router}, model.pool->size(), 2);
   }
   std::string describe() const override {
     const ExpertStatistics now = model_.expert_store->statistics();
     std::string text =
         fmt::format("expert reads      {}, {} of {} in memory", now.placement, now.slots, now.experts);
-    if (guesses_) text += fmt::format("; ahead for layer {}", next_);
+    if (next_.moe != nullptr) text += fmt::format("; ahead for layer {}", next_.layer);
     return text;
   }
-  int64_t tasks(const Step&) const override { return guesses_ ? tasks_.count() : 0; }
+  int64_t tasks(const Step&) const override { return next_.moe != nullptr ? tasks_.count() : 0; }
   void begin(Step& step, int thread) const override {
     experts_.begin(step, thread);
     Workspace::Thread& my = step.workspace.threads[static_cast<size_t>(thread)];
@@ -52,33 +58,28 @@ class WantExpertsStage final : public Stage {
         step.workspace.fail(std::current_exception());
       }
     }
-    if (!guesses_) return;
+    if (next_.moe == nullptr) return;
     const int64_t d = model_.config.d_model;
     size_activations(forms_, step.rows(), d, my.ahead_input, true);
     grow(my.row, d);
     for (int64_t n = 0; n < step.rows(); ++n) {
-      rms_norm(step.workspace.x.data() + n * d, model_.layers[next_].ffn_norm.data(),
+      rms_norm(step.workspace.x.data() + n * d, model_.layers[next_.layer].ffn_norm.data(),
                static_cast<float>(model_.config.norm.eps), d, my.row.data());
       prepare_row(forms_, my.row.data(), n, d, my.ahead_input);
     }
   }
   void run(Step& step, int thread, int64_t task) const override {
     const auto range = tasks_.range(task);
-    apply_linear(router(), step.workspace.threads[static_cast<size_t>(thread)].ahead_input, range.begin,
-                 range.end, 0, step.rows(), step.workspace.experts.ahead_scores.data(),
-                 model_.config.layers[next_].ffn.choices());
+    apply_linear(next_.moe->router, step.workspace.threads[static_cast<size_t>(thread)].ahead_input,
+                 range.begin, range.end, 0, step.rows(), step.workspace.experts.ahead_scores.data(),
+                 model_.config.layers[next_.layer].ffn.choices());
   }
 
-  bool guesses() const { return guesses_; }
-  size_t next() const { return next_; }
-
  private:
-  const Linear& router() const { return model_.layers[next_].moe->router; }
-
   const ModelImpl& model_;
-  const size_t layer_, next_;
+  const size_t layer_;
+  const NextExperts next_;
   const Stage& experts_;
-  bool guesses_ = false;
   TileTasks tasks_;
   InputForms forms_;
 };
@@ -87,7 +88,7 @@ class WantExpertsStage final : public Stage {
 class ReadExpertsStage final : public Stage {
  public:
   ReadExpertsStage(const ModelImpl& model, size_t layer, StagePtr experts)
-      : model_(model), experts_(std::move(experts)), next_(next_expert_layer(model, layer)) {
+      : model_(model), experts_(std::move(experts)), next_(model, layer) {
     waits_for_device = true;
   }
   const Stage& experts() const { return *experts_; }
@@ -97,15 +98,15 @@ class ReadExpertsStage final : public Stage {
     Workspace::Thread& my = step.workspace.threads[static_cast<size_t>(thread)];
     const std::vector<int32_t>& order = model_.expert_store->order();
     if (order.size() == my.routing.used.size()) my.routing.used = order;
-    if (thread == 0 && next_ < model_.layers.size() && model_.expert_store->reads_ahead()) guess(step, my);
+    if (thread == 0 && next_.moe != nullptr) guess(step, my);
   }
   void run(Step& step, int thread, int64_t task) const override { experts_->run(step, thread, task); }
 
  private:
   // Reads what the next layer's router chose of the rows as they are now.
   void guess(Step& step, Workspace::Thread& my) const {
-    const FfnConfig& ffn = model_.config.layers[next_].ffn;
-    const std::vector<float>& bias = model_.layers[next_].moe->selection_bias;
+    const FfnConfig& ffn = model_.config.layers[next_.layer].ffn;
+    const std::vector<float>& bias = next_.moe->selection_bias;
     my.ahead_routes.resize(ffn.top_k);
     my.ahead.clear();
     for (int64_t n = 0; n < step.rows(); ++n) {
@@ -116,7 +117,7 @@ class ReadExpertsStage final : public Stage {
           my.ahead.push_back(route.expert);
     }
     try {
-      model_.expert_store->ahead(next_, my.ahead);
+      model_.expert_store->ahead(next_.layer, my.ahead);
     } catch (...) {
       step.workspace.fail(std::current_exception());
     }
@@ -124,7 +125,7 @@ class ReadExpertsStage final : public Stage {
 
   const ModelImpl& model_;
   const StagePtr experts_;
-  const size_t next_;
+  const NextExperts next_;
 };
 
 uint32_t experts_a_wave(const ModelImpl& model, size_t layer) {

@@ -44,6 +44,10 @@ class ExpertsOnDisk : public ::testing::Test {
   std::string old_;
 };
 
+ExpertStatistics statistics_of(const std::shared_ptr<const Model>& model) {
+  return model->experts().value_or(ExpertStatistics());
+}
+
 LoadOptions on_disk(Placement placement, uint64_t budget, const char* type = "") {
   LoadOptions options;
   options.experts = placement;
@@ -54,7 +58,7 @@ LoadOptions on_disk(Placement placement, uint64_t budget, const char* type = "")
 }
 
 uint64_t record_bytes(const std::string& name, const char* type = "") {
-  return load_tiny(name, on_disk(Placement::direct, 1 << 30, type))->experts()->expert_bytes;
+  return statistics_of(load_tiny(name, on_disk(Placement::direct, 1 << 30, type))).expert_bytes;
 }
 
 std::vector<float> pieces_of(const std::shared_ptr<const Model>& model, std::span<const TokenId> ids,
@@ -88,16 +92,15 @@ TEST_F(ExpertsOnDisk, EqualBitsFromEveryPlaceWithTheSmallestBudget) {
           for (const size_t piece : {size_t{1}, size_t{5}, golden.ids.size()})
             EXPECT_EQ(pieces_of(model, golden.ids, piece), pieces_of(wanted, golden.ids, piece))
                 << name << " " << type << " " << to_string(placement) << " " << slots << " " << piece;
-          const auto experts = model->experts();
-          ASSERT_TRUE(experts);
-          EXPECT_EQ(experts->placement, to_string(placement));
-          EXPECT_EQ(experts->slots, std::min(slots, experts->experts));
-          EXPECT_EQ(experts->bytes_read % kExpertAlign, 0u);
-          EXPECT_GE(experts->bytes_read, experts->misses * kExpertAlign);
-          EXPECT_GT(experts->hits + experts->misses, 0u);
+          const ExpertStatistics experts = statistics_of(model);
+          EXPECT_EQ(experts.placement, to_string(placement));
+          EXPECT_EQ(experts.slots, std::min(slots, experts.experts));
+          EXPECT_EQ(experts.bytes_read % kExpertAlign, 0u);
+          EXPECT_GE(experts.bytes_read, experts.misses * kExpertAlign);
+          EXPECT_GT(experts.hits + experts.misses, 0u);
           // With room for all, every expert is read at most once.
           if (slots == 1000) {
-            EXPECT_LE(experts->misses, experts->experts);
+            EXPECT_LE(experts.misses, experts.experts);
           }
         }
     }
@@ -151,10 +154,10 @@ TEST_F(ExpertsOnDisk, ReadingAheadChangesNothingButTheReads) {
   options.experts_read_ahead = false;
   const auto asked = load_tiny("qwen3_moe", options);
   EXPECT_EQ(pieces_of(ahead, golden.ids, 1), pieces_of(asked, golden.ids, 1));
-  EXPECT_EQ(asked->experts()->ahead, 0u);
-  EXPECT_GT(ahead->experts()->ahead, 0u);
-  EXPECT_LE(ahead->experts()->ahead_used, ahead->experts()->ahead);
-  EXPECT_EQ(asked->experts()->bytes_read, asked->experts()->misses * asked->experts()->expert_bytes);
+  EXPECT_EQ(statistics_of(asked).ahead, 0u);
+  EXPECT_GT(statistics_of(ahead).ahead, 0u);
+  EXPECT_LE(statistics_of(ahead).ahead_used, statistics_of(ahead).ahead);
+  EXPECT_EQ(statistics_of(asked).bytes_read, statistics_of(asked).misses * statistics_of(asked).expert_bytes);
 }
 
 Error error_of_loading(const std::string& name, const LoadOptions& options) {
@@ -211,7 +214,7 @@ TEST_F(ExpertsOnDisk, AFileThatBecomesShorterEndsThePassWithAnError) {
   const auto wanted = pieces_of(load_tiny("qwen3_moe"), golden.ids, golden.ids.size());
   for (const Placement placement : {Placement::mmap, Placement::direct}) {
     const auto model = load_tiny("qwen3_moe", on_disk(placement, 4 * record_bytes("qwen3_moe")));
-    const fs::path file = model->experts()->path;
+    const fs::path file = statistics_of(model).path;
     const fs::path copy = home_ / "copy";
     fs::copy_file(file, copy, fs::copy_options::overwrite_existing);
     fs::resize_file(file, kExpertAlign);
@@ -306,8 +309,12 @@ TEST_F(ExpertsOnDisk, WantedExpertsComeBeforeThoseThatAreRead) {
   const auto ram = load_model(tiny_model_path("qwen3_moe"), {});
   for (const int32_t expert : {0, 2})
     for (const auto projection : {&ExpertWeights::gate, &ExpertWeights::up, &ExpertWeights::down}) {
-      const PackedMatrix& got = (model->layers[1].moe->experts[static_cast<size_t>(expert)].*projection).w;
-      const PackedMatrix& wanted = (ram->layers[1].moe->experts[static_cast<size_t>(expert)].*projection).w;
+      const auto matrix = [&](const ModelImpl& impl) {
+        const auto& moe = impl.layers[1].moe;
+        return moe ? (moe->experts[static_cast<size_t>(expert)].*projection).w : PackedMatrix();
+      };
+      const PackedMatrix got = matrix(*model), wanted = matrix(*ram);
+      ASSERT_NE(got.data, nullptr);
       EXPECT_EQ(std::memcmp(got.data, wanted.data, matrix_bytes(wanted)), 0) << expert;
     }
 }
