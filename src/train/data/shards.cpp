@@ -36,9 +36,9 @@ ShardSet ShardSet::open(const fs::path& folder, Split split) {
 
 ShardSet ShardSet::open(const fs::path& folder, Split split, const Options& options) {
   const auto manifest = read_shard_manifest(folder / kManifestName);
-  require(manifest.has_value(), ErrorCode::not_found,
-          "{} holds no finished token shards ({} is missing); they are built from texts", folder.string(),
-          kManifestName);
+  if (!manifest)
+    fail(ErrorCode::not_found, "{} holds no finished token shards ({} is missing); they are built from texts",
+         folder.string(), kManifestName);
   if (options.check_sources)
     for (const SourceEntry& source : manifest->sources)
       if (const std::string change = source_change(source); !change.empty())
