@@ -7,8 +7,8 @@
 #include "cli/session_file.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
-#include "engine/session_impl.h"
 #include "core/fail.h"
+#include "engine/session_impl.h"
 
 namespace mneme::cli::sessions_verb {
 namespace {

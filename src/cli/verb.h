@@ -1,6 +1,6 @@
 // How a verb of the command registers itself. A verb is one file, in an anonymous namespace within one of its
-// own (mneme::cli::tokenize_verb for tokenize.cpp: files are compiled in groups, and every verb has its Options
-// and its run), that ends with
+// own (mneme::cli::tokenize_verb for tokenize.cpp: files are compiled in groups, and every verb has its
+// Options and its run), that ends with
 //
 //   const VerbRegistration registration({.name = "tokenize", .summary = "...", .group = Group::text,
 //                                        .examples = {{"mneme tokenize MODEL 'Hello'", "ids and tokens"}},

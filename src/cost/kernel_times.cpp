@@ -144,11 +144,13 @@ struct Attention {
     clear();
     attend(args, 0, positions, scratch, {m.data(), l.data(), acc.data()});
   }
-  /// The positions of another page.
-  void run_page(const std::byte* page) {
+  /// The positions of another page; the kernel is told which comes next, as in a pass.
+  void run_page(const std::byte* page, const std::byte* next) {
     clear();
     AttentionArgs other = args;
-    other.pages = &page;
+    const std::byte* const both[] = {page, next};
+    other.pages = both;
+    other.then_position = kPagePositions;
     attend(other, 0, kPagePositions, scratch, {m.data(), l.data(), acc.data()});
   }
   void clear() {
@@ -418,7 +420,8 @@ double KernelTimes::stream_attention(KvType kv, uint32_t head_dim, uint32_t grou
         std::memcpy(first(t) + p * page, workers[static_cast<size_t>(t)]->memory.data(), page);
     });
     const double seconds = on_all_threads([&](int t) {
-      for (uint64_t p = 0; p < pages; ++p) workers[static_cast<size_t>(t)]->run_page(first(t) + p * page);
+      for (uint64_t p = 0; p < pages; ++p)
+        workers[static_cast<size_t>(t)]->run_page(first(t) + p * page, first(t) + (p + 1) % pages * page);
     });
     return seconds / static_cast<double>(pages * kPagePositions);
   });

@@ -238,7 +238,8 @@ PredictedTime predict_prompt(const ModelShape& shape, KvType kv, uint64_t tokens
     }
     const double compute =
         weight.values() * weight.used * n * times.batch_product(weight.w.type, weight.input);
-    predictor.add(weight.part, static_cast<double>(matrix_bytes(weight.w)) * weight.used * passes, compute,
+    const double touched = weight.touched(std::min<double>(chunk, n));
+    predictor.add(weight.part, static_cast<double>(matrix_bytes(weight.w)) * touched * passes, compute,
                   compute);
     const double each = n / times.threads();  // rows are shared out
     if (weight.projection == "q" || weight.projection.ends_with(".q") ||

@@ -303,6 +303,12 @@ class Loader {
         w.conv[static_cast<size_t>(j * d + c)] = conv[static_cast<size_t>(c * kernel + j)];
   }
 
+  void load_router_vectors(const FfnConfig& ffn, const std::string& block, MoeWeights& moe) {
+    if (ffn.selection_bias) moe.selection_bias = vector(block + "exp_probs_b.bias", ffn.choices());
+    if (ffn.shared_gate)
+      moe.shared_gate = vector(block + "ffn_gate_inp_shexp.weight", model_->config.d_model);
+  }
+
   std::vector<float> vector(const std::string& name, int64_t size, double offset = 0) {
     const auto [found, source] = tensor(name);
     const TensorInfo& info = *found;
@@ -338,9 +344,7 @@ class Loader {
       for (size_t b = 0; b < w.mixers.size(); ++b)
         load_mixer_vectors(layer.mixer.branches()[b], mixer_prefix(block, layer.mixer, b), w.mixers[b]);
       if (layer.mixer.type == MixerType::parallel) load_branches(layer.mixer, block, w.mixers);
-      if (layer.ffn.selection_bias)
-        w.moe->selection_bias = vector(block + "exp_probs_b.bias", layer.ffn.choices());
-      if (layer.ffn.shared_gate) w.moe->shared_gate = vector(block + "ffn_gate_inp_shexp.weight", d);
+      if (w.moe) load_router_vectors(layer.ffn, block, *w.moe);
     }
     if (config.sink_tokens > 0)
       model_->sink_embeddings = vector("sink_embd.weight", d * int64_t{config.sink_tokens});
@@ -559,25 +563,6 @@ class Loader {
 };
 
 }  // namespace
-
-Activation head_activation(const std::optional<ActivationPolicy>& forced) {
-  if (!forced || *forced != ActivationPolicy(forced->of[0])) return Activation::automatic;
-  const Activation type = forced->of[0].type;
-  return type == Activation::spike || type == Activation::int4 ? Activation::automatic : type;
-}
-
-Linear::Input input_form(Activation activation, const PackedMatrix& w) {
-  const bool quantized = packed_layout(w.type).scales != PackedLayout::Scales::none;
-  if (activation == Activation::automatic) activation = quantized ? Activation::int8 : Activation::float_;
-  if (activation == Activation::float_) return Linear::Input::floats;
-  require(w.cols % kBlock == 0, ErrorCode::unsupported,
-          "activation {} needs rows of a multiple of {} values; this model has {}",
-          config_names::word(config_names::kActivations, activation), kBlock, w.cols);
-  if (activation == Activation::int4) return Linear::Input::int4_floats;
-  if (activation == Activation::spike)
-    return w.stripe_lines > 0 ? Linear::Input::spikes : Linear::Input::spike_floats;
-  return quantized ? Linear::Input::int8 : Linear::Input::rounded_floats;
-}
 
 void share_neurons(const std::vector<Linear*>& readers) {
   std::vector<NeuronSetting> neurons;

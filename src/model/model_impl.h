@@ -97,12 +97,12 @@ struct ExpertWeights {
 
 /// A feed-forward of type moe. All experts hold a projection in the same form of numbers.
 struct MoeWeights {
-  Linear router;                      // [choices, d_model], reads floats
-  std::vector<float> selection_bias;  // [choices] or empty
+  Linear router;                       // [choices, d_model], reads floats
+  std::vector<float> selection_bias;   // [choices] or empty
   std::vector<ExpertWeights> experts;  // those of other processes have shapes and types, but no weights
   ExpertRange own;                     // whose weights are here: all, but in an ExpertGroup
-  ExpertWeights shared;            // the shared experts side by side; without rows if there is none
-  std::vector<float> shared_gate;  // [d_model] or empty
+  ExpertWeights shared;                // the shared experts side by side; without rows if there is none
+  std::vector<float> shared_gate;      // [d_model] or empty
 };
 
 struct LayerWeights {

@@ -10,7 +10,8 @@
 //
 //   byte     0: plain, an int8 a count (where a table would cost more than it saves); 1: coded
 //   varint   symbols in the table, S (1..58)
-//   byte     level of each: 0 it does not occur, else its frequency is about 2^((1 - level) / 8). Eighths of an octave
+//   byte     level of each: 0 it does not occur, else its frequency is about 2^((1 - level) / 8). Eighths of
+//   an octave
 //            cost 0.0005 bits a count; a short message would pay more for exact frequencies
 //   varint   bytes of the coded symbols, then these
 //   varint   bytes of plain bits, then these (first bit lowest)

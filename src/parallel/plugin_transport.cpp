@@ -9,7 +9,6 @@
 #include "core/fail.h"
 #include "parallel/transport_plugin.h"
 
-
 namespace mneme {
 namespace {
 

@@ -19,9 +19,9 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
-using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::UnorderedElementsAre;
+using testing_fakes::error_of;
 
 const fs::path kModels = fs::path(MNEME_TEST_DATA) / "models";
 
@@ -45,7 +45,7 @@ class Checkpoints : public ::testing::Test {
     metadata.set("general.architecture", std::string("mneme"));
     metadata.set(kConfigKey, config.to_json());
     std::vector<GgufTensorToWrite> tensors;
-    const testing::FakeTensors expected(config, NameStyle::gguf);  // keeps the infos alive
+    const testing_fakes::FakeTensors expected(config, NameStyle::gguf);  // keeps the infos alive
     for (const TensorInfo& info : expected.tensors())
       tensors.push_back(
           {info, [bytes = info.bytes](AtomicFile& out) { out.write(std::string(bytes, '\0')); }});
@@ -60,7 +60,7 @@ class Checkpoints : public ::testing::Test {
 };
 
 ModelConfig tiny() {
-  ModelConfig config = testing::uniform(2, 8, 2, 1, 4, 16, 10, 64, 10000, false);
+  ModelConfig config = testing_fakes::uniform(2, 8, 2, 1, 4, 16, 10, 64, 10000, false);
   config.name = "tiny";
   config.layers[1].mixer.type = MixerType::window;
   config.layers[1].mixer.window = 7;

@@ -13,13 +13,13 @@
 namespace mneme::expert_tensors_test {
 namespace {
 
-using testing::error_of;
-using testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 /// Two layers of width 4: a mixture of 3 experts of width 2 with a shared one of width 5, and a dense one.
 ModelConfig mixed_config() {
-  ModelConfig config = testing::smollm2_135m();
+  ModelConfig config = testing_fakes::smollm2_135m();
   config.d_model = 4;
   config.layers.resize(2);
   FfnConfig& ffn = config.layers[0].ffn;

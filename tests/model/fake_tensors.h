@@ -10,7 +10,7 @@
 #include "mneme/model_config.h"
 #include "model/tensor_names.h"
 
-namespace mneme::testing {
+namespace mneme::testing_fakes {
 
 class FakeTensors : public TensorSource {
  public:
@@ -63,4 +63,4 @@ Error error_of(F&& f) {
   return Error(ErrorCode::internal, "no error was thrown");
 }
 
-}  // namespace mneme::testing
+}  // namespace mneme::testing_fakes

@@ -17,9 +17,9 @@
 namespace mneme::gla_swa_test {
 namespace {
 
-using mneme::testing::error_of;
-using mneme::testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 /// The fields of the published config.json.
 nlohmann::json published() {

@@ -10,9 +10,9 @@
 namespace mneme::import_experts_test {
 namespace {
 
-using testing::error_of;
-using testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 GgufMetadata expert_keys(const std::string& arch,
                          const std::vector<std::pair<std::string, GgufValue>>& more) {

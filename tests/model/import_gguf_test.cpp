@@ -11,9 +11,9 @@
 namespace mneme::import_gguf_test {
 namespace {
 
-using testing::error_of;
-using testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 /// The keys that every family has. Reals are f32 in files.
 GgufMetadata metadata_for(const ModelConfig& config, const std::string& arch) {
@@ -40,7 +40,7 @@ ModelConfig interleaved(ModelConfig config) {
 }
 
 TEST(ImportGguf, SmolLm2) {
-  const ModelConfig golden = interleaved(testing::smollm2_135m());
+  const ModelConfig golden = interleaved(testing_fakes::smollm2_135m());
   GgufMetadata metadata = metadata_for(golden, "llama");
   metadata.set("llama.vocab_size", uint64_t{49152});
   metadata.set("llama.rope.dimension_count", uint64_t{64});
@@ -48,7 +48,7 @@ TEST(ImportGguf, SmolLm2) {
 }
 
 TEST(ImportGguf, HeadDimIsTheWidthOverTheHeadsIfNotGiven) {
-  const ModelConfig golden = interleaved(testing::smollm2_135m());
+  const ModelConfig golden = interleaved(testing_fakes::smollm2_135m());
   GgufMetadata all = metadata_for(golden, "llama"), some;
   for (const auto& [key, value] : all.values())
     if (key.find("key_length") == std::string::npos && key.find("value_length") == std::string::npos)
@@ -57,7 +57,7 @@ TEST(ImportGguf, HeadDimIsTheWidthOverTheHeadsIfNotGiven) {
 }
 
 TEST(ImportGguf, Llama3FactorsAreRecognised) {
-  const ModelConfig golden = interleaved(testing::llama32_1b());
+  const ModelConfig golden = interleaved(testing_fakes::llama32_1b());
   RopeConfig plain = golden.rope;
   plain.scaling = {};
   const auto scaled = rope_inverse_frequencies(golden.rope, 64), base = rope_inverse_frequencies(plain, 64);
@@ -86,7 +86,7 @@ TEST(ImportGguf, Llama3FactorsAreRecognised) {
 
 TEST(ImportGguf, Qwen2HasBiasesAndQwen3HasNorms) {
   for (const auto& [arch, golden] :
-       {std::pair{"qwen2", testing::qwen25_05b()}, std::pair{"qwen3", testing::qwen3_06b()}}) {
+       {std::pair{"qwen2", testing_fakes::qwen25_05b()}, std::pair{"qwen3", testing_fakes::qwen3_06b()}}) {
     GgufMetadata metadata = metadata_for(golden, arch);
     metadata.set(std::string(arch) + ".attention.sliding_window",
                  uint64_t{32768});  // not used without a pattern
@@ -95,14 +95,14 @@ TEST(ImportGguf, Qwen2HasBiasesAndQwen3HasNorms) {
 }
 
 TEST(ImportGguf, MistralsWindowHoldsForAllLayers) {
-  const ModelConfig golden = interleaved(testing::mistral_7b_v01());
+  const ModelConfig golden = interleaved(testing_fakes::mistral_7b_v01());
   GgufMetadata metadata = metadata_for(golden, "llama");
   metadata.set("llama.attention.sliding_window", uint64_t{4096});
   EXPECT_EQ(config_from_gguf(metadata, FakeTensors(golden, NameStyle::gguf)), golden);
 }
 
 TEST(ImportGguf, Gemma3) {
-  for (const ModelConfig& golden : {testing::gemma3_270m(), testing::gemma3_1b()}) {
+  for (const ModelConfig& golden : {testing_fakes::gemma3_270m(), testing_fakes::gemma3_1b()}) {
     GgufMetadata metadata = metadata_for(golden, "gemma3");
     metadata.set("gemma3.attention.sliding_window", uint64_t{512});
     EXPECT_EQ(config_from_gguf(metadata, FakeTensors(golden, NameStyle::gguf)), golden);
@@ -110,7 +110,7 @@ TEST(ImportGguf, Gemma3) {
 }
 
 TEST(ImportGguf, Gemma3ScalesOnlyItsGlobalLayers) {
-  ModelConfig golden = testing::gemma3(34, 2560, 8, 4, 10240, 1024);
+  ModelConfig golden = testing_fakes::gemma3(34, 2560, 8, 4, 10240, 1024);
   golden.rope.scaling.type = RopeScaling::Type::linear;
   golden.rope.scaling.factor = 8;
   GgufMetadata metadata = metadata_for(golden, "gemma3");
@@ -123,7 +123,7 @@ TEST(ImportGguf, Gemma3ScalesOnlyItsGlobalLayers) {
 }
 
 TEST(ImportGguf, Gemma27bScalesScoresByTheWidthOfAHead) {
-  ModelConfig golden = testing::gemma3(62, 5376, 32, 16, 21504, 1024);
+  ModelConfig golden = testing_fakes::gemma3(62, 5376, 32, 16, 21504, 1024);
   for (LayerConfig& layer : golden.layers) layer.mixer.head_dim = 128;
   for (LayerConfig& layer : golden.layers) layer.mixer.scale = 1 / std::sqrt(168.0);
   GgufMetadata metadata = metadata_for(golden, "gemma3");
@@ -132,7 +132,7 @@ TEST(ImportGguf, Gemma27bScalesScoresByTheWidthOfAHead) {
 }
 
 TEST(ImportGguf, Gemma2HasSoftcapsAndAlternatingWindows) {
-  ModelConfig golden = testing::gemma3(26, 2304, 8, 4, 9216, 4096);
+  ModelConfig golden = testing_fakes::gemma3(26, 2304, 8, 4, 9216, 4096);
   golden.rope.base = 10000;
   golden.logit_softcap = 30;
   for (size_t i = 0; i < golden.layers.size(); ++i) {
@@ -147,7 +147,7 @@ TEST(ImportGguf, Gemma2HasSoftcapsAndAlternatingWindows) {
 }
 
 TEST(ImportGguf, YarnTakesItsNumbersFromTheKeys) {
-  ModelConfig golden = testing::qwen3_06b();
+  ModelConfig golden = testing_fakes::qwen3_06b();
   RopeScaling& s = golden.rope.scaling;
   s.type = RopeScaling::Type::yarn;
   s.factor = 4;
@@ -163,7 +163,7 @@ TEST(ImportGguf, YarnTakesItsNumbersFromTheKeys) {
 }
 
 TEST(ImportGguf, ArraysGiveEachLayerItsOwnNumbers) {
-  ModelConfig golden = interleaved(testing::smollm2_135m());
+  ModelConfig golden = interleaved(testing_fakes::smollm2_135m());
   golden.layers.resize(2);
   golden.layers[1].mixer.kv_heads = 1;
   golden.layers[1].ffn.hidden = 1000;
@@ -181,7 +181,7 @@ TEST(ImportGguf, ArraysGiveEachLayerItsOwnNumbers) {
 }
 
 TEST(ImportGguf, TheEmbeddedConfigWins) {
-  ModelConfig golden = testing::smollm2_135m();
+  ModelConfig golden = testing_fakes::smollm2_135m();
   golden.name = "mine";
   GgufMetadata metadata = metadata_for(golden, "an-architecture-of-the-future");
   metadata.set(kConfigKey, golden.to_json());
@@ -203,7 +203,7 @@ TEST(ImportGguf, UnknownArchitecturesAreListedAgainstTheKnown) {
 }
 
 TEST(ImportGguf, EveryRequiredKeyIsNamedWhenMissingOrAbsurd) {
-  const ModelConfig golden = interleaved(testing::smollm2_135m());
+  const ModelConfig golden = interleaved(testing_fakes::smollm2_135m());
   const FakeTensors tensors(golden, NameStyle::gguf);
   const GgufMetadata good = metadata_for(golden, "llama");
   for (const char* key :
@@ -225,7 +225,7 @@ TEST(ImportGguf, EveryRequiredKeyIsNamedWhenMissingOrAbsurd) {
 }
 
 TEST(ImportGguf, WhatCannotRunIsRefused) {
-  const ModelConfig golden = interleaved(testing::smollm2_135m());
+  const ModelConfig golden = interleaved(testing_fakes::smollm2_135m());
   FakeTensors tensors(golden, NameStyle::gguf);
   const auto refused = [&](const char* key, GgufValue value) {
     GgufMetadata metadata = metadata_for(golden, "llama");

@@ -15,9 +15,9 @@
 namespace mneme::import_hf_test {
 namespace {
 
-using testing::error_of;
-using testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 constexpr const char* kSmolLm2 = R"({
   "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1,
@@ -125,17 +125,17 @@ std::string without(const char* text, const std::string& field) {
 }
 
 TEST(ImportHf, PublishedConfigs) {
-  EXPECT_EQ(config_from_hf(kSmolLm2), testing::smollm2_135m());
-  EXPECT_EQ(config_from_hf(kLlama32), testing::llama32_1b());
-  EXPECT_EQ(config_from_hf(kQwen25), testing::qwen25_05b());
-  EXPECT_EQ(config_from_hf(kQwen3), testing::qwen3_06b());
-  EXPECT_EQ(config_from_hf(kMistral), testing::mistral_7b_v01());
-  EXPECT_EQ(config_from_hf(kGemma270m), hf_gemma(testing::gemma3_270m()));
-  EXPECT_EQ(config_from_hf(kGemma1b), hf_gemma(testing::gemma3_1b()));
+  EXPECT_EQ(config_from_hf(kSmolLm2), testing_fakes::smollm2_135m());
+  EXPECT_EQ(config_from_hf(kLlama32), testing_fakes::llama32_1b());
+  EXPECT_EQ(config_from_hf(kQwen25), testing_fakes::qwen25_05b());
+  EXPECT_EQ(config_from_hf(kQwen3), testing_fakes::qwen3_06b());
+  EXPECT_EQ(config_from_hf(kMistral), testing_fakes::mistral_7b_v01());
+  EXPECT_EQ(config_from_hf(kGemma270m), hf_gemma(testing_fakes::gemma3_270m()));
+  EXPECT_EQ(config_from_hf(kGemma1b), hf_gemma(testing_fakes::gemma3_1b()));
 }
 
 TEST(ImportHf, MultimodalGemmaIsItsTextPartWithDefaults) {
-  ModelConfig golden = hf_gemma(testing::gemma3(34, 2560, 8, 4, 10240, 1024));
+  ModelConfig golden = hf_gemma(testing_fakes::gemma3(34, 2560, 8, 4, 10240, 1024));
   golden.vocab = 262208;
   golden.context = 131072;
   golden.rope.scaling.type = RopeScaling::Type::linear;
@@ -161,7 +161,7 @@ TEST(ImportHf, Gemma2HasSoftcapsAnOddScaleAndAlternatingWindows) {
 TEST(ImportHf, MistralWithoutAWindowIsFull) {
   EXPECT_EQ(config_from_hf(with(kMistral, "sliding_window", nullptr)).layers[0].mixer.type, MixerType::full);
   // a file that leaves the field out means the library's 4096
-  EXPECT_EQ(config_from_hf(without(kMistral, "sliding_window")), testing::mistral_7b_v01());
+  EXPECT_EQ(config_from_hf(without(kMistral, "sliding_window")), testing_fakes::mistral_7b_v01());
 }
 
 TEST(ImportHf, AWindowBeyondTheContextHidesNothing) {
@@ -199,19 +199,19 @@ TEST(ImportHf, OldAndNewRopeFieldsMeanTheSame) {
   json["rope_parameters"]["rope_theta"] = 500000.0;
   json.erase("rope_scaling");
   json.erase("rope_theta");
-  EXPECT_EQ(config_from_hf(json.dump()), testing::llama32_1b());
+  EXPECT_EQ(config_from_hf(json.dump()), testing_fakes::llama32_1b());
 
   json = Json::parse(kLlama32);  // "type" is the oldest spelling
   json["rope_scaling"]["type"] = json["rope_scaling"]["rope_type"];
   json["rope_scaling"].erase("rope_type");
-  EXPECT_EQ(config_from_hf(json.dump()), testing::llama32_1b());
+  EXPECT_EQ(config_from_hf(json.dump()), testing_fakes::llama32_1b());
 
   json = Json::parse(kGemma270m);
   json.erase("rope_theta");
   json.erase("rope_local_base_freq");
   json["rope_parameters"] = {{"full_attention", {{"rope_theta", 1e6}, {"rope_type", "default"}}},
                              {"sliding_attention", {{"rope_theta", 1e4}, {"rope_type", "default"}}}};
-  EXPECT_EQ(config_from_hf(json.dump()), hf_gemma(testing::gemma3_270m()));
+  EXPECT_EQ(config_from_hf(json.dump()), hf_gemma(testing_fakes::gemma3_270m()));
 }
 
 TEST(ImportHf, Yarn) {
@@ -237,7 +237,7 @@ TEST(ImportHf, Yarn) {
 TEST(ImportHf, TheHeadIsTiedAsTheConfigOrElseTheFileSays) {
   const std::string unsaid = without(kSmolLm2, "tie_word_embeddings");
   EXPECT_FALSE(config_from_hf(unsaid).tied);  // the library's default for llama
-  const FakeTensors tied(testing::smollm2_135m(), NameStyle::hugging_face);
+  const FakeTensors tied(testing_fakes::smollm2_135m(), NameStyle::hugging_face);
   EXPECT_TRUE(config_from_hf(unsaid, &tied).tied);
   FakeTensors untied = tied;
   untied.add("lm_head.weight", {49152, 576});
@@ -246,7 +246,7 @@ TEST(ImportHf, TheHeadIsTiedAsTheConfigOrElseTheFileSays) {
 }
 
 TEST(ImportHf, TheEmbeddedConfigWins) {
-  ModelConfig golden = testing::mistral_7b_v01();
+  ModelConfig golden = testing_fakes::mistral_7b_v01();
   golden.layers[3].mixer.sinks = 4;
   golden.name = "mine";
   const Json json = {{"model_type", "mneme"}, {"mneme_config", Json::parse(golden.to_json())}};

@@ -5,7 +5,7 @@
 
 #include "mneme/model_config.h"
 
-namespace mneme::testing {
+namespace mneme::testing_fakes {
 
 inline ModelConfig uniform(uint32_t layers, uint32_t d_model, uint32_t heads, uint32_t kv_heads,
                            uint32_t head_dim, uint32_t hidden, uint32_t vocab, uint32_t context,
@@ -96,4 +96,4 @@ inline std::vector<ModelConfig> all_published() {
           gemma3_270m(),  mistral_7b_v01(), gemma3_1b()};
 }
 
-}  // namespace mneme::testing
+}  // namespace mneme::testing_fakes

@@ -12,9 +12,9 @@
 namespace mneme::rounded_weights_test {
 namespace {
 
-using mneme::testing::error_of;
-using mneme::testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 constexpr const char* kQWeight = "model.layers.0.attn.q_proj.weight";
 constexpr const char* kQScales = "model.layers.0.attn.q_proj.weight_quantizer.scales";

@@ -11,12 +11,12 @@ namespace mneme::tensor_names_test {
 namespace {
 
 using ::testing::ElementsAre;
-using testing::error_of;
-using testing::FakeTensors;
 using ::testing::HasSubstr;
+using testing_fakes::error_of;
+using testing_fakes::FakeTensors;
 
 TEST(TensorNames, HuggingFaceNamesOfAPlainAndAPostNormLayer) {
-  const ModelConfig llama = testing::smollm2_135m(), gemma = testing::gemma3_270m();
+  const ModelConfig llama = testing_fakes::smollm2_135m(), gemma = testing_fakes::gemma3_270m();
   EXPECT_EQ(hf_tensor_name(llama, "token_embd.weight"), "model.embed_tokens.weight");
   EXPECT_EQ(hf_tensor_name(llama, "output_norm.weight"), "model.norm.weight");
   EXPECT_EQ(hf_tensor_name(llama, "output.weight"), "lm_head.weight");
@@ -37,7 +37,7 @@ TEST(TensorNames, HuggingFaceNamesOfAPlainAndAPostNormLayer) {
 
 /// Every kind of mixer in one model: gla with both gates, delta, sparse, and two of them in parallel.
 ModelConfig mixed_model() {
-  ModelConfig config = testing::smollm2_135m();
+  ModelConfig config = testing_fakes::smollm2_135m();
   config.layers.resize(6);
   config.sink_tokens = 5;
   for (LayerConfig& layer : config.layers) layer.mixer.qkv_bias = true;
@@ -102,9 +102,9 @@ TEST(TensorNames, MixersHaveTheTensorsOfTheirType) {
 }
 
 TEST(TensorNames, TheMapIsOneToOne) {
-  std::vector<ModelConfig> configs = testing::all_published();
+  std::vector<ModelConfig> configs = testing_fakes::all_published();
   configs.push_back(mixed_model());
-  configs.push_back(testing::gemma3_1b());
+  configs.push_back(testing_fakes::gemma3_1b());
   for (LayerConfig& layer : configs.back().layers) {
     layer.ffn.bias = true;
     layer.mixer.sink_logits = layer.mixer.qkv_bias = layer.mixer.o_bias = true;
@@ -119,7 +119,7 @@ TEST(TensorNames, TheMapIsOneToOne) {
 }
 
 TEST(TensorNames, SmolLm2HasItsPublishedTensorsAndParameters) {
-  const auto expected = expected_tensors(testing::smollm2_135m());
+  const auto expected = expected_tensors(testing_fakes::smollm2_135m());
   EXPECT_EQ(expected.size(), 272u);  // 9 a layer, embedding, last norm
   uint64_t parameters = 0;
   for (const ExpectedTensor& tensor : expected) {
@@ -131,7 +131,7 @@ TEST(TensorNames, SmolLm2HasItsPublishedTensorsAndParameters) {
 }
 
 TEST(TensorNames, MatchFindsEveryTensorOfEitherNaming) {
-  for (const ModelConfig& config : testing::all_published())
+  for (const ModelConfig& config : testing_fakes::all_published())
     for (const auto& [style, prefix] :
          {std::pair{NameStyle::gguf, ""}, std::pair{NameStyle::hugging_face, "model."},
           std::pair{NameStyle::hugging_face, "language_model.model."},
@@ -147,7 +147,7 @@ TEST(TensorNames, MatchFindsEveryTensorOfEitherNaming) {
 }
 
 TEST(TensorNames, MatchNamesTheFirstMissingOrOddTensor) {
-  const ModelConfig config = testing::smollm2_135m();
+  const ModelConfig config = testing_fakes::smollm2_135m();
   FakeTensors missing(config, NameStyle::gguf);
   missing.erase("blk.3.attn_k.weight").erase("blk.4.attn_k.weight");
   const Error error = error_of([&] { match_tensors(config, missing, NameStyle::gguf); });

@@ -19,7 +19,7 @@
 #include "train/hosts/gloo_group.h"
 #include "train/hosts/sockets.h"
 
-namespace mneme::train::workers_test {
+namespace mneme::train {
 namespace {
 
 constexpr const char* kVariable = "MNEME_TEST_WORKER";  // "SCENARIO RANK SIZE PORT"
@@ -161,4 +161,4 @@ TEST(DISABLED_Worker, Runs) {
   std::exit(code);  // as a program ends, static objects and all
 }
 
-}  // namespace mneme::train::workers_test
+}  // namespace mneme::train
