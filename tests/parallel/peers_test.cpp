@@ -7,6 +7,7 @@
 #include <functional>
 #include <thread>
 
+#include "core/fail.h"
 #include "parallel/local_transport.h"
 #include "parallel/plugin_transport.h"
 
