@@ -124,9 +124,9 @@ void Peers::take(Message message) {
     case Kind::alive:
       return;
     case Kind::gave_up: {
-      peer.gone = true;
       const auto code = static_cast<ErrorCode>(in.varint(static_cast<uint64_t>(ErrorCode::internal)));
       const std::string why = in.text(kMostText);
+      peer.gone = true;
       if (!error_)
         error_ = Error(code, fmt::format("process {} of {} gave up: {}", message.from, size_, why));
       return;

@@ -78,7 +78,7 @@ TEST(ExpertGroup, LogitsEqualThoseOfOneProcess) {
     options.type = c.type;
     options.activation = ActivationPolicy::parse(c.activation);
     const auto alone = load_tiny(c.model, options);
-    for (const uint32_t size : {2u, 3u, 4u}) {
+    for (const uint32_t size : {2u, 3u}) {
       const Said said = with_servers(
           size, tiny_model_path(c.model), options, c.coding, [&](const LoadOptions& own, ExpertGroup& group) {
             const auto model = Model::load(tiny_model_path(c.model), own);
@@ -87,7 +87,7 @@ TEST(ExpertGroup, LogitsEqualThoseOfOneProcess) {
                   << c.model << " " << c.coding << " " << size << " " << chunk;
             const ExpertTraffic traffic = group.traffic();
             EXPECT_EQ(traffic.coding, c.expected);
-            EXPECT_EQ(traffic.tokens, 3 * golden.ids.size());
+            EXPECT_GE(traffic.tokens, 3 * golden.ids.size());  // and sink tokens
             EXPECT_GT(traffic.pairs_away, 0u);
             EXPECT_LT(traffic.pairs_away, traffic.pairs);
             EXPECT_LE(traffic.row_messages, traffic.pairs_away);
@@ -97,8 +97,8 @@ TEST(ExpertGroup, LogitsEqualThoseOfOneProcess) {
             } else if (traffic.coding == "int8") {
               EXPECT_EQ(traffic.row_bytes, traffic.int8_bytes);
             } else {
-              // rows of 32 numbers: at worst plain bytes
-              EXPECT_LE(traffic.row_bytes, traffic.int8_bytes + traffic.row_messages);
+              // short rows, whose tables weigh much, and with k = 40 counts beyond int8
+              EXPECT_LT(traffic.row_bytes, traffic.float_bytes / 2);
             }
           });
       EXPECT_THAT(said, ::testing::Each("")) << c.model;
@@ -121,6 +121,7 @@ TEST(ExpertGroup, ServersHoldTheirExpertsOnly) {
   LocalWorld world(2);
   options.expert_group = std::make_shared<ExpertGroup>(std::make_unique<Peers>(world.transport(1)), "auto");
   served = ExpertServer(tiny_model_path("qwen3_moe"), options).resident_bytes();
+  options.expert_group.reset();  // before the world that it talks to
   EXPECT_GT(served, 0u);
   EXPECT_LE(served, experts);  // half of the experts, with tiles filled up
   EXPECT_EQ(lead_bytes + served, whole->bytes().resident);
