@@ -125,8 +125,6 @@ class Failures(UnderMpirun):
         os.kill(ranks[1], signal.SIGKILL)
         said, seconds = self.finish(process, 30)
         self.assertLess(seconds, 15)
-        # mpirun leaves the others a moment between SIGTERM and SIGKILL to say so themselves; it always names the killed one.
-        self.assertNotIn("perplexity", said)
         self.assertIn("signal 9", said)  # mpirun's own words
         end = time.time() + 10
         while time.time() < end and any(pathlib.Path(f"/proc/{pid}").exists() for pid in ranks.values()):
