@@ -147,22 +147,24 @@ class Policy {
 
 class Lru final : public Policy {
  public:
-  Lru(uint32_t experts, uint32_t slots) : at_(experts), slots_(slots) {}
+  Lru(uint32_t experts, uint32_t slots) : at_(experts), here_(experts, false), slots_(slots) {}
   bool use(uint32_t expert) override {
-    const bool hit = at_[expert].has_value();
-    if (hit) order_.erase(*at_[expert]);
+    const bool hit = here_[expert];
+    if (hit) order_.erase(at_[expert]);
     order_.push_front(expert);
     at_[expert] = order_.begin();
+    here_[expert] = true;
     if (order_.size() > slots_) {
-      at_[order_.back()].reset();
+      here_[order_.back()] = false;
       order_.pop_back();
     }
     return hit;
   }
 
  private:
-  std::vector<std::optional<std::list<uint32_t>::iterator>> at_;
   std::list<uint32_t> order_;
+  std::vector<std::list<uint32_t>::iterator> at_;
+  std::vector<bool> here_;
   const size_t slots_;
 };
 
@@ -363,13 +365,14 @@ Json measure(const std::shared_ptr<const Model>& model, const Options& options, 
   }
   if (!before || !after) return out;
   const double tokens = static_cast<double>(options.rounds * options.tokens);
+  const ExpertStatistics then = *before, now = *after;
   const auto each = [&](uint64_t ExpertStatistics::*what) {
-    return static_cast<double>((*after).*what - (*before).*what) / tokens;
+    return static_cast<double>(now.*what - then.*what) / tokens;
   };
-  out["slots"] = after->slots;
-  out["experts"] = after->experts;
-  out["expert_bytes"] = after->expert_bytes;
-  out["path"] = after->path;
+  out["slots"] = now.slots;
+  out["experts"] = now.experts;
+  out["expert_bytes"] = now.expert_bytes;
+  out["path"] = now.path;
   for (const auto& [name, what] : {std::pair("hits", &ExpertStatistics::hits),
                                    {"misses", &ExpertStatistics::misses},
                                    {"bytes", &ExpertStatistics::bytes_read},
