@@ -17,6 +17,13 @@
 namespace mneme {
 namespace {
 
+/// Threads of one process need not wait long for each other's last words.
+std::unique_ptr<Peers> brief(std::unique_ptr<Transport> transport) {
+  PeersOptions options;
+  options.farewell = std::chrono::milliseconds(200);
+  return std::make_unique<Peers>(std::move(transport), options);
+}
+
 using ::testing::HasSubstr;
 
 /// What the servers threw, "" for none.
@@ -34,7 +41,7 @@ Said with_servers(uint32_t size, const std::string& path, LoadOptions options, c
   for (uint32_t r = 1; r < size; ++r)
     threads.emplace_back([&, r] {
       LoadOptions mine = options;
-      mine.expert_group = std::make_shared<ExpertGroup>(std::make_unique<Peers>(world.transport(r)), coding);
+      mine.expert_group = std::make_shared<ExpertGroup>(brief(world.transport(r)), coding);
       try {
         ExpertServer(path, mine).serve();
       } catch (const Error& error) {
@@ -42,7 +49,7 @@ Said with_servers(uint32_t size, const std::string& path, LoadOptions options, c
         mine.expert_group->peers().give_up(error);
       }
     });
-  const auto group = std::make_shared<ExpertGroup>(std::make_unique<Peers>(world.transport(0)), coding);
+  const auto group = std::make_shared<ExpertGroup>(brief(world.transport(0)), coding);
   options.expert_group = group;
   options.threads = 2;
   try {
@@ -119,7 +126,7 @@ TEST(ExpertGroup, ServersHoldTheirExpertsOnly) {
       });
   EXPECT_EQ(said[1], "");
   LocalWorld world(2);
-  options.expert_group = std::make_shared<ExpertGroup>(std::make_unique<Peers>(world.transport(1)), "auto");
+  options.expert_group = std::make_shared<ExpertGroup>(brief(world.transport(1)), "auto");
   served = ExpertServer(tiny_model_path("qwen3_moe"), options).resident_bytes();
   options.expert_group.reset();  // before the world that it talks to
   EXPECT_GT(served, 0u);
