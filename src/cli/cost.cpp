@@ -71,7 +71,8 @@ void check_numbers(const Options& options) {
   if (options.activity && !options.spikes.empty())
     throw UsageError("--activity and --spikes both say how many inputs fire; give one of them");
   if (!options.experts.empty() && !options.routing.empty())
-    throw UsageError("--experts and --routing both say how many experts a token wakes; give one of them");
+    throw UsageError(
+        "--active-experts and --routing both say how many experts a token wakes; give one of them");
   if (options.watts && !options.per_kwh) throw UsageError("--watts is of no use without --per-kwh");
   if (!options.against.empty() && !options.measure) throw UsageError("--against needs --measure");
   if (options.plot.empty()) return;
@@ -95,7 +96,8 @@ std::optional<std::pair<double, double>> experts_argument(const std::string& tex
   const bool good = slash != std::string::npos && read(at, at + slash, active) &&
                     read(at + slash + 1, at + text.size(), all) && active >= 0 && all >= 1 && active <= all &&
                     all <= 1e9;
-  if (!good) throw UsageError(fmt::format("--experts is \"{}\"; write active/all, such as 2/64", text));
+  if (!good)
+    throw UsageError(fmt::format("--active-experts is \"{}\"; write active/all, such as 2/64", text));
   return std::pair(active, all);
 }
 
@@ -350,7 +352,7 @@ CostPoint formula_only(const Options& options) {
   if (!options.alpha || options.attended.empty() || options.context.empty() || !options.activity || !experts)
     throw UsageError(
         "name a config or a model, or give all terms of R: --alpha, --context n, --attended m, --activity a "
-        "and --experts k/M");
+        "and --active-experts k/M");
   constexpr uint64_t kMost = uint64_t{1} << 53;
   CostPoint point;
   point.context = positions_argument(options.context, "--context", kMost);
@@ -458,7 +460,8 @@ void add_ratio_options(CLI::App& app, Options& options) {
                  "A report of `mneme experts --json` that says how many experts a token wakes")
       ->type_name("FILE")
       ->group(kGroup);
-  app.add_option("--experts", options.experts, "Experts that a token wakes, of all, in R, such as 2/64")
+  app.add_option("--active-experts", options.experts,
+                 "Experts that a token wakes, of all, in R, such as 2/64")
       ->type_name("K/M")
       ->group(kGroup);
 }
@@ -509,15 +512,14 @@ const VerbRegistration registration(
     {.name = "cost",
      .summary = "Count what a model costs before it runs, and predict its time",
      .group = Group::measure,
-     .examples = {{"mneme cost MODEL", "multiply-adds, bytes, memory, time of a token and of a prompt"},
-                  {"mneme cost config.json --type q4_0 --context 128Ki",
-                   "of a model that nobody has made yet"},
-                  {"mneme cost MODEL --sweep context=1Ki,16Ki,256Ki --plot cost.svg",
-                   "a picture of what grows"},
-                  {"mneme cost MODEL --measure --machine measure", "predicted beside measured time"},
-                  {"mneme cost MODEL --per-hour 0.40", "the price of a million tokens"},
-                  {"mneme cost --alpha 0.8 --context 4Mi --attended 32Ki --activity 0.31 --experts 2/64",
-                   "the published ratio alone"}},
+     .examples =
+         {{"mneme cost MODEL", "multiply-adds, bytes, memory, time of a token and of a prompt"},
+          {"mneme cost config.json --type q4_0 --context 128Ki", "of a model that nobody has made yet"},
+          {"mneme cost MODEL --sweep context=1Ki,16Ki,256Ki --plot cost.svg", "a picture of what grows"},
+          {"mneme cost MODEL --measure --machine measure", "predicted beside measured time"},
+          {"mneme cost MODEL --per-hour 0.40", "the price of a million tokens"},
+          {"mneme cost --alpha 0.8 --context 4Mi --attended 32Ki --activity 0.31 --active-experts 2/64",
+           "the published ratio alone"}},
      .setup = set_up});
 
 }  // namespace

@@ -9,7 +9,7 @@ import e2e
 
 MODELS = e2e.TOP / "tests/data/models"
 MIXERS = e2e.TOP / "tests/data/mixers"
-PUBLISHED = ("--alpha", "0.8", "--context", "4Mi", "--attended", "32Ki", "--activity", "0.31", "--experts", "2/64")
+PUBLISHED = ("--alpha", "0.8", "--context", "4Mi", "--attended", "32Ki", "--activity", "0.31", "--active-experts", "2/64")
 CONFIG = {"mneme": 1, "name": "hand", "d_model": 64, "vocab": 256, "context": 1048576, "tied": True,
           "defaults": {"mixer": {"heads": 4, "kv_heads": 2, "head_dim": 16}, "ffn": {"type": "dense", "hidden": 128}},
           "layers": [{"mixer": {"type": "full"}}, {"mixer": {"type": "window", "window": 512}}]}
@@ -236,7 +236,7 @@ class BadInput(Case):
             for value in ("nan", "-0.1", "1.5"):
                 self.fails(self.config, option, value, code=2, says=option)
         for value in ("2", "3/2", "a/b", "1/0", "-1/4", "nan/4"):
-            self.fails(self.config, "--experts", value, "--machine", "none", code=2, says="--experts")
+            self.fails(self.config, "--active-experts", value, "--machine", "none", code=2, says="--active-experts")
         self.fails(self.config, "--attended", "100", "--context", "50", "--machine", "none", code=2, says="--attended")
 
     def test_sweeps(self):
@@ -262,7 +262,7 @@ class BadInput(Case):
         self.fails(self.config, "--spikes", report, code=1, says="spikes")
         self.fails(self.config, "--spikes", report, "--activity", "0.5", code=2, says="one of them")
         self.fails(self.config, "--routing", report, code=1, says="experts")
-        self.fails(self.config, "--routing", report, "--experts", "1/2", code=2, says="one of them")
+        self.fails(self.config, "--routing", report, "--active-experts", "1/2", code=2, says="one of them")
 
     def test_what_needs_a_model(self):
         self.fails(code=2, says="--attended")
