@@ -33,8 +33,8 @@ STAMPS = BUILD / "check"
 JOBS = os.cpu_count() or 1
 FUZZ_SECONDS = 8
 # Tests that use more than one thread, by the words their names carry.
-THREADED = "*Thread*:*Concurren*:*Parallel*:*Barrier*:*Engine*:*Batch*:*Cancel*"
-THREADED_FOLDERS = ("core", "memory", "engine")
+THREADED = "*Thread*:*Concurren*:*Parallel*:*Barrier*:*Engine*:*Batch*:*Cancel*:*Peers*:*ExpertGroup*:*ExpertsOnDisk*:*Observer*"
+THREADED_FOLDERS = ("core", "memory", "parallel", "engine")
 SOURCE = re.compile(r"\.(cpp|h|cc|c)$")
 
 

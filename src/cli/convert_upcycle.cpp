@@ -51,11 +51,12 @@ void save_report(const std::string& out, const Json& report) {
   file.commit();
 }
 
-Json report_of(const UpcycleRecipe& recipe, const ModelConfig& config, double before, double after,
-               double seconds) {
+/// `dense`: the config before. Layers that were mixtures already are not counted.
+Json report_of(const UpcycleRecipe& recipe, const ModelConfig& dense, const ModelConfig& config,
+               double before, double after, double seconds) {
   Json layers = Json::array();
   for (size_t i = 0; i < config.layers.size(); ++i)
-    if (config.layers[i].ffn.moe()) layers.push_back(i);
+    if (config.layers[i].ffn.moe() && !dense.layers[i].ffn.moe()) layers.push_back(i);
   const double factor = upcycle_factor(recipe.options);
   const bool scored = !recipe.validation.empty();
   const Json stage = {{"kind", "upcycle"},
@@ -101,8 +102,11 @@ bool convert_by_upcycling(const std::string& in, const std::string& out, const s
     require(fs::exists(text), ErrorCode::not_found, "{}: there is no text {}", recipe_file, text.string());
   const auto start = std::chrono::steady_clock::now();
   const InterruptScope interrupt;
+  Checkpoint original = open_checkpoint(in);
+  const ModelConfig dense = original.config();
+  const Checkpoint mixture =
+      upcycle(std::move(original), recipe->options);  // refuses before minutes have passed
   const double before = perplexity_of(in, *recipe, common, interrupt.token());
-  const Checkpoint mixture = upcycle(open_checkpoint(in), recipe->options);
   {
     Progress bar("Writing", Progress::Unit::bytes, !common.quiet);
     QuantizeOptions options;
@@ -115,7 +119,7 @@ bool convert_by_upcycling(const std::string& in, const std::string& out, const s
   }
   const double after = perplexity_of(out, *recipe, common, interrupt.token());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const Json report = report_of(*recipe, mixture.config(), before, after, seconds);
+  const Json report = report_of(*recipe, dense, mixture.config(), before, after, seconds);
   save_report(out, report);
   if (common.json)
     print_json(report);

@@ -35,7 +35,11 @@ ModelConfig read_config(const std::string& path) {
 }  // namespace
 
 PackedType CostSource::type_in_checkpoint(const std::string& name, uint64_t cols, bool spiking) const {
-  const TensorInfo* const found = checkpoint ? checkpoint->find(name) : nullptr;
+  // A stack of experts is asked for by one name; a checkpoint has its experts one by one, all of one type.
+  constexpr std::string_view kStack = "_exps.weight";
+  const bool stacked = name.ends_with(kStack);
+  const std::string one = stacked ? name.substr(0, name.size() - kStack.size()) + ".0.weight" : name;
+  const TensorInfo* const found = checkpoint ? checkpoint->find(one) : nullptr;
   if (found == nullptr) return PackedType::f32;
   if (spiking && checkpoint->scales_of(*found) != nullptr) return PackedType::w8;
   const DType wanted = type.value_or(found->type);

@@ -86,6 +86,10 @@ int with_processes(ModelOptions& model, CommonOptions& common, const std::functi
   options.lost_after = std::chrono::milliseconds(static_cast<int64_t>(model.lost_after * 1000));
   const auto group = std::make_shared<ExpertGroup>(
       std::make_unique<Peers>(open_plugin(find_mpi_plugin(launched->size)), options), model.expert_messages);
+  require(group->size() == launched->size && group->rank() == launched->rank, ErrorCode::network,
+          "this is process {} of {}, but {} sees process {} of {}: it was built for another MPI than the one "
+          "that started it",
+          launched->rank, launched->size, "libmneme_mpi.so", group->rank(), group->size());
   // When one process has ended, mpirun kills the others: one that is about to say what went wrong says it
   // then.
   const auto give_up = [&](const Error& error) {

@@ -157,8 +157,9 @@ void set_firing(ModelShape& shape, double active) {
 void set_firing(ModelShape& shape, const FiringReport& report) {
   for (WeightShape& weight : shape.weights) {
     if (!is_spiking(weight.input)) continue;
-    if (weight.projection.empty()) {
-      weight.active = report.mean;  // of memory modules, which a report does not see
+    // What a report does not see: memory modules, and hidden values of experts.
+    if (weight.projection.empty() || weight.projection.starts_with("down_")) {
+      weight.active = report.mean;
       continue;
     }
     const auto found = report.projections.find({weight.layer, weight.projection});

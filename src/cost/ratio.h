@@ -60,7 +60,8 @@ struct FiringReport {
 /// Throws Error(corrupt) for anything but such a report.
 FiringReport firing_report(const Json& json);
 
-/// Sets the share of firing inputs: of every spiking projection to `active`, or to the report's. Throws
+/// Sets the share of firing inputs: of every spiking projection to `active`, or to the report's, whose mean
+/// stands for what it does not see (memory modules, hidden values of experts). Throws
 /// Error(mismatch) if the report lacks a projection that spikes, or has it in another size.
 void set_firing(ModelShape& shape, double active);
 void set_firing(ModelShape& shape, const FiringReport& report);

@@ -10,6 +10,7 @@
 #include "core/huge_buffer.h"
 #include "core/paths.h"
 #include "core/sha256.h"
+#include "mneme/version.h"
 #include "simd/stripes.h"
 
 namespace mneme {
@@ -76,7 +77,9 @@ ExpertFileName expert_file_name(const ExpertLayout& layout, const std::vector<fs
     stamp += fmt::format("{} {}.{:09}\n", info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
   }
   const std::string name = sha256_hex(where + layout.description).substr(0, 32);
-  return {cache_folder() / "experts" / (name + ".experts"), sha256_hex(where + stamp + layout.description)};
+  // Another version may pack the same weights otherwise.
+  return {cache_folder() / "experts" / (name + ".experts"),
+          sha256_hex(std::string(kVersion) + "\n" + where + stamp + layout.description)};
 }
 
 bool expert_file_is_current(const ExpertFileName& name, const ExpertLayout& layout) {

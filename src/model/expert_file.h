@@ -43,10 +43,6 @@ struct ExpertLayout {
   uint64_t largest_record = 0;
   uint64_t file_bytes = kExpertAlign;
   std::string description;  // shapes and kinds of numbers
-
-  uint64_t offset_of(size_t layer, uint32_t expert) const {
-    return layers[layer].offset + expert * layers[layer].record_bytes;
-  }
 };
 
 /// The layout of a model whose matrices have their shapes and types, but no data. Throws Error(corrupt) if

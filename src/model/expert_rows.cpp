@@ -116,7 +116,7 @@ void find_leaving(const Routing& routing, int64_t rows, int64_t top_k, const Exp
 
 MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& leaving, const Routing& routing,
                            int64_t top_k, const ExpertRange& experts, const Activations& coded,
-                           const float* floats, int64_t cols, ExpertGroup::Sent& sent) {
+                           const float* floats, size_t neurons, int64_t cols, ExpertGroup::Sent& sent) {
   MessageWriter out;
   out.varint(layer);
   out.value(static_cast<uint8_t>(coding));
@@ -139,8 +139,8 @@ MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& le
       write_codes(leaving, coded.q, cols, out);
       break;
     case RowCoding::spikes:
-      for (const Activations::Spikes& spikes : coded.spikes)
-        write_spikes(leaving, spikes.rows, cols, out, sent.counts);
+      for (size_t slot = 0; slot < neurons; ++slot)  // there may be more, of other layers
+        write_spikes(leaving, coded.spikes[slot].rows, cols, out, sent.counts);
       break;
   }
   sent.layer = layer;
@@ -169,6 +169,7 @@ RequestHead read_request_head(MessageReader& in, const ModelImpl& model, Routing
     Route* routes = routing.routes.data() + row * ffn.top_k;
     std::fill_n(routes, ffn.top_k, Route());
     const uint64_t count = in.varint(std::min(ffn.top_k, moe->own.count()));
+    require(count > 0, ErrorCode::corrupt, "{}: a row for no expert", in.what());
     for (uint64_t i = 0; i < count; ++i) {
       const auto expert = static_cast<int32_t>(moe->own.first + in.varint(moe->own.count() - 1));
       require(std::none_of(routes, routes + i, [&](const Route& route) { return route.expert == expert; }),

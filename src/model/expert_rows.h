@@ -26,10 +26,10 @@ void find_leaving(const Routing& routing, int64_t rows, int64_t top_k, const Exp
                   LeavingRows& out);
 
 /// A request, and what it is made of. `coded` holds the rows of the pass in the forms of int8 and spike;
-/// `floats` [rows, cols] as they are.
+/// `floats` [rows, cols] as they are; `neurons`: kinds of spikes that the layer's experts read.
 MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& leaving, const Routing& routing,
                            int64_t top_k, const ExpertRange& experts, const Activations& coded,
-                           const float* floats, int64_t cols, ExpertGroup::Sent& sent);
+                           const float* floats, size_t neurons, int64_t cols, ExpertGroup::Sent& sent);
 
 /// The first part of a request: the layer, the coding, and routes [rows, top_k], with weight 1, which go into
 /// a Routing that is not sorted yet.

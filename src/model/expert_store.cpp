@@ -310,8 +310,4 @@ ExpertStatistics ExpertStore::statistics() const {
   return out;
 }
 
-void ExpertStore::reset_statistics() noexcept {
-  for (auto* counter : {&hits_, &misses_, &bytes_read_, &ahead_, &ahead_used_}) *counter = 0;
-}
-
 }  // namespace mneme

@@ -12,7 +12,7 @@
 // thread pool runs one job at a time), so that one set of wanted experts is enough.
 //
 // A file that became shorter, or a disk that fails, is an Error(io) of wait(), which ends the pass; the store
-// stays usable. Tests: tests/model/expert_store_test.cpp.
+// stays usable. Tests: tests/engine/expert_disk_test.cpp.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -71,7 +71,6 @@ class ExpertStore {
   uint64_t resident_bytes() const noexcept;
   const ExpertLayout& layout() const noexcept { return layout_; }
   ExpertStatistics statistics() const;
-  void reset_statistics() noexcept;
 
  private:
   struct Slot {

@@ -103,8 +103,13 @@ void weigh_experts(const FfnConfig& ffn, const float* scores, const int32_t* cho
     out[n].weight = scores[chosen[n]];
     sum += out[n].weight;
   }
-  float factor = static_cast<float>(ffn.scale);
-  if (ffn.renormalise) factor = sum > 0 ? factor / sum : 0.0f;
+  const auto scale = static_cast<float>(ffn.scale);
+  if (ffn.renormalise && sum < std::numeric_limits<float>::min()) {  // 1 / sum may be beyond a float
+    for (size_t n = 0; n < ffn.top_k; ++n)
+      out[n].weight = sum > 0 ? static_cast<float>(double{out[n].weight} / double{sum} * ffn.scale) : 0.0f;
+    return;
+  }
+  const float factor = ffn.renormalise ? scale / sum : scale;
   for (size_t n = 0; n < ffn.top_k; ++n) out[n].weight *= factor;
 }
 

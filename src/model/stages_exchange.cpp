@@ -93,8 +93,9 @@ class SendRowsStage final : public ExchangeStage {
     if (rows.rows.empty()) return;
     try {
       ExpertGroup::Sent sent;
-      group_.peers().send(rank, write_request(layer_, coding_, rows, ws.routing, ffn_.top_k, of(rank),
-                                              ws.coded, step.workspace.input.f.data(), d_, sent));
+      group_.peers().send(rank,
+                          write_request(layer_, coding_, rows, ws.routing, ffn_.top_k, of(rank), ws.coded,
+                                        step.workspace.input.f.data(), forms_.spikes.size(), d_, sent));
       rows.awaited = true;
       group_.count_sent(sent);
     } catch (...) {

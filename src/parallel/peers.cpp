@@ -83,9 +83,13 @@ void Peers::watch() {
       look_for_the_lost();
     } catch (const Error& error) {
       fail_with(error);
+    } catch (const std::exception& error) {
+      fail_with(Error(ErrorCode::out_of_memory, error.what()));
     }
     lock.lock();
-    wake_.wait_for(lock, moving_ ? kWatchWhileMoving : kWatch, [this] { return stopping_; });
+    const bool moved = moving_;
+    wake_.wait_for(lock, moved ? kWatchWhileMoving : kWatch,
+                   [&] { return stopping_ || (moving_ && !moved); });
   }
 }
 
@@ -100,7 +104,8 @@ void Peers::look_for_the_lost() {
     Peer& peer = peers_[r];
     if (peer.gone || Clock::now() - peer.heard < options_.lost_after) continue;
     peer.gone = true;
-    if (!error_ && !finished_)
+    // The others may leave while this one is slow to see it; the leader waits for each of them.
+    if (!error_ && (!finished_ || rank_ == 0))
       error_ = Error(ErrorCode::network,
                      fmt::format("process {} of {} was lost: no sign of life for {:g} s", r, size_,
                                  std::chrono::duration<double>(options_.lost_after).count()));
@@ -132,6 +137,8 @@ void Peers::take(Message message) {
       return;
     }
     case Kind::finished:
+      require(message.from == 0 || finished_, ErrorCode::corrupt, "process {} of {} has left before the end",
+              message.from, size_);
       peer.gone = true;
       finished_ |= message.from == 0;
       return;

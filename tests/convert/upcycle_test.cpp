@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <fstream>
@@ -18,7 +19,7 @@ using ::testing::HasSubstr;
 
 class Upcycle : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(::testing::TempDir()) / "mneme_upcycle";
+  fs::path folder_ = fs::path(::testing::TempDir()) / fmt::format("mneme_upcycle_{}", ::getpid());
   void SetUp() override {
     fs::remove_all(folder_);
     fs::create_directories(folder_);

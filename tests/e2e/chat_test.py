@@ -262,7 +262,7 @@ class ConversationTest(unittest.TestCase):
         terminal.wait_prompt()
         self.assertIn("no command /hlep", terminal.shown)
         self.assertIn("/help", terminal.shown)
-        terminal.type("\x04")
+        terminal.line("/quit")
         self.assertEqual(terminal.exit_code(), 0)
 
 

@@ -117,6 +117,14 @@ class Ratio(Case):
         self.assertLess(got["macs"], dense["macs"])
         self.fails(MODELS / "qwen3.gguf", "--spikes", file, "--machine", "none", code=1, says="of another model")
 
+    def test_experts_of_a_file_are_counted_in_their_type(self):
+        for type_ in ("q8_0", "f16"):
+            with self.subTest(type=type_):
+                made = self.work / f"mixture-{type_}.gguf"
+                e2e.mneme("quantize", MODELS / "qwen3_moe", made, "--type", type_, "--quiet", env=self.env)
+                seen = e2e.mneme_json("inspect", made, env=self.env)
+                self.assertEqual(self.cost(made, "--context", 9)["weight_bytes"], seen["bytes_per_token"])
+
     def test_active_experts_come_from_a_report(self):
         model = MIXERS / "moe_adaptive"
         report = e2e.mneme_json("experts", model, "--ids", ",".join(str(i) for i in range(1, 40)), env=self.env)

@@ -14,7 +14,7 @@
 #include "model/load.h"
 #include "simd/stripes.h"
 
-namespace mneme {
+namespace mneme::expert_disk_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -320,4 +320,4 @@ TEST_F(ExpertsOnDisk, WantedExpertsComeBeforeThoseThatAreRead) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::expert_disk_test

@@ -14,7 +14,7 @@
 #include "parallel/count_coder.h"
 #include "parallel/local_transport.h"
 
-namespace mneme {
+namespace mneme::expert_group_test {
 namespace {
 
 /// Threads of one process need not wait long for each other's last words.
@@ -239,4 +239,4 @@ TEST(CountTally, HasTheEntropyOfWhatItSaw) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::expert_group_test

@@ -11,7 +11,7 @@
 
 #include "core/random.h"
 
-namespace mneme {
+namespace mneme::expert_cache_test {
 namespace {
 
 bool anyone(uint32_t) {
@@ -135,4 +135,4 @@ TEST(ExpertCache, HitsAtLeastAsOftenAsLruOnZipfTraces) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::expert_cache_test

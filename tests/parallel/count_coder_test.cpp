@@ -8,7 +8,7 @@
 #include <map>
 #include <random>
 
-namespace mneme {
+namespace mneme::count_coder_test {
 namespace {
 
 MessageBytes coded(const std::vector<int32_t>& counts) {
@@ -160,4 +160,4 @@ TEST(CountCoder, RandomBytesAreCorruptOrCounts) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::count_coder_test

@@ -11,7 +11,7 @@
 #include "parallel/local_transport.h"
 #include "parallel/plugin_transport.h"
 
-namespace mneme {
+namespace mneme::peers_test {
 namespace {
 
 using ::testing::AllOf;
@@ -174,4 +174,4 @@ TEST(Plugin, RefusesWhatIsNoTransport) {
 }
 
 }  // namespace
-}  // namespace mneme
+}  // namespace mneme::peers_test

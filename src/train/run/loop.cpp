@@ -109,6 +109,7 @@ class Loop {
   std::vector<Tensor> all_gradients(const BatchRows& rows) const;
   [[noreturn]] void fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows);
   void update(double norm, BatchRows& rows);
+  double loss_or_nan(const Tensor& inputs, const Tensor& targets, const BatchRows& rows);
   void validate();
   bool enough() const {
     return run_.early_stop.patience > 0 && state_.validations_without_gain >= run_.early_stop.patience;
@@ -360,6 +361,16 @@ void Loop::update(double norm, BatchRows& rows) {
     training_->parameters.at(name).mutable_grad().reset();
 }
 
+/// NaN where a router's scores are not finite: in several processes all end by the loss, which they share.
+double Loop::loss_or_nan(const Tensor& inputs, const Tensor& targets, const BatchRows& rows) {
+  try {
+    return training_->decoder->loss(inputs, targets, rows, pass()).item<double>();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::corrupt) throw;
+    return std::nan("");
+  }
+}
+
 void Loop::validate() {
   const at::NoGradGuard no_graph;
   report_experts();
@@ -375,8 +386,7 @@ void Loop::validate() {
     const Tensor inputs = tokens.narrow(1, 0, order.length()), targets = tokens.narrow(1, 1, order.length());
     const BatchRows rows = touch(inputs);
     if (mine == 0) continue;
-    const Tensor loss = training_->decoder->loss(inputs.to(device()), targets.to(device()), rows, pass());
-    sums[0] += loss.item<double>() * static_cast<double>(mine);
+    sums[0] += loss_or_nan(inputs.to(device()), targets.to(device()), rows) * static_cast<double>(mine);
     sums[1] += static_cast<double>(mine);
   }
   group_.all_reduce_sum(sums);

@@ -13,7 +13,7 @@
 #include "train/blocks/block_cases.h"
 #include "train/blocks/decoder.h"
 
-namespace mneme::train {
+namespace mneme::train::experts_test {
 namespace {
 
 ModelConfig mixture(const std::string& fields, const std::string& more = "") {
@@ -302,4 +302,4 @@ TEST(SpikingExperts, CountAsManyAsATokenPasses) {
 }
 
 }  // namespace
-}  // namespace mneme::train
+}  // namespace mneme::train::experts_test
