@@ -50,10 +50,11 @@ Said with_servers(uint32_t size, const std::string& path, LoadOptions options, c
       }
     });
   const auto group = std::make_shared<ExpertGroup>(brief(world.transport(0)), coding);
-  options.expert_group = group;
-  options.threads = 2;
+  LoadOptions leading = options;  // the servers' threads read `options`
+  leading.expert_group = group;
+  leading.threads = 2;
   try {
-    lead(options, *group);
+    lead(leading, *group);
     group->peers().finish();
   } catch (const Error& error) {
     said[0] = error.what();
