@@ -19,6 +19,11 @@ namespace {
 
 struct Avx2 {
   static constexpr int kLanes = 8, kMaxN = 4, kPrefetch = 6144;
+  static constexpr bool kWideIsSigned = true;
+  static constexpr int pairs_in_16(int max_code) {
+    const int most = 32767 / (2 * 127 * max_code);
+    return most >= 8 ? 8 : most >= 4 ? 4 : most >= 2 ? 2 : 1;
+  }
   using F = __m256;
   using I = __m256i;
   using B = __m256i;
@@ -67,21 +72,21 @@ struct Avx2 {
   }
   template <bool wide>
   MNEME_INLINE I dot(I acc, B b, A a) {
-    __m256i pairs;
+    __m256i sums;
     if constexpr (wide) {
-      // maddubs adds two products in 16 bits: 255 * 127 * 2 would saturate, so the sign moves to the
-      // activations and the bound becomes 128 * 127 * 2 = 32,512. Codes are q + 128 and acc starts at -128 *
-      // sum(a): add that back.
+      // maddubs adds two products in 16 bits: 255 * 127 * 2 would saturate, so codes are taken less 128,
+      // their sign moves to the activations, and the bound becomes 128 * 127 * 2 = 32,512.
       const __m256i q = _mm256_xor_si256(b, _mm256_set1_epi8(static_cast<char>(0x80)));
-      pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q));
-      acc = _mm256_add_epi32(acc, _mm256_slli_epi32(sum4(a), 7));
+      sums = _mm256_maddubs_epi16(_mm256_abs_epi8(q), _mm256_sign_epi8(a, q));
     } else {
-      pairs = _mm256_maddubs_epi16(b, a);
+      sums = pairs(b, a);
     }
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    return add_widened(acc, sums);
   }
-  MNEME_INLINE __m256i sum4(A a) {
-    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), a), _mm256_set1_epi16(1));
+  MNEME_INLINE I pairs(B b, A a) { return _mm256_maddubs_epi16(b, a); }
+  MNEME_INLINE I add_pairs(I a, I b) { return _mm256_add_epi16(a, b); }
+  MNEME_INLINE I add_widened(I acc, I pairs) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
   // out[j], lane t: the codes of row 16 j + t (at 0) or 16 j + 8 + t (at 32) of four lines of stripes.h.
   MNEME_INLINE void interleave(const std::byte* const (&line)[4], int64_t at, B (&out)[4]) {

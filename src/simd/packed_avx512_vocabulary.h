@@ -8,6 +8,8 @@ namespace {
 
 struct Avx512Base {
   static constexpr int kLanes = 16, kMaxN = 12, kPrefetch = 6144;
+  static constexpr bool kWideIsSigned = false;
+  static constexpr int pairs_in_16(int) { return 1; }
   using F = __m512;
   using I = __m512i;
   using B = __m512i;

@@ -15,6 +15,8 @@ namespace {
 
 struct Portable {
   static constexpr int kLanes = 8, kMaxN = 4, kPrefetch = 0;
+  static constexpr bool kWideIsSigned = false;
+  static constexpr int pairs_in_16(int) { return 1; }
   struct F {
     float v[kLanes];
   };

@@ -170,8 +170,8 @@ __attribute__((noinline)) void start_block(const StripeArgs& args, const std::by
     for (int n = 0; n < N; ++n) {
       for (int g = 0; g < T::groups; ++g)
         for (int j = 0; j < 4; ++j)
-          start[p][n][g][j] =
-              V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+          start[p][n][g][j] = V::set_i(
+              left_offset<V, T>() == 0 ? 0 : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
       const EventView& events = args.beyond[n0 + n];
       if (events.begin == nullptr) continue;
       for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
@@ -203,7 +203,9 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
           dot[p][n][g][j] =
               args.beyond != nullptr
                   ? start[p][n][g][j]
-                  : V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+                  : V::set_i(left_offset<V, T>() == 0
+                                 ? 0
+                                 : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
   const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
   const int8_t* counts =
       Listed ? args.events.counts + n0 * args.events.stride : args.dense + (n0 * args.blocks + b) * 32;
@@ -323,7 +325,8 @@ __attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V
                                            int part, int64_t n0, typename V::I (&start)[N][4]) {
   for (int n = 0; n < N; ++n) {
     for (int j = 0; j < 4; ++j)
-      start[n][j] = V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+      start[n][j] = V::set_i(
+          left_offset<V, T>() == 0 ? 0 : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
     const EventView& events = args.beyond[n0 + n];
     if (events.begin == nullptr) continue;
     for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
@@ -359,7 +362,9 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
       for (int j = 0; j < 4; ++j)
         dot[n][j] = args.beyond != nullptr
                         ? start[n][j]
-                        : V::set_i(T::offset == 0 ? 0 : -T::offset * args.sums[(n0 + n) * args.blocks + b]);
+                        : V::set_i(left_offset<V, T>() == 0
+                                       ? 0
+                                       : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
 #pragma GCC unroll 8  // a loop would store all sums at every turn
     for (int g = 0; g < 8; ++g)
 #pragma GCC unroll 4
