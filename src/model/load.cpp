@@ -509,7 +509,9 @@ class Loader {
 
   /// The experts of a layer stand together in one line, as in GGUF files: blk.0.ffn_up_exps.weight.
   void describe_expert(const Matrix& m, const std::string& layout) {
-    const std::string name = expert_tensor_name_of(m.name)->stacked();
+    const auto expert = expert_tensor_name_of(m.name);
+    if (!expert) fail(ErrorCode::internal, "{} is not the matrix of an expert", m.name);
+    const std::string name = expert->stacked();
     auto& all = model_->tensors;
     const auto same = [&](const TensorDescription& t) { return t.name == name; };
     const auto at = std::find_if(all.end() - std::min<ptrdiff_t>(3, std::ssize(all)), all.end(), same);

@@ -79,8 +79,9 @@ uint64_t spiking_weights(const ModelConfig& config) {
   std::map<size_t, uint64_t> of_experts;
   for (const ExpectedTensor& tensor : expected_tensors(config)) {
     const auto projection = projection_of(tensor.name);
-    if (!projection || tensor.shape.size() != 2) continue;
-    const size_t layer = layer_tensor_name_of(tensor.name)->layer;
+    const auto at = layer_tensor_name_of(tensor.name);
+    if (!projection || !at || tensor.shape.size() != 2) continue;
+    const size_t layer = at->layer;
     if (config.layers[layer].activation[*projection].type != Activation::spike) continue;
     require(tensor.shape[1] % kBlock == 0, ErrorCode::invalid_argument,
             "layers[{}].activation.{} is \"spike\", which needs rows of a multiple of {} values; {} has {}",

@@ -39,8 +39,9 @@ double flops_per_token(const ModelConfig& config, uint32_t length) {
     if (tensor.shape.size() != 2 || tensor.name == "token_embd.weight" || tensor.name == "sink_embd.weight")
       continue;
     double part = 1;  // of tokens that it multiplies
-    if (expert_tensor_name_of(tensor.name)) {
-      const FfnConfig& ffn = config.layers[layer_tensor_name_of(tensor.name)->layer].ffn;
+    const auto at = layer_tensor_name_of(tensor.name);
+    if (at && expert_tensor_name_of(tensor.name)) {
+      const FfnConfig& ffn = config.layers[at->layer].ffn;
       part = std::min(1.0, static_cast<double>(ffn.top_k) / ffn.experts);
     }
     multiplied += part * static_cast<double>(tensor.shape[0]) * static_cast<double>(tensor.shape[1]);

@@ -260,11 +260,9 @@ Tensor Loop::loss_or_nan(const Tensor& inputs, const Tensor& targets, const Batc
 /// What the routers of all processes chose in this step: into the report, and the biases that it moves.
 void Loop::count_experts() {
   if (experts_.none()) return;
-  if (group_.size() > 1) {
-    const Tensor all = experts_.numbers();
-    group_.all_reduce_sum(all);
-    experts_.restore(all);
-  }
+  const Tensor all = experts_.numbers();
+  group_.all_reduce_sum(all);
+  experts_.restore(all);
   since_report_.add(experts_);
   balance_biases(training_->config, training_->parameters, experts_, run_.experts);
 }
