@@ -116,27 +116,6 @@ std::vector<uint32_t> upcycled_layers(const ModelConfig& config, const UpcycleOp
   return out;
 }
 
-}  // namespace
-
-UpcycleOrigin upcycle_origin(const std::string& name, const UpcycleOptions& options) {
-  const double all = upcycle_factor(options), each = std::cbrt(all);
-  const auto factor = [&](std::string_view projection) {
-    const bool spread = options.scale == UpcycleScale::spread;
-    return static_cast<float>(spread ? each : projection == "down" ? all : 1.0);
-  };
-  if (const auto expert = expert_tensor_name_of(name))
-    return {fmt::format("{}ffn_{}.weight", expert->block, expert->projection), factor(expert->projection)};
-  for (const std::string_view projection : {"gate", "up", "down"}) {
-    const std::string shared = fmt::format("ffn_{}_shexp.weight", projection);
-    if (name.ends_with(shared))
-      return {name.substr(0, name.size() - shared.size()) + fmt::format("ffn_{}.weight", projection),
-              factor(projection), options.shared, projection == "down"};
-  }
-  return {};
-}
-
-namespace {
-
 std::vector<uint32_t> read_upcycled_layers(JsonFields& stage) {
   if (!stage.has("layers")) return {};
   const Json* value = stage.find("layers");
@@ -155,6 +134,23 @@ std::vector<uint32_t> read_upcycled_layers(JsonFields& stage) {
 }
 
 }  // namespace
+
+UpcycleOrigin upcycle_origin(const std::string& name, const UpcycleOptions& options) {
+  const double all = upcycle_factor(options), each = std::cbrt(all);
+  const auto factor = [&](std::string_view projection) {
+    const bool spread = options.scale == UpcycleScale::spread;
+    return static_cast<float>(spread ? each : projection == "down" ? all : 1.0);
+  };
+  if (const auto expert = expert_tensor_name_of(name))
+    return {fmt::format("{}ffn_{}.weight", expert->block, expert->projection), factor(expert->projection)};
+  for (const std::string_view projection : {"gate", "up", "down"}) {
+    const std::string shared = fmt::format("ffn_{}_shexp.weight", projection);
+    if (name.ends_with(shared))
+      return {name.substr(0, name.size() - shared.size()) + fmt::format("ffn_{}.weight", projection),
+              factor(projection), options.shared, projection == "down"};
+  }
+  return {};
+}
 
 UpcycleOptions read_upcycle_stage(JsonFields& stage) {
   constexpr config_names::Table<UpcycleScale, 2> kScales{

@@ -4,9 +4,8 @@
 // together, (S + w) times the copy's, where w is the sum of the weights that a token's routes have at first
 // (k/N for softmax scores that are not renormalised). That is undone by a factor of 1 / (S + w), as
 //
-//   spread  a = (1 / (S + w))^(1/3) on each of gate, up and down, as published. SiLU is not homogeneous, so
-//   this is
-//           near, not exact: 0.98 for S = 1, k = 1, N = 16
+//   spread  a = (1 / (S + w))^(1/3) on each of gate, up and down, as published: 0.98 for S = 1, k = 1,
+//           N = 16. SiLU is not homogeneous, so this is near, not exact
 //   down    all of it on down, which is linear: exact up to the router's deviation from even scores
 #pragma once
 #include <cstdint>

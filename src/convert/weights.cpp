@@ -1,7 +1,6 @@
 #include "convert/weights.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <numeric>
 #include <optional>
@@ -25,12 +24,9 @@ struct MixerPart {
 };
 
 std::optional<MixerPart> mixer_part(const ModelConfig& config, std::string_view name) {
-  if (!name.starts_with("blk.")) return {};
-  MixerPart out;
-  const char* end = name.data() + name.size();
-  const auto parsed = std::from_chars(name.data() + 4, end, out.layer);
-  if (parsed.ec != std::errc() || parsed.ptr == end || out.layer >= config.layers.size()) return {};
-  out.part = name.substr(static_cast<size_t>(parsed.ptr + 1 - name.data()));
+  const auto at = layer_tensor_name_of(name);
+  if (!at || at->layer >= config.layers.size()) return {};
+  MixerPart out{at->layer, 0, at->part};
   if (config.layers[out.layer].mixer.type != MixerType::parallel) return out;
   for (size_t b = 0; b < config.layers[out.layer].mixer.of.size(); ++b) {
     const std::string prefix = fmt::format("mix{}.", b);
@@ -100,6 +96,25 @@ void check_values(DType type, const std::vector<float>& row) {
             "the value {} does not fit; {} holds finite values up to {:.5g}", v, dtype_info(type).name, most);
 }
 
+/// Joins an expert's matrix with those of the experts before it, in one tensor [experts, rows, cols].
+void add_to_stack(const ExpertTensorName& name, PlannedTensor tensor, std::vector<PlannedTensor>& out) {
+  const std::string stacked = name.stacked();
+  const auto same = [&](const PlannedTensor& t) { return t.target.name == stacked; };
+  const auto at = std::find_if(out.end() - std::min<ptrdiff_t>(3, std::ssize(out)), out.end(), same);
+  if (at == out.end()) {
+    tensor.target.name = stacked;
+    tensor.target.shape.insert(tensor.target.shape.begin(), 1);
+    out.push_back(std::move(tensor));
+    return;
+  }
+  require(at->target.type == tensor.target.type, ErrorCode::unsupported,
+          "tensor {}: the experts of a layer would become {} and {}, but a stack has one type",
+          tensor.source->name, dtype_info(at->target.type).name, dtype_info(tensor.target.type).name);
+  at->more.push_back(tensor.source);
+  at->target.shape[0] += 1;
+  at->target.bytes = checked_add(at->target.bytes, tensor.target.bytes, "size of a tensor");
+}
+
 }  // namespace
 
 std::vector<uint32_t> rope_row_order(uint32_t heads, uint32_t head_dim, uint32_t dims, RopeConfig::Style from,
@@ -122,29 +137,6 @@ std::vector<uint32_t> rope_row_order(uint32_t heads, uint32_t head_dim, uint32_t
   }
   return order;
 }
-
-namespace {
-
-/// Joins an expert's matrix with those of the experts before it, in one tensor [experts, rows, cols].
-void add_to_stack(const ExpertTensorName& name, PlannedTensor tensor, std::vector<PlannedTensor>& out) {
-  const std::string stacked = name.stacked();
-  const auto same = [&](const PlannedTensor& t) { return t.target.name == stacked; };
-  const auto at = std::find_if(out.end() - std::min<ptrdiff_t>(3, std::ssize(out)), out.end(), same);
-  if (at == out.end()) {
-    tensor.target.name = stacked;
-    tensor.target.shape.insert(tensor.target.shape.begin(), 1);
-    out.push_back(std::move(tensor));
-    return;
-  }
-  require(at->target.type == tensor.target.type, ErrorCode::unsupported,
-          "tensor {}: the experts of a layer would become {} and {}, but a stack has one type",
-          tensor.source->name, dtype_info(at->target.type).name, dtype_info(tensor.target.type).name);
-  at->more.push_back(tensor.source);
-  at->target.shape[0] += 1;
-  at->target.bytes = checked_add(at->target.bytes, tensor.target.bytes, "size of a tensor");
-}
-
-}  // namespace
 
 std::vector<PlannedTensor> plan_weights(const Checkpoint& in, const ModelConfig& target,
                                         const WeightPlanOptions& options) {

@@ -62,6 +62,15 @@ constexpr FeatureMap default_feature(MixerType type) {
   return type == MixerType::delta ? FeatureMap::silu : FeatureMap::relu;
 }
 
+/// A dense feed-forward with the fields that one has; those of a mixture have their defaults.
+inline FfnConfig dense_fields(const FfnConfig& ffn) {
+  FfnConfig out;
+  out.hidden = ffn.hidden;
+  out.act = ffn.act;
+  out.bias = ffn.bias;
+  return out;
+}
+
 template <class E, size_t N>
 constexpr std::string_view word(const Table<E, N>& table, E value) {
   for (const auto& [candidate, name] : table)

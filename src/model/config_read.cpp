@@ -183,11 +183,7 @@ void drop_foreign(FfnConfig& ffn) {
     ffn.bias = false;
     return;
   }
-  FfnConfig dense;
-  dense.hidden = ffn.hidden;
-  dense.act = ffn.act;
-  dense.bias = ffn.bias;
-  ffn = dense;
+  ffn = dense_fields(ffn);
 }
 
 /// Overwrites in `out` what the object has. `is_layer`: not the shared defaults.

@@ -234,11 +234,7 @@ void check_memory(const EngramModuleConfig& memory, const ModelConfig& model, co
 
 /// A dense feed-forward has no field of a mixture at another value than its default.
 void check_dense(const FfnConfig& ffn, const std::string& where) {
-  FfnConfig plain;
-  plain.hidden = ffn.hidden;
-  plain.act = ffn.act;
-  plain.bias = ffn.bias;
-  require(ffn == plain, ErrorCode::invalid_argument,
+  require(ffn == dense_fields(ffn), ErrorCode::invalid_argument,
           "{} has fields of a mixture of experts, but its type is \"dense\"; experts, top_k, shared and what "
           "a router has belong to type \"moe\"",
           where);
@@ -271,8 +267,7 @@ void check_moe(const FfnConfig& ffn, const std::string& where) {
   in_range(ffn.shared_hidden, 0, kMaxHidden, where + ".shared_hidden");
   require(ffn.shared > 0 || (ffn.shared_hidden == 0 && !ffn.shared_gate), ErrorCode::invalid_argument,
           "{}.shared is 0, but there is shared_hidden or shared_gate", where);
-  in_range(uint64_t{ffn.shared} * (ffn.shared_hidden == 0 ? ffn.hidden : ffn.shared_hidden), 0, kMaxHidden,
-           where + ".shared times their width");
+  in_range(ffn.shared_width(), 0, kMaxHidden, where + ".shared times their width");
   positive(ffn.scale, kMaxScale, false, where + ".scale");
   require(std::isfinite(ffn.top_p) && ffn.top_p >= 0 && ffn.top_p < 1, ErrorCode::invalid_argument,
           "{}.top_p is {}, but must be a number from 0 (off) to below 1", where, ffn.top_p);

@@ -1,5 +1,6 @@
 #include "model/expert_group.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 

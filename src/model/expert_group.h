@@ -8,16 +8,15 @@
 // by process 0 in the usual order. Logits are equal to the bit however many processes there are, if all use
 // one instruction set.
 #pragma once
+#include <cstdint>
 #include <memory>
 #include <mutex>
-#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "mneme/model.h"
 #include "parallel/peers.h"
-#include "simd/spike.h"
 
 namespace mneme {
 

@@ -1,12 +1,12 @@
 #include "model/gla_swa.h"
 
 #include <array>
-#include <charconv>
 
 #include "core/fail.h"
 #include "model/config_limits.h"
 #include "model/hf_rope.h"
 #include "model/rounded_weights.h"
+#include "model/tensor_names.h"
 
 namespace mneme {
 namespace {
@@ -122,20 +122,14 @@ std::string gla_swa_tensor_name(const ModelConfig& config, std::string_view cano
   if (canonical == "token_embd.weight") return "model.embeddings.weight";
   if (canonical == "output_norm.weight") return "model.norm.weight";
   if (canonical == "output.weight") return "lm_head.weight";
-  size_t layer = 0;
-  if (canonical.starts_with("blk.")) {
-    const char* end = canonical.data() + canonical.size();
-    const auto [after, error] = std::from_chars(canonical.data() + 4, end, layer);
-    if (error == std::errc() && after != end && layer < config.layers.size()) {
-      const std::string_view part(after + 1, static_cast<size_t>(end - after - 1));
-      const std::string block = fmt::format("model.layers.{}.", layer);
-      if (part == "attn_gate_a.weight") {
-        const bool fused = config.layers[layer].mixer.gate == GateType::matrix;
-        return block + (fused ? "attn.gk_proj.weight" : "attn.gk_proj.0.weight");
-      }
-      for (const Name& name : kNames)
-        if (name.canonical == part) return block + std::string(name.hf);
+  if (const auto at = layer_tensor_name_of(canonical); at && at->layer < config.layers.size()) {
+    const std::string block = fmt::format("model.layers.{}.", at->layer);
+    if (at->part == "attn_gate_a.weight") {
+      const bool fused = config.layers[at->layer].mixer.gate == GateType::matrix;
+      return block + (fused ? "attn.gk_proj.weight" : "attn.gk_proj.0.weight");
     }
+    for (const Name& name : kNames)
+      if (name.canonical == at->part) return block + std::string(name.hf);
   }
   fail(ErrorCode::not_found, "tensor \"{}\" has no name in a gla_swa checkpoint", canonical);
 }

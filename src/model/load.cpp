@@ -8,7 +8,6 @@
 #include "core/checked.h"
 #include "model/activation_policy.h"
 #include "model/checkpoint.h"
-#include "model/config_names.h"
 #include "model/expert_shares.h"
 #include "model/expert_store.h"
 #include "model/load_tokenizer.h"
@@ -510,8 +509,9 @@ class Loader {
 
   /// The experts of a layer stand together in one line, as in GGUF files: blk.0.ffn_up_exps.weight.
   void describe_expert(const Matrix& m, const std::string& layout) {
-    const size_t dot = m.name.find('.', m.name.find("ffn_"));
-    const std::string name = m.name.substr(0, dot) + "_exps.weight";
+    const auto expert = expert_tensor_name_of(m.name);
+    if (!expert) fail(ErrorCode::internal, "{} is not the matrix of an expert", m.name);
+    const std::string name = expert->stacked();
     auto& all = model_->tensors;
     const auto same = [&](const TensorDescription& t) { return t.name == name; };
     const auto at = std::find_if(all.end() - std::min<ptrdiff_t>(3, std::ssize(all)), all.end(), same);

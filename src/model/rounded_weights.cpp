@@ -83,6 +83,8 @@ Bytes RoundedWeights::data(const TensorInfo& tensor) const {
   const TensorInfo& raw = *file_->find(tensor.name);
   const TensorInfo* scales = scales_of(tensor);
   if (scales == nullptr) return file_->data(raw);
+  // Rounded under the lock: readers take one tensor after the other, and of two that wanted the same one the
+  // second would read what the first has just released.
   const std::lock_guard lock(mutex_);
   auto found = values_.find(tensor.name);
   if (found == values_.end()) {

@@ -1,8 +1,7 @@
 // The leading process's stages of experts that other processes hold (expert_group.h). Between the router and
 // the sum of experts:
 //
-//   sort by expert | code | send | gather ... experts of this process and the shared expert ... | collect |
-//   sum
+//   sort by expert | code | send | gather, experts of this process and the shared expert | collect | sum
 //
 // Rows leave before this process works on its own experts and on the shared one, and answers are awaited
 // after: what the network takes is hidden behind that work.

@@ -194,7 +194,45 @@ void append_ffn(const ModelConfig& config, const FfnConfig& ffn, const std::stri
   }
 }
 
+constexpr std::array<std::pair<std::string_view, Projection>, 12> kMatrixProjections{
+    {{"attn_q", Projection::q},
+     {"attn_k", Projection::k},
+     {"attn_v", Projection::v},
+     {"attn_output", Projection::o},
+     {"ffn_gate", Projection::gate},
+     {"ffn_up", Projection::up},
+     {"ffn_down", Projection::down},
+     {"attn_gate_a", Projection::recurrence},
+     {"attn_decay", Projection::recurrence},
+     {"attn_beta", Projection::recurrence},
+     {"engram_k", Projection::memory},
+     {"engram_v", Projection::memory}}};
+
 }  // namespace
+
+std::optional<LayerTensorName> layer_tensor_name_of(std::string_view canonical) {
+  constexpr std::string_view kBegin = "blk.";
+  if (!canonical.starts_with(kBegin)) return {};
+  LayerTensorName out;
+  const char* const end = canonical.data() + canonical.size();
+  const auto [after, error] = std::from_chars(canonical.data() + kBegin.size(), end, out.layer);
+  if (error != std::errc() || after == end || *after != '.') return {};
+  out.part = canonical.substr(static_cast<size_t>(after + 1 - canonical.data()));
+  return out;
+}
+
+std::optional<Projection> projection_of(std::string_view matrix) noexcept {
+  constexpr std::string_view kWeight = ".weight", kShared = "_shexp";
+  if (matrix.ends_with(kWeight)) matrix.remove_suffix(kWeight.size());
+  const size_t dot = matrix.find_last_not_of("0123456789");  // before an expert's number
+  if (dot != std::string_view::npos && matrix[dot] == '.' && dot + 1 < matrix.size())
+    matrix.remove_suffix(matrix.size() - dot);
+  matrix.remove_prefix(matrix.rfind('.') + 1);  // npos + 1: nothing stands before it
+  if (matrix.starts_with("ffn_") && matrix.ends_with(kShared)) matrix.remove_suffix(kShared.size());
+  for (const auto& [name, projection] : kMatrixProjections)
+    if (name == matrix) return projection;
+  return {};
+}
 
 std::string expert_tensor_name(const std::string& blk, std::string_view projection, uint32_t expert) {
   return fmt::format("{}ffn_{}.{}.weight", blk, projection, expert);
@@ -269,24 +307,15 @@ std::string hf_tensor_name(const ModelConfig& config, std::string_view canonical
   if (canonical == "output_norm.weight") return fmt::format("{}norm.weight", prefix);
   if (canonical == "output.weight") return head_name(prefix);
   if (canonical == "sink_embd.weight") return fmt::format("{}sink_embeddings.weight", prefix);
-  if (canonical.starts_with("blk.")) {
-    const char* begin = canonical.data() + 4;
-    const char* end = canonical.data() + canonical.size();
-    size_t layer = 0;
-    const auto [after, error] = std::from_chars(begin, end, layer);
-    if (error == std::errc() && after != end && *after == '.' && layer < config.layers.size()) {
-      const std::string_view part(after + 1, static_cast<size_t>(end - after - 1));
-      if (part == "ffn_norm.weight")
-        return fmt::format(
-            "{}layers.{}.{}.weight", prefix, layer,
-            config.layers[layer].post_norm ? "pre_feedforward_layernorm" : "post_attention_layernorm");
-      for (const NamePair& pair : kLayerNames)
-        if (pair.canonical == part) return fmt::format("{}layers.{}.{}", prefix, layer, pair.hf);
-      if (const std::string name = branch_hf_name(part); !name.empty())
-        return fmt::format("{}layers.{}.{}", prefix, layer, name);
-      if (const std::string name = expert_hf_name(part); !name.empty())
-        return fmt::format("{}layers.{}.{}", prefix, layer, name);
-    }
+  if (const auto at = layer_tensor_name_of(canonical); at && at->layer < config.layers.size()) {
+    const std::string block = fmt::format("{}layers.{}.", prefix, at->layer);
+    if (at->part == "ffn_norm.weight")
+      return block + (config.layers[at->layer].post_norm ? "pre_feedforward_layernorm.weight"
+                                                         : "post_attention_layernorm.weight");
+    for (const NamePair& pair : kLayerNames)
+      if (pair.canonical == at->part) return block + std::string(pair.hf);
+    if (const std::string name = branch_hf_name(at->part); !name.empty()) return block + name;
+    if (const std::string name = expert_hf_name(at->part); !name.empty()) return block + name;
   }
   fail(ErrorCode::not_found, "tensor \"{}\" has no Hugging Face name", canonical);
 }

@@ -70,6 +70,18 @@ struct ExpectedTensor {
 /// in a parallel one.
 std::string mixer_prefix(const std::string& blk, const MixerConfig& mixer, size_t branch);
 
+/// "blk.3.attn_q.weight" taken apart; nothing of names that are not in a layer.
+struct LayerTensorName {
+  size_t layer = 0;
+  std::string_view part;  // "attn_q.weight", "mix1.attn_q.weight"
+};
+std::optional<LayerTensorName> layer_tensor_name_of(std::string_view canonical);
+
+/// The projection that a matrix is in an ActivationPolicy, by its name with or without what stands around it:
+/// "attn_q", "ffn_gate.3" of an expert, "blk.0.ffn_gate_shexp.weight". Nothing of other tensors, nor of
+/// matrices that always read floats, as routers and the second matrix of a low-rank gate do.
+std::optional<Projection> projection_of(std::string_view matrix) noexcept;
+
 /// "blk.N.ffn_gate.E.weight": a matrix of one expert; `projection` is "gate", "up" or "down".
 std::string expert_tensor_name(const std::string& blk, std::string_view projection, uint32_t expert);
 

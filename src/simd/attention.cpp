@@ -71,6 +71,24 @@ HWY_INLINE int64_t lines_a_stride(int64_t lines, int64_t steps) {
   return (lines * kStride + steps - 1) / steps;
 }
 
+// sum[i][j] += factors[i * stride] * v[j]
+template <int64_t Q, int64_t M>
+HWY_INLINE void multiply_add(const float* factors, int64_t stride, const V (&v)[M], V (&sum)[Q][M]) {
+  HWY_UNROLL(8)
+  for (int64_t i = 0; i < Q; ++i) {
+    const V factor = hn::Set(d, factors[i * stride]);
+    HWY_UNROLL(8)
+    for (int64_t j = 0; j < M; ++j) sum[i][j] = hn::MulAdd(v[j], factor, sum[i][j]);
+  }
+}
+
+// sum[i][j] -> out[i * stride + j * kN ...]
+template <int64_t Q, int64_t M>
+HWY_INLINE void store_sums(const V (&sum)[Q][M], float* out, int64_t stride) {
+  for (int64_t i = 0; i < Q; ++i)
+    for (int64_t j = 0; j < M; ++j) hn::StoreU(sum[i][j], d, out + i * stride + j * kN);
+}
+
 // scores[i][p] for Q queries and M vectors of positions, each summed as in score_block().
 template <int64_t Q, int64_t M, class T>
 HWY_INLINE void score_vectors(const float* q, int64_t dim, const T* k, int64_t lines, Ahead& ahead_of_all,
@@ -83,15 +101,9 @@ HWY_INLINE void score_vectors(const float* q, int64_t dim, const T* k, int64_t l
     V key[M];
     for (int64_t j = 0; j < M; ++j) key[j] = load(k + (j * kN / 16 * dim + c) * 16 + j * kN % 16);
     if (c % kStride == 0) ahead.fetch(lines);
-    HWY_UNROLL(8)
-    for (int64_t i = 0; i < Q; ++i) {
-      const V query = hn::Set(d, q[i * dim + c]);
-      HWY_UNROLL(8)
-      for (int64_t j = 0; j < M; ++j) sum[i][j] = hn::MulAdd(key[j], query, sum[i][j]);
-    }
+    multiply_add(q + c, dim, key, sum);
   }
-  for (int64_t i = 0; i < Q; ++i)
-    for (int64_t j = 0; j < M; ++j) hn::StoreU(sum[i][j], d, scores + i * kAttentionBlock + j * kN);
+  store_sums(sum, scores, kAttentionBlock);
   ahead_of_all = ahead;
 }
 
@@ -139,15 +151,9 @@ HWY_INLINE void value_block(const float* p, const T* v, int64_t positions, int64
     V value[C];
     for (int64_t c = 0; c < C; ++c) value[c] = load(v + t * dim + c * kN);
     if (t % kStride == 0) ahead.fetch(lines);
-    HWY_UNROLL(6)
-    for (int64_t i = 0; i < Q; ++i) {
-      const V weight = hn::Set(d, p[i * kAttentionBlock + t]);
-      HWY_UNROLL(4)
-      for (int64_t c = 0; c < C; ++c) sum[i][c] = hn::MulAdd(value[c], weight, sum[i][c]);
-    }
+    multiply_add(p + t, kAttentionBlock, value, sum);
   }
-  for (int64_t i = 0; i < Q; ++i)
-    for (int64_t c = 0; c < C; ++c) hn::StoreU(sum[i][c], d, acc + i * dim + c * kN);
+  store_sums(sum, acc, dim);
   ahead_of_all = ahead;
 }
 

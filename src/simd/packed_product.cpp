@@ -42,6 +42,14 @@ ProductArgs make_args(const PackedMatrix& w, int64_t tile_begin, int64_t tile_en
   return args;
 }
 
+// What products need of block `at` beside its codes, whose sum is `sum`.
+void set_scale(size_t at, float d, int32_t sum, QuantizedRows& out) {
+  out.d[at] = d;
+  out.d_sum[at] = d * static_cast<float>(sum);
+  out.minus8[at] = -8 * sum;
+  out.minus128[at] = -128 * sum;
+}
+
 }  // namespace
 
 void QuantizedRows::reserve(int64_t rows, int64_t cols) {
@@ -65,11 +73,7 @@ void quantize_blocks(const float* x, int64_t row, int64_t cols, int64_t first, i
     const auto at = static_cast<size_t>(base + b);
     int32_t* halves = &out.half_sums[2 * at];
     const float d = quantize32(x + b * kBlock, &out.q[at * kBlock], halves);
-    const int32_t sum = halves[0] + halves[1];
-    out.d[at] = d;
-    out.d_sum[at] = d * static_cast<float>(sum);
-    out.minus8[at] = -8 * sum;
-    out.minus128[at] = -128 * sum;
+    set_scale(at, d, halves[0] + halves[1], out);
   }
 }
 
@@ -79,13 +83,9 @@ void place_codes(const int8_t* codes, const float* scales, int64_t row, int64_t 
     const auto at = static_cast<size_t>(row * (cols / kBlock) + b);
     int32_t halves[2] = {};
     for (int64_t c = 0; c < kBlock; ++c) halves[c / (kBlock / 2)] += codes[b * kBlock + c];
-    const int32_t sum = halves[0] + halves[1];
     out.half_sums[2 * at] = halves[0];
     out.half_sums[2 * at + 1] = halves[1];
-    out.d[at] = scales[b];
-    out.d_sum[at] = scales[b] * static_cast<float>(sum);
-    out.minus8[at] = -8 * sum;
-    out.minus128[at] = -128 * sum;
+    set_scale(at, scales[b], halves[0] + halves[1], out);
   }
 }
 

@@ -250,6 +250,19 @@ void fire_at(float threshold, float dead, const float* x, int64_t row, int64_t c
   out.events.groups = firing.end / 4;
   out.listed = true;
 }
+
+// The counts of a row, in any type of numbers.
+template <class T>
+void whole_counts(const SpikeRows& spikes, int64_t row, int64_t cols, T* out) {
+  std::copy_n(spikes.base.data() + row * cols, cols, out);
+  const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
+  if (beyond.begin.empty()) return;
+  for (int64_t b = 0; b < cols / kBlock; ++b)
+    for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
+         e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
+      out[b * kBlock + beyond.columns[e]] += static_cast<T>(beyond.counts[e]);
+}
+
 }  // namespace
 
 void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
@@ -293,14 +306,7 @@ void place_spikes(const float* counts, float threshold, int64_t row, int64_t col
 }
 
 void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, int32_t* counts) {
-  const int8_t* base = spikes.base.data() + row * cols;
-  for (int64_t c = 0; c < cols; ++c) counts[c] = base[c];
-  const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
-  if (beyond.begin.empty()) return;
-  for (int64_t b = 0; b < cols / kBlock; ++b)
-    for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
-         e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
-      counts[b * kBlock + beyond.columns[e]] += beyond.counts[e];
+  whole_counts(spikes, row, cols, counts);
 }
 
 void unite_events(int64_t cols, SpikeRows& out, bool however_long) {
@@ -340,13 +346,7 @@ bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_e
 }
 
 void counts_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {
-  std::copy_n(spikes.base.data() + row * cols, cols, out);
-  const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
-  if (beyond.begin.empty()) return;
-  for (int64_t b = 0; b < cols / kBlock; ++b)
-    for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
-         e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
-      out[b * kBlock + beyond.columns[e]] += static_cast<float>(beyond.counts[e]);
+  whole_counts(spikes, row, cols, out);
 }
 
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {

@@ -1,6 +1,7 @@
 // Dense models made into mixtures: what they compute at the start, beside the dense model itself.
 #include "convert/upcycle.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>

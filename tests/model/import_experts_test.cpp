@@ -1,5 +1,6 @@
 // What importers make of published mixtures: GGUF keys as llama.cpp's converter writes them, and config.json
 // files of the models that people run, shortened to what matters.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -130,6 +130,29 @@ TEST(TensorNames, SmolLm2HasItsPublishedTensorsAndParameters) {
   EXPECT_EQ(parameters, 134515008u);  // the model card's 134.5M
 }
 
+TEST(TensorNames, OfLayersComeApart) {
+  const auto name = layer_tensor_name_of("blk.12.mix1.attn_q.weight");
+  ASSERT_TRUE(name.has_value());
+  EXPECT_EQ(name->layer, 12u);
+  EXPECT_EQ(name->part, "mix1.attn_q.weight");
+  for (const char* other :
+       {"token_embd.weight", "blk.", "blk.3", "blk.x.attn_q.weight", "blk..ffn_up.weight"})
+    EXPECT_FALSE(layer_tensor_name_of(other).has_value()) << other;
+}
+
+TEST(TensorNames, OfMatricesTellTheirProjection) {
+  for (const auto& [name, projection] :
+       {std::pair{"attn_q", Projection::q}, std::pair{"blk.3.mix0.attn_v.weight", Projection::v},
+        std::pair{"ffn_up.7", Projection::up}, std::pair{"blk.3.ffn_down.12.weight", Projection::down},
+        std::pair{"blk.0.ffn_gate_shexp.weight", Projection::gate},
+        std::pair{"blk.0.attn_gate_a.weight", Projection::recurrence},
+        std::pair{"engram_v", Projection::memory}})
+    EXPECT_EQ(projection_of(name), projection) << name;
+  for (const char* other : {"blk.0.ffn_gate_inp.weight", "blk.0.attn_gate_b.weight", "blk.0.attn_q.bias",
+                            "blk.0.attn_q_norm.weight", "token_embd.weight", "output.weight", "", "7", "."})
+    EXPECT_FALSE(projection_of(other).has_value()) << other;
+}
+
 TEST(TensorNames, MatchFindsEveryTensorOfEitherNaming) {
   for (const ModelConfig& config : testing_fakes::all_published())
     for (const auto& [style, prefix] :

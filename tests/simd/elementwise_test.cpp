@@ -41,6 +41,9 @@ TEST_P(ElementwiseOnEveryIsa, RmsNormEqualsDoublePrecision) {
     rms_norm(x.data(), weight.data(), 1e-5f, static_cast<int64_t>(n), out.data());
     for (size_t i = 0; i < n; ++i)
       ASSERT_NEAR(out[i], x[i] * factor * weight[i], 2e-6 * (1 + std::abs(out[i]))) << n;
+    const float got = rms_factor(x.data(), 1e-5f, static_cast<int64_t>(n));
+    ASSERT_NEAR(got, factor, 2e-6 * factor) << n;
+    for (size_t i = 0; i < n; ++i) ASSERT_EQ(out[i], x[i] * got * weight[i]) << n;
     rms_norm(x.data(), weight.data(), 1e-5f, static_cast<int64_t>(n), x.data());
     ASSERT_EQ(x, out) << "in place, " << n;
   }
@@ -75,6 +78,22 @@ TEST_P(ElementwiseOnEveryIsa, AddAndSoftcap) {
     for (size_t i = 0; i < n; ++i) ASSERT_EQ(x[i], before[i] + y[i]);
     softcap(x.data(), 30, static_cast<int64_t>(n));
     for (size_t i = 0; i < n; ++i) ASSERT_NEAR(x[i], 30 * std::tanh(double{before[i] + y[i]} / 30), 1e-5);
+  }
+}
+
+// A value gets the same bits wherever it stands: decoding adds up tiles of a row, a prefill whole rows.
+TEST_P(ElementwiseOnEveryIsa, AddScaledIsTheSameInEveryPlace) {
+  for (const size_t n : kSizes) {
+    auto x = random(n, 7, 3);
+    const auto y = random(n, 8), before = x;
+    const float factor = 0.37f;
+    add_scaled(x.data(), factor, y.data(), static_cast<int64_t>(n));
+    for (size_t i = 0; i < n; ++i) {
+      ASSERT_NEAR(x[i], before[i] + double{factor} * y[i], 1e-6 * (1 + std::abs(before[i]))) << n;
+      float alone = before[i];
+      add_scaled(&alone, factor, &y[i], 1);
+      ASSERT_EQ(x[i], alone) << n << ", " << i;
+    }
   }
 }
 

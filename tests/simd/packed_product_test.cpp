@@ -56,6 +56,21 @@ double term_bound(const PackedMatrix& w, const float* x, int64_t row) {
   return sum * 2e-6 + 1e-12;
 }
 
+TEST_P(ProductOnEveryIsa, RowsThatWereRoundedElsewhereAreTheSame) {
+  const int64_t n = 3, cols = 96;
+  QuantizedRows here, placed;
+  quantize_all(random_floats(static_cast<size_t>(n * cols), 5), n, cols, here);
+  placed.reserve(n, cols);
+  for (int64_t r = 0; r < n; ++r)
+    place_codes(here.q.data() + r * cols, here.d.data() + r * (cols / 32), r, cols, placed);
+  EXPECT_EQ(placed.q, here.q);
+  EXPECT_EQ(placed.d, here.d);
+  EXPECT_EQ(placed.d_sum, here.d_sum);
+  EXPECT_EQ(placed.half_sums, here.half_sums);
+  EXPECT_EQ(placed.minus8, here.minus8);
+  EXPECT_EQ(placed.minus128, here.minus128);
+}
+
 TEST_P(ProductOnEveryIsa, IntegerProductEqualsReference) {
   for (const DType type : kMatrixTypes) {
     if (!dtype_info(type).quantized) continue;

@@ -25,13 +25,8 @@ std::vector<float> normal_row(int64_t n, uint32_t seed, float sigma = 1) {
 
 // Whole counts from what a row of SpikeRows holds.
 std::vector<int32_t> counts_of(const SpikeRows& rows, int64_t row, int64_t cols) {
-  std::vector<int32_t> counts(rows.base.begin() + row * cols, rows.base.begin() + (row + 1) * cols);
-  const EventList& beyond = rows.beyond[static_cast<size_t>(row)];
-  if (beyond.begin.empty()) return counts;
-  for (int64_t b = 0; b < cols / 32; ++b)
-    for (size_t e = 4 * beyond.begin[static_cast<size_t>(b)];
-         e < 4 * beyond.begin[static_cast<size_t>(b + 1)]; ++e)
-      counts[static_cast<size_t>(b * 32 + beyond.columns[e])] += beyond.counts[e];
+  std::vector<int32_t> counts(static_cast<size_t>(cols));
+  spike_counts(rows, row, cols, counts.data());
   return counts;
 }
 
@@ -197,6 +192,31 @@ TEST_P(SpikeOnEveryIsa, ARowForgetsWhatWasThereBefore) {
   std::vector<int32_t> expected(64);
   fire_reference({}, x.data(), 64, expected.data());
   EXPECT_EQ(counts_of(rows, 0, 64), expected);
+}
+
+TEST_P(SpikeOnEveryIsa, ARowThatWasFiredElsewhereIsTheSame) {
+  const int64_t cols = 160;
+  std::vector<float> x = normal_row(cols, 8);
+  x[70] = -500;  // a count beyond int8
+  for (const bool with_events : {false, true}) {
+    SpikeRows here, placed;
+    here.reserve(1, cols, with_events);
+    placed.reserve(1, cols, with_events);
+    fire_row({3, 1.0f}, x.data(), 0, cols, here);
+    ASSERT_FALSE(here.beyond[0].begin.empty());
+    std::vector<float> counts(x.size());
+    counts_to_floats(here, 0, cols, counts.data());
+    place_spikes(counts.data(), here.threshold[0], 0, cols, placed);
+    EXPECT_EQ(placed.base, here.base);
+    EXPECT_EQ(placed.fired, here.fired);
+    EXPECT_EQ(placed.sums, here.sums);
+    EXPECT_EQ(placed.threshold, here.threshold);
+    EXPECT_EQ(placed.spiking, here.spiking);
+    EXPECT_EQ(counts_of(placed, 0, cols), counts_of(here, 0, cols));
+    if (with_events) {
+      EXPECT_EQ(listed(placed, 0, cols), listed(here, 0, cols));
+    }
+  }
 }
 
 TEST_P(SpikeOnEveryIsa, TheListOfSeveralRowsIsTheirUnion) {

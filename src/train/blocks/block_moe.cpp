@@ -5,12 +5,10 @@
 // Tokens are sorted by expert and gathered, so that every expert multiplies its own once; their outputs go
 // back by a second gather: every token has top_k places, each of which names the row of its output (or a row
 // of zeros). So nothing is scattered, and sums have a fixed order.
-#include <atomic>
-#include <cmath>
-
 #include "core/fail.h"
 #include "model/router.h"
 #include "train/blocks/blocks.h"
+#include "train/ops/products.h"
 
 namespace mneme::train {
 namespace {

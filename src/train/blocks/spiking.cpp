@@ -1,7 +1,6 @@
 #include "train/blocks/spiking.h"
 
 #include <algorithm>
-#include <charconv>
 #include <map>
 #include <utility>
 
@@ -13,45 +12,8 @@
 namespace mneme::train {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, Projection>, 12> kLinears{
-    {{"attn_q", Projection::q},
-     {"attn_k", Projection::k},
-     {"attn_v", Projection::v},
-     {"attn_output", Projection::o},
-     {"ffn_gate", Projection::gate},
-     {"ffn_up", Projection::up},
-     {"ffn_down", Projection::down},
-     {"attn_gate_a", Projection::recurrence},
-     {"attn_decay", Projection::recurrence},
-     {"attn_beta", Projection::recurrence},
-     {"engram_k", Projection::memory},
-     {"engram_v", Projection::memory}}};
-
-/// 3 of "blk.3.attn_q.weight".
-size_t layer_of(std::string_view tensor) {
-  size_t layer = 0;
-  std::from_chars(tensor.data() + 4, tensor.data() + tensor.size(), layer);
-  return layer;
-}
-
-/// "ffn_up" of "ffn_up.7".
-std::string_view without_number(std::string_view linear) {
-  const size_t dot = linear.rfind('.');
-  if (dot == std::string_view::npos || dot + 1 == linear.size()) return linear;
-  return linear.find_first_not_of("0123456789", dot + 1) == std::string_view::npos ? linear.substr(0, dot)
-                                                                                   : linear;
-}
-
 double ratio(uint64_t part, uint64_t whole) {
   return whole == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(whole);
-}
-
-/// "attn_q" of "blk.3.mix0.attn_q.weight", "ffn_up" of "blk.3.ffn_up.7.weight"; nothing of other tensors.
-std::string_view linear_of(std::string_view tensor) {
-  if (!tensor.ends_with(".weight")) return {};
-  tensor.remove_suffix(7);
-  tensor = without_number(tensor);
-  return tensor.substr(tensor.rfind('.') + 1);
 }
 
 }  // namespace
@@ -112,21 +74,14 @@ SpikeTally SpikeTally::restore(const Json& state) {
   return out;
 }
 
-std::optional<Projection> projection_of(std::string_view linear) noexcept {
-  linear = without_number(linear);
-  if (linear.starts_with("ffn_") && linear.ends_with("_shexp")) linear.remove_suffix(6);
-  for (const auto& [name, projection] : kLinears)
-    if (name == linear) return projection;
-  return std::nullopt;
-}
-
 uint64_t spiking_weights(const ModelConfig& config) {
   uint64_t sum = 0;
   std::map<size_t, uint64_t> of_experts;
   for (const ExpectedTensor& tensor : expected_tensors(config)) {
-    const auto projection = projection_of(linear_of(tensor.name));
-    if (!projection || tensor.shape.size() != 2) continue;
-    const size_t layer = layer_of(tensor.name);
+    const auto projection = projection_of(tensor.name);
+    const auto at = layer_tensor_name_of(tensor.name);
+    if (!projection || !at || tensor.shape.size() != 2) continue;
+    const size_t layer = at->layer;
     if (config.layers[layer].activation[*projection].type != Activation::spike) continue;
     require(tensor.shape[1] % kBlock == 0, ErrorCode::invalid_argument,
             "layers[{}].activation.{} is \"spike\", which needs rows of a multiple of {} values; {} has {}",

@@ -49,11 +49,6 @@ struct SpikeOptions {
   SpikeTally* tally = nullptr;  // adds up what fires
 };
 
-/// The projection that a matrix of a layer ("attn_q", "ffn_gate.3" and "ffn_gate_shexp" of experts) is in an
-/// ActivationPolicy; none for one that always reads floats, as routers and the second matrix of a low-rank
-/// gate do.
-std::optional<Projection> projection_of(std::string_view linear) noexcept;
-
 /// Weights of all matrices that read spikes; of a mixture, those that a token passes at most. Throws
 /// Error(invalid_argument) naming the first whose rows are no multiple of 32, which neither engine nor
 /// trainer can fire.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
+#include <optional>
 
 #include "core/fail.h"
 #include "model/rope_frequencies.h"
@@ -79,7 +80,7 @@ ConvertedModel load_original(const fs::path& path) {
 
 ConvertedModel with_config(const ConvertedModel& model, const ModelConfig& config, uint64_t seed) {
   ConvertedModel out{config, {}, model.tables, model.ids};
-  int64_t made_for = -1;
+  std::optional<size_t> made_for;
   std::map<std::string, Tensor> made;
   for (const ExpectedTensor& expected : expected_tensors(config)) {
     const std::string before = without_branch(expected.name);
@@ -89,13 +90,13 @@ ConvertedModel with_config(const ConvertedModel& model, const ModelConfig& confi
                fits(model.parameters.at(before), expected.shape)) {
       out.parameters.add(expected.name, model.parameters.at(before).detach().clone());
     } else {
-      const int64_t layer = tensor_layer(expected.name);
-      require(layer >= 0, ErrorCode::internal, "a conversion asks for a new tensor {}", expected.name);
-      if (layer != made_for) {
-        made_for = layer;
-        made = new_tensors(config, static_cast<uint32_t>(layer), seed * 4096 + static_cast<uint64_t>(layer));
+      const auto at = layer_tensor_name_of(expected.name);
+      if (!at) fail(ErrorCode::internal, "a conversion asks for a new tensor {}", expected.name);
+      if (made_for != at->layer) {
+        made_for = at->layer;
+        made = new_tensors(config, static_cast<uint32_t>(at->layer), seed * 4096 + at->layer);
       }
-      out.parameters.add(expected.name, made.at(expected.name.substr(expected.name.find('.', 4) + 1)));
+      out.parameters.add(expected.name, made.at(std::string(at->part)));
     }
   }
   return out;
@@ -134,8 +135,8 @@ ConvertedModel with_mixers_of(const ConvertedModel& model, const ConvertedModel&
   ConvertedModel out{model.config, {}, model.tables, model.ids};
   for (const uint32_t layer : layers) out.config.layers[layer].mixer = donor.config.layers[layer].mixer;
   for (const ExpectedTensor& expected : expected_tensors(out.config)) {
-    const bool taken = std::any_of(layers.begin(), layers.end(),
-                                   [&](uint32_t layer) { return tensor_layer(expected.name) == layer; });
+    const auto at = layer_tensor_name_of(expected.name);
+    const bool taken = at && std::find(layers.begin(), layers.end(), at->layer) != layers.end();
     out.parameters.add(expected.name, (taken ? donor : model).parameters.at(expected.name));
   }
   return out;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <span>
 
@@ -11,6 +10,7 @@
 #include "core/json_fields.h"
 #include "model/config_limits.h"
 #include "model/config_names.h"
+#include "model/tensor_names.h"
 
 namespace mneme::train {
 namespace {
@@ -359,16 +359,10 @@ Recipe Recipe::load(const fs::path& file) {
   return from_json(read_text_file(file, uint64_t{1} << 20), fs::absolute(file).parent_path(), file.string());
 }
 
-int64_t tensor_layer(std::string_view name) noexcept {
-  if (!name.starts_with("blk.")) return -1;
-  int64_t layer = -1;
-  std::from_chars(name.data() + 4, name.data() + name.size(), layer);
-  return layer;
-}
-
 std::string_view tensor_group(std::string_view name) noexcept {
-  if (!name.starts_with("blk.")) return name.starts_with("output_norm") ? "norms" : "embedding";
-  name.remove_prefix(std::min(name.find('.', 4) + 1, name.size()));
+  const auto at = layer_tensor_name_of(name);
+  if (!at) return name.starts_with("output_norm") ? "norms" : "embedding";
+  name = at->part;
   if (name.starts_with("mix") && name.find('.') != std::string_view::npos) {
     const std::string_view rest = name.substr(name.find('.') + 1);
     if (name.starts_with("mix_weights") || !rest.starts_with("attn_")) return "norm";

@@ -123,9 +123,7 @@ std::vector<uint32_t> candidate_layers(const LayerChoice& choice, const ModelCon
 void check_recipe(const Recipe& recipe, const ModelConfig& config, uint32_t classes);
 
 /// The group of a tensor by its canonical name: "gate", "norm" (of mixers), "qk", "v", "o", "engram", "ffn",
-/// "router" (with its bias), "norms" (of layers and output) or "embedding".
+/// "router" (with its bias and the shared expert's gate), "norms" (of layers and output) or "embedding".
 std::string_view tensor_group(std::string_view name) noexcept;
-/// The layer that a tensor belongs to, or -1.
-int64_t tensor_layer(std::string_view name) noexcept;
 
 }  // namespace mneme::train

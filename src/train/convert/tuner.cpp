@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/fail.h"
+#include "model/tensor_names.h"
 #include "train/optimise/optimiser.h"
 #include "train/run/run_config.h"
 
@@ -18,9 +19,8 @@ bool of_mixer(std::string_view group) {
 
 bool is_trained(const std::string& name, const std::vector<std::string>& groups,
                 const std::vector<uint32_t>& layers) {
-  const int64_t layer = tensor_layer(name);
-  if (layer >= 0 && std::none_of(layers.begin(), layers.end(), [&](uint32_t l) { return l == layer; }))
-    return false;
+  const auto at = layer_tensor_name_of(name);
+  if (at && std::find(layers.begin(), layers.end(), at->layer) == layers.end()) return false;
   const std::string_view group = tensor_group(name);
   return std::any_of(groups.begin(), groups.end(), [&](const std::string& wanted) {
     return wanted == "all" || wanted == group || (wanted == "mixer" && of_mixer(group));
@@ -32,8 +32,8 @@ Tuner::Tuner(const ConvertedModel& model, const std::vector<uint32_t>& layers, c
   for (const std::string& name : model.parameters.names()) {
     const Tensor& leaf = model.parameters.at(name);
     if (!leaf.requires_grad()) continue;
-    const int64_t layer = tensor_layer(name);
-    if (!layers.empty() && std::none_of(layers.begin(), layers.end(), [&](uint32_t l) { return l == layer; }))
+    const auto at = layer_tensor_name_of(name);
+    if (!layers.empty() && (!at || std::find(layers.begin(), layers.end(), at->layer) == layers.end()))
       continue;
     const Tensor value = leaf.detach();
     slots_.push_back({name, leaf, value, at::zeros_like(value), at::zeros_like(value)});

@@ -1,7 +1,6 @@
 #include "train/run/flops.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 
 #include "model/tensor_names.h"
@@ -32,13 +31,6 @@ double mixing(const MixerConfig& mixer, uint32_t sink_tokens, double length) {
                                         : read + write;  // delta: the state is read once more
 }
 
-/// 3 of "blk.3.ffn_up.0.weight".
-size_t layer_of_name(std::string_view tensor) {
-  size_t layer = 0;
-  std::from_chars(tensor.data() + 4, tensor.data() + tensor.size(), layer);
-  return layer;
-}
-
 }  // namespace
 
 double flops_per_token(const ModelConfig& config, uint32_t length) {
@@ -47,8 +39,9 @@ double flops_per_token(const ModelConfig& config, uint32_t length) {
     if (tensor.shape.size() != 2 || tensor.name == "token_embd.weight" || tensor.name == "sink_embd.weight")
       continue;
     double part = 1;  // of tokens that it multiplies
-    if (expert_tensor_name_of(tensor.name)) {
-      const FfnConfig& ffn = config.layers[layer_of_name(tensor.name)].ffn;
+    const auto at = layer_tensor_name_of(tensor.name);
+    if (at && expert_tensor_name_of(tensor.name)) {
+      const FfnConfig& ffn = config.layers[at->layer].ffn;
       part = std::min(1.0, static_cast<double>(ffn.top_k) / ffn.experts);
     }
     multiplied += part * static_cast<double>(tensor.shape[0]) * static_cast<double>(tensor.shape[1]);

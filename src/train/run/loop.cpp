@@ -102,14 +102,13 @@ class Loop {
   void take_step();
   BatchRows touch(const Tensor& inputs) const;
   double gradients(const Tensor& tokens, BatchRows& rows);
-  double pass_loss(const Tensor& inputs, const Tensor& targets, const BatchRows& rows,
-                   const PassOptions& options, double weight);
+  Tensor loss_or_nan(const Tensor& inputs, const Tensor& targets, const BatchRows& rows,
+                     const PassOptions& options) const;
   void count_experts();
   void report_experts();
   std::vector<Tensor> all_gradients(const BatchRows& rows) const;
   [[noreturn]] void fail_at(uint64_t step, double loss, const Tensor& inputs, const BatchRows& rows);
   void update(double norm, BatchRows& rows);
-  double loss_or_nan(const Tensor& inputs, const Tensor& targets, const BatchRows& rows);
   void validate();
   bool enough() const {
     return run_.early_stop.patience > 0 && state_.validations_without_gain >= run_.early_stop.patience;
@@ -234,39 +233,36 @@ double Loop::gradients(const Tensor& tokens, BatchRows& rows) {
     const double weight = static_cast<double>(count) / static_cast<double>(all);
     options.experts.balance = run_.experts.balance * weight;
     options.experts.entropy = run_.experts.entropy * weight;
-    loss += pass_loss(inputs.narrow(0, first, count), targets.narrow(0, first, count),
-                      part_of(rows, first, count), options, weight);
+    const Tensor part = loss_or_nan(inputs.narrow(0, first, count), targets.narrow(0, first, count),
+                                    part_of(rows, first, count), options);
+    loss += part.item<double>() * weight;
     if (!std::isfinite(loss)) {
       bad_pass_ = first;
       break;
     }
+    (part * weight).backward();
   }
   return loss;
 }
 
-/// One pass forward and backward: its part of the step's loss. NaN where a router's scores are not finite, so
-/// that all processes end together, as by any other loss that is not.
-double Loop::pass_loss(const Tensor& inputs, const Tensor& targets, const BatchRows& rows,
-                       const PassOptions& options, double weight) {
+/// NaN where a router's scores are not finite: in several processes all end by the loss, which they share,
+/// and fail_at() finds the router again.
+Tensor Loop::loss_or_nan(const Tensor& inputs, const Tensor& targets, const BatchRows& rows,
+                         const PassOptions& options) const {
   try {
-    const Tensor loss = training_->decoder->loss(inputs, targets, rows, options) * weight;
-    const double value = loss.item<double>();
-    if (std::isfinite(value)) loss.backward();
-    return value;
+    return training_->decoder->loss(inputs, targets, rows, options);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::corrupt) throw;  // fail_at() finds the router again
-    return std::nan("");
+    if (error.code() != ErrorCode::corrupt) throw;
+    return at::full({}, std::nan(""));
   }
 }
 
 /// What the routers of all processes chose in this step: into the report, and the biases that it moves.
 void Loop::count_experts() {
   if (experts_.none()) return;
-  if (group_.size() > 1) {
-    const Tensor all = experts_.numbers();
-    group_.all_reduce_sum(all);
-    experts_.restore(all);
-  }
+  const Tensor all = experts_.numbers();
+  group_.all_reduce_sum(all);
+  experts_.restore(all);
   since_report_.add(experts_);
   balance_biases(training_->config, training_->parameters, experts_, run_.experts);
 }
@@ -361,16 +357,6 @@ void Loop::update(double norm, BatchRows& rows) {
     training_->parameters.at(name).mutable_grad().reset();
 }
 
-/// NaN where a router's scores are not finite: in several processes all end by the loss, which they share.
-double Loop::loss_or_nan(const Tensor& inputs, const Tensor& targets, const BatchRows& rows) {
-  try {
-    return training_->decoder->loss(inputs, targets, rows, pass()).item<double>();
-  } catch (const Error& error) {
-    if (error.code() != ErrorCode::corrupt) throw;
-    return std::nan("");
-  }
-}
-
 void Loop::validate() {
   const at::NoGradGuard no_graph;
   report_experts();
@@ -386,7 +372,8 @@ void Loop::validate() {
     const Tensor inputs = tokens.narrow(1, 0, order.length()), targets = tokens.narrow(1, 1, order.length());
     const BatchRows rows = touch(inputs);
     if (mine == 0) continue;
-    sums[0] += loss_or_nan(inputs.to(device()), targets.to(device()), rows) * static_cast<double>(mine);
+    const Tensor loss = loss_or_nan(inputs.to(device()), targets.to(device()), rows, pass());
+    sums[0] += loss.item<double>() * static_cast<double>(mine);
     sums[1] += static_cast<double>(mine);
   }
   group_.all_reduce_sum(sums);

@@ -76,6 +76,7 @@ class Folder : public ::testing::Test {
         folder_, "recipe");
     return options;
   }
+  Json convert_in_pieces(const std::string& stages, const std::vector<std::string>& files) const;
   fs::path folder_;
 };
 
@@ -279,6 +280,43 @@ TEST_F(Folder, TransferLowersTheErrorAndTheEngineMeasuresTheSamePerplexity) {
               1e-4);
 }
 
+/// Converts in one go into "whole" and, stopped again and again, into "pieces"; both must hold the same files
+/// and reports. Returns the report.
+Json Folder::convert_in_pieces(const std::string& stages, const std::vector<std::string>& files) const {
+  Json whole = convert_model(options(stages, "whole"));
+  int stops = 0;
+  for (int patience = 1; stops < 60; ++patience) {
+    ConversionOptions again = options(stages, "pieces");
+    int asked = 0;
+    again.stop = [&] { return ++asked > patience; };
+    const std::string error = error_of([&] { convert_model(again); });
+    if (error.empty()) break;
+    EXPECT_THAT(error, HasSubstr("stopped in stage"));
+    ++stops;
+  }
+  EXPECT_GE(stops, 5);
+  EXPECT_LT(stops, 60);
+  for (const std::string& file : files)
+    EXPECT_TRUE(read_text_file(folder_ / "whole" / file) == read_text_file(folder_ / "pieces" / file))
+        << file;
+  const Json pieces = parse_json(read_text_file(folder_ / "pieces/conversion.json"), "conversion.json");
+  for (size_t i = 0; i < pieces["stages"].size(); ++i) {
+    Json a = whole["stages"][i], b = pieces["stages"][i];
+    a.erase("seconds"), b.erase("seconds");
+    EXPECT_EQ(a.dump(), b.dump());
+  }
+  return whole;
+}
+
+TEST_F(Folder, AStoppedUpcyclingGoesOnToTheSameBits) {
+  const Json whole = convert_in_pieces(
+      R"([{"kind": "upcycle", "experts": 3, "scale": "down"},
+          {"kind": "distill", "steps": 8, "length": 32, "save_every": 3, "train": ["ffn", "router"], "experts": {"balance": 0.02}}])",
+      {"model.safetensors", "config.json"});
+  for (const Json& layer : whole["stages"][1]["experts"]["layers"])
+    EXPECT_EQ(layer["active"], Json({0, 8 * 32}));  // all steps are among the last that are reported
+}
+
 TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
   const char* stages = R"([
       {"kind": "hybrid", "layers": {"choose": 1, "curve": 2, "tokens": 128, "transfer": {"steps": 7, "length": 32, "save_every": 3, "at_once": 1, "solve": 2}}, "to": {"type": "gla"}},
@@ -290,27 +328,7 @@ TEST_F(Folder, AStoppedConversionGoesOnToTheSameBits) {
        "measure": {"every": 2, "tokens": 128}},
       {"kind": "spike", "steps": 7, "length": 32, "save_every": 2, "k": [9, 3], "dead_zone": [0.5, 1], "penalty": 0.3,
        "log_every": 3, "cross_entropy": 0.5}])";
-  const Json whole = convert_model(options(stages, "whole"));
-  int stops = 0;
-  for (int patience = 1;; ++patience) {
-    ConversionOptions again = options(stages, "pieces");
-    int asked = 0;
-    again.stop = [&] { return ++asked > patience; };
-    const std::string error = error_of([&] { convert_model(again); });
-    if (error.empty()) break;
-    EXPECT_THAT(error, HasSubstr("stopped in stage"));
-    ASSERT_LT(++stops, 60);
-  }
-  EXPECT_GE(stops, 5);
-  for (const char* file : {"model.safetensors", "memory.engram", "config.json"})
-    EXPECT_TRUE(read_text_file(folder_ / "whole" / file) == read_text_file(folder_ / "pieces" / file))
-        << file;
-  Json pieces = parse_json(read_text_file(folder_ / "pieces/conversion.json"), "conversion.json");
-  for (size_t i = 0; i < pieces["stages"].size(); ++i) {
-    Json a = whole["stages"][i], b = pieces["stages"][i];
-    a.erase("seconds"), b.erase("seconds");
-    EXPECT_EQ(a.dump(), b.dump());
-  }
+  const Json whole = convert_in_pieces(stages, {"model.safetensors", "memory.engram", "config.json"});
   EXPECT_EQ(whole["stages"][0]["layers"].size(), 1u);
   EXPECT_EQ(whole["stages"][0]["curve"].size(), 2u);
   const Json& curve = whole["stages"].back()["curve"];
