@@ -3,12 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <deque>
 #include <fstream>
 #include <thread>
 
 #include "core/fail.h"
+#include "engine/memory_models.h"
+#include "engine/session_impl.h"
 #include "engine/tiny_models.h"
 #include "model/expert_store.h"
 #include "model/load.h"
@@ -132,6 +136,45 @@ TEST_F(ExpertsOnDisk, ABatchWhoseExpertsHaveNoRoomTogetherIsTakenInParts) {
   const auto wanted = run(load_tiny("qwen3_moe"));
   for (const uint64_t slots : {3, 7})
     EXPECT_EQ(run(load_tiny("qwen3_moe", on_disk(Placement::direct, slots * record))), wanted) << slots;
+}
+
+// Throws when a layer of its sequence is routed, once.
+class FailingObserver final : public RouteObserver {
+ public:
+  void see(size_t layer, int, int64_t, std::span<const Route>, std::span<const float>) override {
+    if (layer == 1 && !failed.exchange(true)) fail(ErrorCode::internal, "seen enough");
+  }
+  std::atomic<bool> failed{false};
+};
+
+// Two sequences in two passes, of which the second fails: the first has not advanced either, and its
+// convolution, which keeps as many rows as the next token reads, is as before.
+TEST_F(ExpertsOnDisk, ABatchThatFailsInALaterPartLeavesAllSequencesAsTheyWere) {
+  const Golden golden = load_golden("mixtral");
+  const MemoryGolden memory = load_memory_golden();
+  const fs::path pack = home_ / "memory.engram";
+  write_pack(pack, memory_pack(memory, load_tiny("mixtral")->tokenizer()));
+  LoadOptions options = on_disk(Placement::direct, 2 * record_bytes("mixtral"));  // room for one row
+  const auto model = load_with_memory(pack, "mixtral", options);
+  SessionOptions exact;
+  exact.max_rollback = 0;
+  const auto ids = std::span(golden.ids);
+  Session first(model, exact), second(model, exact), twin(model, exact);
+  for (Session* session : {&first, &second, &twin}) session->append(ids.first(20));
+  FailingObserver observer;
+  second.impl().routes = &observer;
+  const std::vector<TokenId> next{ids[20], ids[20]};
+  try {
+    Session::append_batch(std::vector<Session*>{&first, &second}, next);
+    FAIL() << "the observer was not asked";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "seen enough");
+  }
+  EXPECT_EQ(first.position(), 20u);
+  Session::append_batch(std::vector<Session*>{&first, &second}, next);
+  twin.append(ids.subspan(20, 1));
+  for (const Session* session : {&first, &second})
+    EXPECT_TRUE(std::ranges::equal(session->logits(), twin.logits()));
 }
 
 TEST_F(ExpertsOnDisk, SessionsOfSeveralThreadsShareThem) {
