@@ -90,8 +90,8 @@ ExpertLayout expert_layout(const ModelImpl& model) {
     layer.offset = out.records_end;
     out.experts += layer.experts;
     out.largest_record = std::max(out.largest_record, layer.record_bytes);
-    out.records_end = checked_add(
-        out.records_end, checked_mul(layer.experts, layer.record_bytes, kExpertSizes), kExpertSizes);
+    out.records_end = checked_add(out.records_end,
+                                  checked_mul(layer.experts, layer.record_bytes, kExpertSizes), kExpertSizes);
   }
   const uint64_t sums = checked_mul(uint64_t{out.experts} + 1, sizeof(uint64_t), kExpertSizes);
   out.file_bytes = checked_add(out.records_end, sums, kExpertSizes);

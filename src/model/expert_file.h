@@ -73,8 +73,8 @@ std::vector<uint64_t> read_expert_sums(const fs::path& path, const ExpertLayout&
 /// Removes files in `folder` that nobody can use: see above. What cannot be read or removed stays.
 void remove_useless_expert_files(const fs::path& folder);
 
-/// Writes it, all or nothing, after remove_useless_expert_files(). `produce` fills a zeroed record. Throws Error(io) where the disk is too small
-/// or cannot be written, and what `produce` throws.
+/// Writes it, all or nothing, after remove_useless_expert_files(). `produce` fills a zeroed record. Throws
+/// Error(io) where the disk is too small or cannot be written, and what `produce` throws.
 void write_expert_file(
     const ExpertFileName& name, const ExpertLayout& layout,
     const std::function<void(size_t layer, uint32_t expert, std::span<std::byte> record)>& produce);

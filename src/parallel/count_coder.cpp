@@ -11,7 +11,7 @@
 namespace mneme {
 namespace {
 
-constexpr uint32_t kExact = 16;  // magnitudes below are symbols of their own
+constexpr uint32_t kExact = 16;    // magnitudes below are symbols of their own
 constexpr uint32_t kSymbols = 45;  // the last is that of kMostCount, below
 constexpr uint32_t kScaleBits = 12, kScale = 1u << kScaleBits;
 constexpr uint32_t kLow = 1u << 23;  // the state is within [kLow, 256 kLow)

@@ -31,8 +31,8 @@ struct NeuronSetting {
 
 inline constexpr float kLeastThreshold = 1e-5f, kMostThreshold = 1e4f;
 inline constexpr float kMostMeanCount = 256;
-/// No count is beyond: |x| / V is at most that where V is at least max|x| / 2^18. A message
-/// of counts (parallel/count_coder.h) is held to it too, because products rely on it.
+/// No count is beyond: |x| / V is at most that where V is at least max|x| / 2^18. A message of counts
+/// (parallel/count_coder.h) is held to it too, because products rely on it.
 inline constexpr int32_t kMostCount = 1 << 18;
 
 /// Columns and their counts, in groups of 4 within blocks of 32 columns. A block's last group is filled with

@@ -318,7 +318,7 @@ TEST_F(ExpertsOnDisk, ADamagedRecordEndsThePassWithAnError) {
       }
       EXPECT_EQ(session.position(), 0u);
     }
-    damage(file);  // the same bits again: it is whole
+    damage(file);                                  // the same bits again: it is whole
     if (placement == Placement::direct) continue;  // what was read ahead is in memory as it was
     AppendOptions all;
     all.all_logits = true;
@@ -363,9 +363,13 @@ TEST_F(ExpertsOnDisk, MakingAFileRemovesThoseThatNobodyCanUse) {
   put("format.experts", "mneme experts 1\n" + identity + "\n");
   put("gone.experts", "mneme experts 2\n" + identity + "\n" + (home_ / "gone.gguf").string() + "\n");
   put(fmt::format("a.experts.{}-0.partial", ended), "part");
-  const std::set<std::string> kept{"there.experts", "nameless.experts", "other.experts", "notes.txt",
+  const std::set<std::string> kept{"there.experts",
+                                   "nameless.experts",
+                                   "other.experts",
+                                   "notes.txt",
                                    fmt::format("b.experts.{}-0.partial", ::getpid()),
-                                   fmt::format("c.experts.{}-0.partial", ended), "d.partial"};
+                                   fmt::format("c.experts.{}-0.partial", ended),
+                                   "d.partial"};
   put("there.experts", "mneme experts 2\n" + identity + "\n" + home_.string() + "\n");
   put("nameless.experts", "mneme experts 2\n" + identity + "\n\n");
   put("other.experts", "somebody else's");

@@ -101,8 +101,7 @@ TEST(CountCoder, NeverLongerThanPlainBytes) {
 
 TEST(CountCoder, RefusesCountsBeyondItsRange) {
   EXPECT_THROW(coded({kMostCount + 1}), Error);
-  EXPECT_EQ(decoded(coded({kMostCount, -kMostCount}), 2),
-            (std::vector<int32_t>{1 << 18, -(1 << 18)}));
+  EXPECT_EQ(decoded(coded({kMostCount, -kMostCount}), 2), (std::vector<int32_t>{1 << 18, -(1 << 18)}));
 }
 
 void expect_corrupt(const MessageBytes& bytes, size_t n, const std::vector<int32_t>* may_be = nullptr) {
