@@ -9,7 +9,11 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <csignal>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "core/fail.h"
@@ -73,6 +77,20 @@ int remember_unfinished(const fs::path& path) {
   return -1;
 }
 
+constexpr std::string_view kPartial = ".partial";
+
+/// The process that made a temporary file, by its name: NAME.PID-SERIAL.partial.
+std::optional<pid_t> writer_of(std::string_view name) {
+  if (!name.ends_with(kPartial)) return {};
+  name.remove_suffix(kPartial.size());
+  const size_t dot = name.rfind('.'), dash = name.rfind('-');
+  if (dot == std::string_view::npos || dash == std::string_view::npos || dash < dot) return {};
+  pid_t pid = 0;
+  const auto [end, problem] = std::from_chars(name.data() + dot + 1, name.data() + dash, pid);
+  if (problem != std::errc() || end != name.data() + dash || pid <= 0) return {};
+  return pid;
+}
+
 void forget_unfinished(int& slot) {
   if (slot >= 0) g_unfinished[static_cast<size_t>(slot)].state.store(kFree);
   slot = -1;
@@ -83,6 +101,23 @@ void forget_unfinished(int& slot) {
 void remove_unfinished_files() noexcept {
   for (UnfinishedFile& file : g_unfinished)
     if (file.state.load() == kReady) ::unlink(file.path.data());
+}
+
+int remove_stale_files(const fs::path& folder) noexcept {
+  int removed = 0;
+  try {
+    std::error_code error;
+    for (fs::directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+      const auto pid = writer_of(at->path().filename().string());
+      if (!pid || ::kill(*pid, 0) == 0 || errno != ESRCH) continue;
+      std::error_code unknown;
+      const auto written = fs::last_write_time(at->path(), unknown);
+      if (unknown || fs::file_time_type::clock::now() - written < std::chrono::minutes(1)) continue;
+      removed += ::unlink(at->path().c_str()) == 0 ? 1 : 0;
+    }
+  } catch (const std::exception&) {  // no memory for a name: the rest stays
+  }
+  return removed;
 }
 
 MappedFile::MappedFile(const fs::path& path, LoadMode mode) : path_(path), mode_(mode) {
@@ -182,7 +217,7 @@ void MappedFile::check_not_truncated() const {
 AtomicFile::AtomicFile(fs::path target) : target_(std::move(target)) {
   static std::atomic<uint64_t> serial{0};
   temporary_ = target_;
-  temporary_ += fmt::format(".{}-{}.partial", ::getpid(), serial.fetch_add(1));
+  temporary_ += fmt::format(".{}-{}{}", ::getpid(), serial.fetch_add(1), kPartial);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (fd_ < 0) fail_errno("create", temporary_);
   slot_ = remember_unfinished(fs::absolute(temporary_));

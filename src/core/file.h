@@ -82,6 +82,11 @@ class AtomicFile {
 /// are about to end the process.
 void remove_unfinished_files() noexcept;
 
+/// Removes the temporary files in a folder whose process has ended without doing so itself: killed, or by a
+/// power cut. One that was written to within the last minute stays, because a process of another machine may
+/// write there. Files that cannot be removed are left. Returns how many went.
+int remove_stale_files(const fs::path& folder) noexcept;
+
 /// Reads a small text file. Throws Error(not_found | io), and Error(limit) if it is larger than `max_bytes`.
 std::string read_text_file(const fs::path& path, uint64_t max_bytes = uint64_t{256} << 20);
 

@@ -1,10 +1,35 @@
 // What a pass over mixtures of experts writes to.
 #include <algorithm>
 
+#include "model/expert_rows.h"
 #include "model/stage_parts.h"
 #include "model/stages.h"
 
 namespace mneme {
+namespace {
+
+/// What the stages of the routed experts write: [pairs, ...].
+void size_pairs(const FfnConfig& ffn, const MoeWeights& moe, int64_t pairs, Workspace::Experts& out) {
+  InputForms hidden;
+  hidden.add(moe.experts.front().down);
+  grow(out.gate, pairs * ffn.hidden);
+  grow(out.up, pairs * ffn.hidden);
+  size_activations(hidden, pairs, ffn.hidden, out.hidden, false);
+}
+
+/// What prefill and serving have beside: the rows of each pair, and its output.
+void size_sorted_pairs(const MoeWeights& moe, int64_t pairs, int64_t d, Workspace::Experts& out) {
+  grow(out.out, pairs * d);
+  size_activations(expert_input_forms(moe), pairs, d, out.input, false);
+}
+
+}  // namespace
+
+void size_served_experts(const ModelImpl& model, size_t layer, int64_t pairs, Workspace::Experts& out) {
+  const MoeWeights& moe = *model.layers[layer].moe;
+  size_pairs(model.config.layers[layer].ffn, moe, pairs, out);
+  size_sorted_pairs(moe, pairs, model.config.d_model, out);
+}
 
 void size_experts(const ModelImpl& model, const Step& step, bool decode) {
   Workspace& ws = step.workspace;
@@ -14,20 +39,14 @@ void size_experts(const ModelImpl& model, const Step& step, bool decode) {
     if (!model.layers[i].moe) continue;
     const MoeWeights& moe = *model.layers[i].moe;
     const FfnConfig& ffn = model.config.layers[i].ffn;
-    const ExpertWeights& one = moe.experts.front();
     const int64_t pairs = rows * std::min(ffn.top_k, ffn.experts);
     const int64_t shared = moe.shared.gate.w.rows > 0 ? ffn.shared_width() : 0;
     grow(experts.scores, rows * ffn.choices());
-    grow(experts.gate, pairs * ffn.hidden);
-    grow(experts.up, pairs * ffn.hidden);
     grow(experts.factors, rows);
     if (decode && model.expert_store) grow(experts.ahead_scores, rows * ffn.choices());
-    InputForms input, hidden, common, shared_hidden;
+    size_pairs(ffn, moe, pairs, experts);
+    InputForms common, shared_hidden;
     common.floats = true;
-    input.add(one.gate);
-    input.add(one.up);
-    hidden.add(one.down);
-    size_activations(hidden, pairs, ffn.hidden, experts.hidden, false);
     if (shared > 0) {
       common.add(moe.shared.gate);
       common.add(moe.shared.up);
@@ -38,10 +57,9 @@ void size_experts(const ModelImpl& model, const Step& step, bool decode) {
     }
     if (decode && !model.expert_group) continue;
     experts.routing.reserve(rows, ffn);
-    grow(experts.out, pairs * d);
+    size_sorted_pairs(moe, pairs, d, experts);
     if (shared > 0) grow(experts.shared_out, rows * d);
     size_activations(common, rows, d, ws.input, false);
-    size_activations(input, pairs, d, experts.input, false);
   }
   if (model.expert_group && model.expert_group->rank() == 0) size_exchange(model, step);
 }

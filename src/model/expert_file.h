@@ -6,14 +6,19 @@
 // experts of a model are written once as the kernels read them, and from then on a read goes from the disk to
 // its place with no copy between:
 //
-//   header   4096 bytes: "mneme experts 1\n", the identity (64 hexadecimal digits), "\n", zeros
+//   header   4096 bytes: "mneme experts 2\n", the identity (64 hexadecimal digits), "\n", the path of the
+//            model's first file (or nothing where it is too long), "\n", zeros
 //   records  one for each expert, layers in order; a record holds gate, up and down, each at a multiple of
-//   64,
-//            and is padded to a multiple of 4096, as reads past the file cache want
+//            64, and is padded to a multiple of 4096, as reads past the file cache want
+//   sums     XXH3 of each record, then XXH3 of the header and these: 8 bytes each, little-endian
 //
-// It lies in cache_folder()/experts and may be deleted at any time. The name stands for the path of the model
-// and how its weights are held, the identity also for size and time of the model's files: when these change,
-// the file is written anew.
+// Sums of records are checked when they are read (expert_store.h), that of the header when the file is
+// opened.
+//
+// The file lies in cache_folder()/experts and may be deleted at any time. The name stands for the path of the
+// model and how its weights are held, the identity also for size and time of the model's files: when these
+// change, or a newer Mneme comes, the file is written anew. Whoever writes one first removes what is of no
+// use: files of models that are gone, of other formats, and parts left by processes that were killed.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -41,7 +46,8 @@ struct ExpertLayout {
   std::vector<Layer> layers;  // of the model
   uint32_t experts = 0;       // of all layers
   uint64_t largest_record = 0;
-  uint64_t file_bytes = kExpertAlign;
+  uint64_t records_end = kExpertAlign;  // in the file: where the sums begin
+  uint64_t file_bytes = 0;
   std::string description;  // shapes and kinds of numbers
 };
 
@@ -53,14 +59,22 @@ ExpertLayout expert_layout(const ModelImpl& model);
 struct ExpertFileName {
   fs::path path;
   std::string identity;
+  fs::path model;  // the first of its files
 };
 ExpertFileName expert_file_name(const ExpertLayout& layout, const std::vector<fs::path>& model_files);
 
-/// Whether the file is there, whole, and that of the identity.
+/// Whether the file is there, whole as far as its header tells, and that of the identity.
 bool expert_file_is_current(const ExpertFileName& name, const ExpertLayout& layout);
 
-/// Writes it, all or nothing. `produce` fills a zeroed record. Throws Error(io) where the disk is too small
-/// or cannot be written, and what `produce` throws.
+/// The sums of the records [experts of all layers]. Throws Error: not_found, io, corrupt (a file of another
+/// format or size, or header and sums are damaged).
+std::vector<uint64_t> read_expert_sums(const fs::path& path, const ExpertLayout& layout);
+
+/// Removes files in `folder` that nobody can use: see above. What cannot be read or removed stays.
+void remove_useless_expert_files(const fs::path& folder);
+
+/// Writes it, all or nothing, after remove_useless_expert_files(). `produce` fills a zeroed record. Throws
+/// Error(io) where the disk is too small or cannot be written, and what `produce` throws.
 void write_expert_file(
     const ExpertFileName& name, const ExpertLayout& layout,
     const std::function<void(size_t layer, uint32_t expert, std::span<std::byte> record)>& produce);

@@ -72,8 +72,8 @@ double CountTally::entropy_bits() const {
   return bits;
 }
 
-ExpertGroup::ExpertGroup(std::unique_ptr<Peers> peers, std::string coding)
-    : peers_(std::move(peers)), coding_(std::move(coding)) {
+ExpertGroup::ExpertGroup(std::unique_ptr<Peers> peers, std::string coding, uint64_t most_answer)
+    : peers_(std::move(peers)), coding_(std::move(coding)), most_answer_(most_answer) {
   require(coding_ == "auto" || coding_ == "float" || coding_ == "int8" || coding_ == "spike",
           ErrorCode::invalid_argument, "--expert-messages \"{}\"; it is auto, float, int8 or spike", coding_);
 }

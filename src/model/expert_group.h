@@ -81,12 +81,17 @@ struct ExpertTraffic {
 
 class ExpertGroup {
  public:
-  /// `coding`: auto, float, int8, spike. Throws Error(invalid_argument) for another word.
-  ExpertGroup(std::unique_ptr<Peers> peers, std::string coding);
+  /// Bytes of an answer: far below the 2 GiB of a message of MPI, and enough that dividing costs nothing.
+  static constexpr uint64_t kMostAnswer = uint64_t{256} << 20;
+
+  /// `coding`: auto, float, int8, spike. Throws Error(invalid_argument) for another word. `most_answer`:
+  /// bytes of the longest answer that is asked for, or of that for one row if it is longer.
+  ExpertGroup(std::unique_ptr<Peers> peers, std::string coding, uint64_t most_answer = kMostAnswer);
 
   uint32_t rank() const noexcept { return peers_->rank(); }
   uint32_t size() const noexcept { return peers_->size(); }
   const std::string& coding() const noexcept { return coding_; }
+  uint64_t most_answer() const noexcept { return most_answer_; }
   Peers& peers() noexcept { return *peers_; }
 
   // Thread-safe; called by the stages of the leading process.
@@ -105,6 +110,7 @@ class ExpertGroup {
  private:
   std::unique_ptr<Peers> peers_;
   std::string coding_;
+  const uint64_t most_answer_;
   double share_ = 0;
   mutable std::mutex mutex_;
   ExpertTraffic traffic_;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "core/checked.h"
 #include "parallel/count_coder.h"
 
 namespace mneme {
@@ -10,28 +9,21 @@ namespace {
 
 constexpr uint64_t kMostMessageRows = 1 << 17;
 
-/// f(place) for the places [row, top_k] of a row whose expert is in the range.
-template <class F>
-void each_route(const Routing& routing, int64_t row, int64_t top_k, const ExpertRange& experts, const F& f) {
-  for (int64_t place = row * top_k; place < (row + 1) * top_k; ++place)
-    if (experts.holds(routing.routes[static_cast<size_t>(place)].expert)) f(static_cast<size_t>(place));
-}
-
-void write_spikes(const LeavingRows& leaving, const SpikeRows& spikes, int64_t cols, MessageWriter& out,
+void write_spikes(std::span<const int64_t> leaving, const SpikeRows& spikes, int64_t cols, MessageWriter& out,
                   CountTally& tally) {
-  std::vector<int32_t> counts(leaving.rows.size() * static_cast<size_t>(cols));
-  for (size_t i = 0; i < leaving.rows.size(); ++i) {
-    out.value(spikes.threshold[static_cast<size_t>(leaving.rows[i])]);
-    spike_counts(spikes, leaving.rows[i], cols, counts.data() + static_cast<int64_t>(i) * cols);
+  std::vector<int32_t> counts(leaving.size() * static_cast<size_t>(cols));
+  for (size_t i = 0; i < leaving.size(); ++i) {
+    out.value(spikes.threshold[static_cast<size_t>(leaving[i])]);
+    spike_counts(spikes, leaving[i], cols, counts.data() + static_cast<int64_t>(i) * cols);
   }
   const size_t before = out.size();
   encode_counts(counts, out);
   tally.add(counts, out.size() - before);
 }
 
-void write_codes(const LeavingRows& leaving, const QuantizedRows& x, int64_t cols, MessageWriter& out) {
+void write_codes(std::span<const int64_t> leaving, const QuantizedRows& x, int64_t cols, MessageWriter& out) {
   const int64_t blocks = cols / kBlock;
-  for (const int64_t row : leaving.rows) {
+  for (const int64_t row : leaving) {
     out.raw(x.q.data() + row * cols, static_cast<size_t>(cols));
     out.raw(x.d.data() + row * blocks, static_cast<size_t>(blocks) * sizeof(float));
   }
@@ -106,25 +98,27 @@ ExpertInputs expert_inputs(const InputForms& forms) {
 void find_leaving(const Routing& routing, int64_t rows, int64_t top_k, const ExpertRange& experts,
                   LeavingRows& out) {
   out.rows.clear();
-  out.pairs = 0;
+  out.requested = out.answered = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const uint64_t before = out.pairs;
-    each_route(routing, row, top_k, experts, [&](size_t) { ++out.pairs; });
-    if (out.pairs > before) out.rows.push_back(row);
+    bool leaves = false;
+    each_route(routing, row, top_k, experts, [&](size_t) { leaves = true; });
+    if (leaves) out.rows.push_back(row);
   }
 }
 
-MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& leaving, const Routing& routing,
-                           int64_t top_k, const ExpertRange& experts, const Activations& coded,
-                           const float* floats, size_t neurons, int64_t cols, ExpertGroup::Sent& sent) {
+MessageBytes write_request(size_t layer, RowCoding coding, std::span<const int64_t> leaving,
+                           const Routing& routing, int64_t top_k, const ExpertRange& experts,
+                           const Activations& coded, const float* floats, size_t neurons, int64_t cols,
+                           ExpertGroup::Sent& sent) {
   MessageWriter out;
   out.varint(layer);
   out.value(static_cast<uint8_t>(coding));
-  out.varint(leaving.rows.size());
-  for (const int64_t row : leaving.rows) {
+  out.varint(leaving.size());
+  for (const int64_t row : leaving) {
     uint64_t count = 0;
     each_route(routing, row, top_k, experts, [&](size_t) { ++count; });
     out.varint(count);
+    sent.pairs += count;
     each_route(routing, row, top_k, experts, [&](size_t place) {
       out.varint(static_cast<uint64_t>(routing.routes[place].expert) - experts.first);
     });
@@ -132,7 +126,7 @@ MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& le
   const size_t head = out.size();
   switch (coding) {
     case RowCoding::floats:
-      for (const int64_t row : leaving.rows)
+      for (const int64_t row : leaving)
         out.raw(floats + row * cols, static_cast<size_t>(cols) * sizeof(float));
       break;
     case RowCoding::int8:
@@ -145,9 +139,8 @@ MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& le
   }
   sent.layer = layer;
   sent.coding = coding;
-  sent.rows = leaving.rows.size();
+  sent.rows = leaving.size();
   sent.cols = static_cast<uint64_t>(cols);
-  sent.pairs = leaving.pairs;
   sent.bytes = out.size();
   sent.row_bytes = out.size() - head;
   return out.take();
@@ -163,7 +156,7 @@ RequestHead read_request_head(MessageReader& in, const ModelImpl& model, Routing
   require(coding <= static_cast<uint8_t>(RowCoding::spikes), ErrorCode::corrupt,
           "{}: rows in an unknown coding {}", in.what(), coding);
   head.coding = static_cast<RowCoding>(coding);
-  head.rows = static_cast<int64_t>(in.varint(kMostMessageRows));
+  head.rows = static_cast<int64_t>(in.varint(std::min<uint64_t>(kMostMessageRows, in.left())));
   routing.reserve(head.rows, ffn);
   for (int64_t row = 0; row < head.rows; ++row) {
     Route* routes = routing.routes.data() + row * ffn.top_k;

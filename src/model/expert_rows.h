@@ -2,12 +2,15 @@
 //
 //   request   varint layer, byte coding, varint rows;
 //             for each row: varint experts (1..top_k), then varint expert - first expert of the receiver, for
-//             each; the rows:  float   [rows, d_model] f32
-//                        int8    for each row its codes [d_model] int8 and scales [d_model / 32] f32
-//                        spike   for each neuron: thresholds [rows] f32, counts [rows, d_model] by
-//                        count_coder.h
+//             each; the rows
+//               float   [rows, d_model] f32
+//               int8    for each row its codes [d_model] int8 and scales [d_model / 32] f32
+//               spike   for each neuron: thresholds [rows] f32, counts [rows, d_model] by count_coder.h
 //   reply     [pairs, d_model] f32: for each row its experts in the order of the request
+//
+// Requests of a process are answered one by one, in their order.
 #pragma once
+#include <span>
 #include <vector>
 
 #include "model/expert_group.h"
@@ -21,15 +24,24 @@ namespace mneme {
 InputForms expert_input_forms(const MoeWeights& moe);
 ExpertInputs expert_inputs(const InputForms& forms);
 
+/// f(place) for the places [row, top_k] of a row of Routing::routes whose expert is in the range.
+template <class F>
+void each_route(const Routing& routing, int64_t row, int64_t top_k, const ExpertRange& experts, const F& f) {
+  for (int64_t place = row * top_k; place < (row + 1) * top_k; ++place)
+    if (experts.holds(routing.routes[static_cast<size_t>(place)].expert)) f(static_cast<size_t>(place));
+}
+
 /// Finds the rows with a route among `experts`. `top_k` routes a row.
 void find_leaving(const Routing& routing, int64_t rows, int64_t top_k, const ExpertRange& experts,
                   LeavingRows& out);
 
-/// A request, and what it is made of. `coded` holds the rows of the pass in the forms of int8 and spike;
-/// `floats` [rows, cols] as they are; `neurons`: kinds of spikes that the layer's experts read.
-MessageBytes write_request(size_t layer, RowCoding coding, const LeavingRows& leaving, const Routing& routing,
-                           int64_t top_k, const ExpertRange& experts, const Activations& coded,
-                           const float* floats, size_t neurons, int64_t cols, ExpertGroup::Sent& sent);
+/// A request for some of the rows that leave, and what it is made of. `coded` holds the rows of the pass in
+/// the forms of int8 and spike; `floats` [rows, cols] as they are; `neurons`: kinds of spikes that the
+/// layer's experts read.
+MessageBytes write_request(size_t layer, RowCoding coding, std::span<const int64_t> leaving,
+                           const Routing& routing, int64_t top_k, const ExpertRange& experts,
+                           const Activations& coded, const float* floats, size_t neurons, int64_t cols,
+                           ExpertGroup::Sent& sent);
 
 /// The first part of a request: the layer, the coding, and routes [rows, top_k], with weight 1, which go into
 /// a Routing that is not sorted yet.

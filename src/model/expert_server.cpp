@@ -1,6 +1,5 @@
 #include "model/expert_server.h"
 
-#include <cstring>
 #include <utility>
 
 #include "model/expert_rows.h"
@@ -32,20 +31,18 @@ MessageBytes ExpertServer::answer(const Message& message) {
   if (std::ssize(ids_) < head.rows) ids_.resize(static_cast<size_t>(head.rows));
   Step step{*model_, workspace_, {}, std::span(std::as_const(ids_)).first(static_cast<size_t>(head.rows)),
             {},      nullptr,    {}, nullptr};
-  size_experts(*model_, step, false);
   ws.routing.sort(head.rows, ffn);
+  size_served_experts(*model_, head.layer, ws.routing.pairs(), ws);
   read_request_rows(in, head, expert_input_forms(moe), ws.routing, ffn.top_k, d, ws.input);
   in.end();
   walk_stages(*model_->pool, stages_[head.layer], step);
-  MessageBytes reply(static_cast<size_t>(ws.routing.pairs() * d) * sizeof(float));
-  std::byte* to = reply.data();
-  for (int64_t place = 0; place < head.rows * ffn.top_k; ++place) {
-    const int64_t pair = ws.routing.place[static_cast<size_t>(place)];
-    if (pair < 0) continue;
-    std::memcpy(to, ws.out.data() + pair * d, static_cast<size_t>(d) * sizeof(float));
-    to += d * static_cast<int64_t>(sizeof(float));
-  }
-  return reply;
+  const size_t pair_bytes = static_cast<size_t>(d) * sizeof(float);
+  MessageWriter reply;
+  reply.reserve(static_cast<size_t>(ws.routing.pairs()) * pair_bytes);
+  for (int64_t place = 0; place < head.rows * ffn.top_k; ++place)
+    if (const int64_t pair = ws.routing.place[static_cast<size_t>(place)]; pair >= 0)
+      reply.raw(ws.out.data() + pair * d, pair_bytes);
+  return reply.take();
 }
 
 }  // namespace mneme

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <limits>
 
+#include "core/checksum.h"
 #include "core/fail.h"
 #include "memory/store/placements.h"
 
@@ -18,7 +19,7 @@ namespace {
 constexpr uint32_t kDepth = 128;
 // Several reads for an expert, so that one alone keeps a solid-state disk busy.
 constexpr uint64_t kReadBytes = uint64_t{512} << 10;
-constexpr int64_t kShortFile = std::numeric_limits<int64_t>::max();
+constexpr int64_t kShortFile = std::numeric_limits<int64_t>::max(), kDamaged = kShortFile - 1;
 
 // Whole pages of the system around `part`, which lies in a mapping.
 std::span<std::byte> pages_of(Bytes part) {
@@ -57,15 +58,14 @@ ExpertStore::ExpertStore(ModelImpl& model, ExpertLayout layout, const fs::path& 
             options.placement == Placement::direct),
       mapped_(options.placement == Placement::mmap),
       read_ahead_(options.read_ahead),
+      sums_(read_expert_sums(file, layout_)),
       cache_(layout_.experts, open_slots(options), options.half_life),
       slots_(std::make_unique<Slot[]>(cache_.slots())) {
   for (size_t i = 0; i < layout_.layers.size(); ++i)
     layer_of_.insert(layer_of_.end(), layout_.layers[i].experts, static_cast<uint32_t>(i));
-  const uint64_t size = file_.size();
-  require(size >= layout_.file_bytes, ErrorCode::corrupt, "{} has {} bytes instead of {}; remove it",
-          file.string(), size, layout_.file_bytes);
   if (mapped_) {
     map_ = MappedFile(file, LoadMode::mmap);
+    known_good_.resize(layout_.experts);
     return;
   }
   memory_ = HugeBuffer(slots() * layout_.largest_record);
@@ -144,6 +144,7 @@ int32_t ExpertStore::place(uint32_t number) {
   slots_[at].epoch = epoch_;
   slots_[at].ahead = false;
   slots_[at].failed = 0;
+  slots_[at].sum.store(mapped_ && known_good_[number] ? checked : unchecked, std::memory_order_release);
   const Bytes bytes = record(number, at);
   point_at(number, bytes.data());
   begin_read(number, at, bytes);
@@ -226,8 +227,12 @@ void ExpertStore::wait(size_t layer, int32_t expert) {
     const std::lock_guard lock(mutex_);
     while (slot.missing.load(std::memory_order_acquire) > 0) mapped_ ? touch(n, at) : reap(1);
   }
+  check_sum(n, at);
   const int64_t failed = slot.failed;
   if (failed == 0) return;
+  require(failed != kDamaged, ErrorCode::corrupt,
+          "expert {} of layer {} in {} does not match its checksum; remove the file, and it is made anew",
+          expert, layer, file_.path().string());
   fail(ErrorCode::io, "cannot read expert {} of layer {} from {}: {}", expert, layer, file_.path().string(),
        failed == kShortFile ? "the file became shorter while it was in use; load the model again"
                             : std::strerror(static_cast<int>(-failed)));
@@ -239,6 +244,25 @@ void ExpertStore::touch(uint32_t number, uint32_t slot) {
   slots_[slot].failed = file_.size() < end ? kShortFile : populate(bytes);
   if (slots_[slot].failed != 0) broken_.push_back(slot);
   slots_[slot].missing.store(0, std::memory_order_release);
+}
+
+// One of those that wait for an expert compares, the others wait for it. Not under the lock, so that other
+// experts are checked and waited for at the same time.
+void ExpertStore::check_sum(uint32_t number, uint32_t at) {
+  Slot& slot = slots_[at];
+  uint32_t state = unchecked;
+  if (!slot.sum.compare_exchange_strong(state, being_checked, std::memory_order_acq_rel)) {
+    for (; state == being_checked; state = slot.sum.load(std::memory_order_acquire))
+      slot.sum.wait(being_checked, std::memory_order_acquire);
+    return;
+  }
+  const bool read = slot.failed == 0, damaged = read && xxh3(record(number, at)) != sums_[number];
+  if (damaged) slot.failed = kDamaged;
+  slot.sum.store(checked, std::memory_order_release);
+  slot.sum.notify_all();
+  const std::lock_guard lock(mutex_);
+  if (damaged) broken_.push_back(at);
+  if (mapped_ && read && !damaged) known_good_[number] = true;
 }
 
 // Begins as many reads as the queue may hold.

@@ -12,7 +12,10 @@
 // thread pool runs one job at a time), so that one set of wanted experts is enough.
 //
 // A file that became shorter, or a disk that fails, is an Error(io) of wait(), which ends the pass; the store
-// stays usable. Tests: tests/engine/expert_disk_test.cpp.
+// stays usable. So is a record that does not match its checksum, Error(corrupt): each that was read past the
+// file cache is checked before its first use (XXH3 runs at some 10 GB/s, a disk at a few, and other threads
+// compute meanwhile), in a mapping each expert once, when its pages are first brought in.
+// Tests: tests/engine/expert_disk_test.cpp.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -43,8 +46,8 @@ class ExpertStore {
  public:
   /// `model` is the one that `layout` is of; its experts' matrices get their data from here. Throws Error:
   /// limit (the budget holds fewer experts than a token chooses in a layer: says what would do), unsupported
-  /// (direct, and the filesystem refuses), io, not_found, out_of_memory. `queues`: system_read_queue(), or a
-  /// test's.
+  /// (direct, and the filesystem refuses), corrupt (what read_expert_sums() refuses), io, not_found,
+  /// out_of_memory. `queues`: system_read_queue(), or a test's.
   ExpertStore(ModelImpl& model, ExpertLayout layout, const fs::path& file, const ExpertStoreOptions& options,
               const std::function<ReadQueueFactory(uint32_t depth)>& queues = system_read_queue);
   ~ExpertStore();
@@ -61,7 +64,8 @@ class ExpertStore {
   const std::vector<int32_t>& order() const noexcept { return order_; }
   /// Begins to read experts of a layer that are not here, as many as have room beside those that are wanted.
   void ahead(size_t layer, std::span<const int32_t> experts);
-  /// Returns when a wanted expert is there. Throws Error(io) if it could not be read.
+  /// Returns when a wanted expert is there. Throws Error(io) if it could not be read, Error(corrupt) if it is
+  /// not what was written.
   void wait(size_t layer, int32_t expert);
 
   /// Experts that have room at a time.
@@ -75,10 +79,13 @@ class ExpertStore {
  private:
   struct Slot {
     std::atomic<uint32_t> missing{0};  // reads that have not ended; of a mapping: 1 until its pages are there
-    int64_t failed = 0;                // -errno or kShortFile; written before `missing` falls
+    std::atomic<uint32_t> sum{0};      // Sum: whether what was read has been compared with its checksum
+    int64_t failed = 0;                // -errno, kShortFile or kDamaged; written before `missing` and `sum`
     uint32_t epoch = 0;                // number of the want() that it may not leave in
     bool ahead = false;                // read for a later layer and not used since
   };
+
+  enum Sum : uint32_t { unchecked, being_checked, checked };
 
   uint32_t number(size_t layer, int32_t expert) const {
     return layout_.layers[layer].first + static_cast<uint32_t>(expert);
@@ -92,6 +99,7 @@ class ExpertStore {
   void begin_read(uint32_t number, uint32_t slot, Bytes into);
   void drop_failed();
   void touch(uint32_t number, uint32_t slot);
+  void check_sum(uint32_t number, uint32_t slot);
   void submit();
   void reap(size_t at_least);
   void finish(const ReadDone& done);
@@ -101,8 +109,9 @@ class ExpertStore {
   const FileHandle file_;
   const bool mapped_, read_ahead_;
   MappedFile map_;
-  std::vector<uint32_t> layer_of_;  // [experts of all layers]
-  HugeBuffer memory_;               // [slots, largest_record]
+  const std::vector<uint64_t> sums_;  // [experts of all layers]
+  std::vector<uint32_t> layer_of_;    // [experts of all layers]
+  HugeBuffer memory_;                 // [slots, largest_record]
   ExpertCache cache_;
   std::unique_ptr<Slot[]> slots_;
   ReadQueueFactory factory_;
@@ -113,6 +122,7 @@ class ExpertStore {
   std::vector<ReadRequest> requests_;  // [tag]: in the queue
   std::vector<uint32_t> free_tags_;
   std::vector<uint32_t> broken_;  // slots of failed reads
+  std::vector<bool> known_good_;  // [experts of all layers], of a mapping: checked already
   uint32_t epoch_ = 0;
   size_t last_layer_ = 0;
   std::vector<int32_t> order_, late_;

@@ -1,8 +1,7 @@
 // The experts of a checkpoint, one matrix each, whatever the file has. Published files hold them as
 //
-//   GGUF          blk.N.ffn_{gate,up,down}_exps.weight  [experts, rows, cols];
-//                 ffn_gate_up_exps with gate above up;
-//                 or, from before 2024, ffn_gate.E.weight, which are the canonical names
+//   GGUF          blk.N.ffn_{gate,up,down}_exps.weight  [experts, rows, cols], ffn_gate_up_exps with gate
+//                 above up; or, from before 2024, ffn_gate.E.weight, which are the canonical names
 //   Mixtral       block_sparse_moe.gate, experts.E.w1 (gate), w3 (up), w2 (down)
 //   Granite       block_sparse_moe.router.layer, input_linear [experts, 2 hidden, d_model] (gate above up),
 //                 output_linear; shared_mlp.input_linear, output_linear

@@ -154,9 +154,31 @@ bool one_row_each(const Step& step) {
                                                       [](const Slice& slice) { return slice.count == 1; });
 }
 
+// What the commits of a step with one row a sequence will write over: a convolution keeps no more rows than
+// its next tokens read, so that the row of a new token replaces one that its repetition would need.
+class ConvRowsBefore {
+ public:
+  explicit ConvRowsBefore(const Step& step) {
+    for (const Slice& slice : step.slices) {
+      const auto& convs = slice.state->layout().convs;
+      for (size_t i = 0; i < convs.size(); ++i) {
+        float* row = slice.state->conv_row(i, slice.position);
+        rows_.emplace_back(row, std::vector<float>(row, row + convs[i].channels));
+      }
+    }
+  }
+  void put_back() const {
+    for (const auto& [row, values] : rows_) std::copy(values.begin(), values.end(), row);
+  }
+
+ private:
+  std::vector<std::pair<float*, std::vector<float>>> rows_;
+};
+
 // Decoding rows in several passes, because the experts of all would not have room. Rows do not depend on each
-// other.
+// other, but the step is one: what finished parts committed is undone if a later one fails or is cancelled.
 bool run_rows_apart(ThreadPool& pool, const Step& step) {
+  const ConvRowsBefore before(step);
   const int64_t most = most_expert_rows(step.model), vocab = step.model.config.vocab;
   for (int64_t begin = 0; begin < step.rows(); begin += most) {
     const int64_t end = std::min(begin + most, step.rows());
@@ -181,7 +203,17 @@ bool run_rows_apart(ThreadPool& pool, const Step& step) {
         logits,
         step.cancelled,
         step.embeddings == nullptr ? nullptr : step.embeddings + begin * int64_t{step.model.config.d_model}};
-    if (!run_step(pool, part)) return false;
+    bool finished = false;
+    try {
+      finished = run_step(pool, part);
+    } catch (...) {
+      before.put_back();
+      throw;
+    }
+    if (!finished) {
+      before.put_back();
+      return false;
+    }
   }
   return true;
 }

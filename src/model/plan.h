@@ -2,10 +2,9 @@
 // pass walks a list; there is no graph per token, no look-up by name, no allocation after warm-up.
 //
 //   decode   one token for each of 1..kMaxDecodeRows sequences. Every thread repeats the cheap part (norm,
-//   rounding to
-//            int8) for itself, so that a stage needs one barrier: five a layer.
+//            rounding to int8) for itself, so that a stage needs one barrier: five a layer.
 //   prefill  a chunk of tokens of one or more sequences. Rows are shared out, so norms are stages of their
-//   own.
+//            own.
 //
 // A stage is a kernel with its arguments. A new block adds stages; the walker knows none of them.
 #pragma once
@@ -74,8 +73,7 @@ struct SparseScratch {
 /// The rows of a pass that go to one other process (expert_rows.h). Kept between passes.
 struct LeavingRows {
   std::vector<int64_t> rows;
-  uint64_t pairs = 0;    // of these rows and experts of that process
-  bool awaited = false;  // the answer has not come yet
+  size_t requested = 0, answered = 0;  // of these, the first so many
 };
 
 /// Buffers of one forward pass, reused by the next; grown on first use of a size, never shrunk.

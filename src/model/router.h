@@ -4,8 +4,8 @@
 //   scores   softmax over all choices, or a sigmoid of each
 //   ranks    score, plus the selection bias if there is one (it moves the choice, never a weight:
 //            auxiliary-loss-free balancing, Wang et al. 2024, arXiv 2408.15664)
-//   groups   with more than one: groups of consecutive experts are ranked by their best rank, or by the
-//            sum of their best two; experts outside the top_groups cannot be chosen (DeepSeek-V2 and V3)
+//   groups   with more than one: groups of consecutive experts are ranked by their best rank, or by the sum
+//            of their best two; experts outside the top_groups cannot be chosen (DeepSeek-V2 and V3)
 //   choice   the top_k highest ranks; equal ranks go to the lower index. With top_p the list ends as soon as
 //            its scores hold that share of the sum of all scores (Huang et al. 2024, arXiv 2403.07652)
 //   weights  the scores of the chosen; with renormalise divided by their sum; times scale

@@ -87,6 +87,8 @@ StagePtr make_expert_wave_stage(const ModelImpl& model, size_t layer, uint32_t w
 int64_t most_expert_rows(const ModelImpl& model);
 /// Sizes the buffers of experts for a step.
 void size_experts(const ModelImpl& model, const Step& step, bool decode);
+/// Of these, what the served stages of a layer write for (row, expert) pairs and what they read.
+void size_served_experts(const ModelImpl& model, size_t layer, int64_t pairs, Workspace::Experts& out);
 
 // stages_exchange.cpp: experts that other processes hold, if there is ModelImpl::expert_group
 void add_exchange_send_stages(const ModelImpl& model, size_t layer, std::vector<StagePtr>& list);

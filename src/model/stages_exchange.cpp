@@ -4,7 +4,8 @@
 //   sort by expert | code | send | gather, experts of this process and the shared expert | collect | sum
 //
 // Rows leave before this process works on its own experts and on the shared one, and answers are awaited
-// after: what the network takes is hidden behind that work.
+// after: what the network takes is hidden behind that work. The rows of a large chunk go to a process in
+// several requests, so that no answer is longer than ExpertGroup::most_answer().
 #include <cstring>
 
 #include "model/expert_rows.h"
@@ -31,6 +32,14 @@ class ExchangeStage : public Stage {
   ExpertRange of(uint32_t rank) const { return experts_of(rank, group_.size(), ffn_.experts); }
   static Workspace::Experts& experts(Step& step) { return step.workspace.experts; }
   LeavingRows& leaving(Step& step, uint32_t rank) const { return experts(step).leaving[rank]; }
+  /// The rows of the request that follows the first `done` rows; none behind the last.
+  std::span<const int64_t> request_after(const LeavingRows& leaving, size_t done, uint32_t rank) const {
+    const uint64_t row_bytes = uint64_t{std::min(ffn_.top_k, of(rank).count())} * pair_bytes();
+    const uint64_t most = std::max<uint64_t>(1, group_.most_answer() / row_bytes);
+    return std::span(leaving.rows).subspan(done, std::min<uint64_t>(most, leaving.rows.size() - done));
+  }
+  /// Of an answer, for each (row, expert).
+  size_t pair_bytes() const { return static_cast<size_t>(d_) * sizeof(float); }
 
   const ModelImpl& model_;
   const size_t layer_;
@@ -86,17 +95,18 @@ class SendRowsStage final : public ExchangeStage {
     if (task == 0)
       group_.count_tokens(first_, static_cast<uint64_t>(step.rows()),
                           static_cast<uint64_t>(ws.routing.pairs()));
-    LeavingRows& rows = leaving(step, rank);
-    rows.awaited = false;
-    find_leaving(ws.routing, step.rows(), ffn_.top_k, of(rank), rows);
-    if (rows.rows.empty()) return;
+    LeavingRows& all = leaving(step, rank);
+    find_leaving(ws.routing, step.rows(), ffn_.top_k, of(rank), all);
     try {
-      ExpertGroup::Sent sent;
-      group_.peers().send(rank,
-                          write_request(layer_, coding_, rows, ws.routing, ffn_.top_k, of(rank), ws.coded,
-                                        step.workspace.input.f.data(), forms_.spikes.size(), d_, sent));
-      rows.awaited = true;
-      group_.count_sent(sent);
+      while (all.requested < all.rows.size()) {
+        const std::span<const int64_t> rows = request_after(all, all.requested, rank);
+        ExpertGroup::Sent sent;
+        group_.peers().send(rank,
+                            write_request(layer_, coding_, rows, ws.routing, ffn_.top_k, of(rank), ws.coded,
+                                          step.workspace.input.f.data(), forms_.spikes.size(), d_, sent));
+        all.requested += rows.size();
+        group_.count_sent(sent);
+      }
     } catch (...) {
       step.workspace.fail(std::current_exception());
     }
@@ -115,12 +125,12 @@ class CollectRowsStage final : public ExchangeStage {
   int64_t tasks(const Step&) const override { return 1; }
   void run(Step& step, int, int64_t) const override {
     try {
-      uint32_t awaited = 0;
-      for (uint32_t rank = 1; rank < group_.size(); ++rank) awaited += leaving(step, rank).awaited ? 1 : 0;
-      for (; awaited > 0; --awaited) {
+      size_t awaited = 0;  // rows
+      for (uint32_t rank = 1; rank < group_.size(); ++rank) awaited += leaving(step, rank).requested;
+      while (awaited > 0) {
         const auto reply = group_.peers().receive();
         if (!reply) fail(ErrorCode::internal, "the run was finished in the middle of a pass");
-        take(step, *reply);
+        awaited -= take(step, *reply);
       }
     } catch (...) {
       step.workspace.fail(std::current_exception());
@@ -128,23 +138,28 @@ class CollectRowsStage final : public ExchangeStage {
   }
 
  private:
-  void take(Step& step, const Message& reply) const {
-    LeavingRows& rows = leaving(step, reply.from);
-    const size_t row_bytes = static_cast<size_t>(d_) * sizeof(float);
-    require(rows.awaited && reply.bytes.size() == rows.pairs * row_bytes, ErrorCode::corrupt,
-            "process {} answered layer {} with {} bytes instead of {}", reply.from, layer_,
-            reply.bytes.size(), rows.awaited ? rows.pairs * row_bytes : 0);
-    rows.awaited = false;
-    group_.count_returned(reply.bytes.size());
+  /// Puts the outputs where their pairs are. Returns the rows that were answered.
+  size_t take(Step& step, const Message& reply) const {
+    LeavingRows& all = leaving(step, reply.from);
     Workspace::Experts& ws = experts(step);
     const ExpertRange range = of(reply.from);
+    std::span<const int64_t> rows;
+    if (all.answered < all.requested) rows = request_after(all, all.answered, reply.from);
+    size_t bytes = 0;
+    for (const int64_t row : rows)
+      each_route(ws.routing, row, ffn_.top_k, range, [&](size_t) { bytes += pair_bytes(); });
+    require(bytes > 0 && reply.bytes.size() == bytes, ErrorCode::corrupt,
+            "process {} answered layer {} with {} bytes instead of {}", reply.from, layer_,
+            reply.bytes.size(), bytes);
+    group_.count_returned(bytes);
     const std::byte* from = reply.bytes.data();
-    for (const int64_t row : rows.rows)
-      for (int64_t place = row * ffn_.top_k; place < (row + 1) * ffn_.top_k; ++place) {
-        if (!range.holds(ws.routing.routes[static_cast<size_t>(place)].expert)) continue;
-        std::memcpy(ws.out.data() + ws.routing.place[static_cast<size_t>(place)] * d_, from, row_bytes);
-        from += row_bytes;
-      }
+    for (const int64_t row : rows)
+      each_route(ws.routing, row, ffn_.top_k, range, [&](size_t place) {
+        std::memcpy(ws.out.data() + ws.routing.place[place] * d_, from, pair_bytes());
+        from += pair_bytes();
+      });
+    all.answered += rows.size();
+    return rows.size();
   }
 };
 

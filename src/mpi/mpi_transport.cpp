@@ -8,12 +8,13 @@
 #include <mpi.h>
 
 #include <climits>
+#include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
+#include <exception>
 #include <list>
 #include <mutex>
-#include <string>
+#include <new>
 #include <vector>
 
 #include "parallel/transport_plugin.h"
@@ -45,18 +46,28 @@ Connection& connection() {
   return one;
 }
 
-thread_local std::string t_problem;
+// What went wrong, in storage of its own: there may be no memory left to say it with.
+thread_local char t_problem[MPI_MAX_ERROR_STRING + 64];
 
-const char* problem(std::string text) {
-  t_problem = std::move(text);
-  return t_problem.c_str();
-}
-
-const char* problem_of(const char* call, int code) {
+const char* problem_of(const char* call, int code) noexcept {
   char text[MPI_MAX_ERROR_STRING] = {};
   int size = 0;
   MPI_Error_string(code, text, &size);
-  return problem(std::string(call) + ": " + text);
+  std::snprintf(t_problem, sizeof t_problem, "%s: %s", call, text);
+  return t_problem;
+}
+
+/// Runs a function of the transport: no exception may cross a border of C.
+template <class Function>
+const char* without_exceptions(const Function& function) noexcept {
+  try {
+    return function();
+  } catch (const std::bad_alloc&) {
+    return "out of memory";
+  } catch (const std::exception& error) {
+    std::snprintf(t_problem, sizeof t_problem, "%s", error.what());
+    return t_problem;
+  }
 }
 
 /// Lets go of what has been sent.
@@ -75,10 +86,10 @@ const char* open_world(uint32_t* rank, uint32_t* size) {
   ::setenv("OMPI_MCA_opal_signal", "6", 0);
   int started = 0, level = MPI_THREAD_SINGLE;
   MPI_Initialized(&started);
-  if (started != 0) return problem("MPI was started already");
+  if (started != 0) return "MPI was started already";
   int code = MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &level);
-  if (code != MPI_SUCCESS) return problem("MPI_Init_thread failed");
-  if (level < MPI_THREAD_SERIALIZED) return problem("this MPI was built without threads");
+  if (code != MPI_SUCCESS) return "MPI_Init_thread failed";
+  if (level < MPI_THREAD_SERIALIZED) return "this MPI was built without threads";
   Connection& c = connection();
   code = MPI_Comm_dup(MPI_COMM_WORLD, &c.comm);
   if (code != MPI_SUCCESS) return problem_of("MPI_Comm_dup", code);
@@ -93,11 +104,13 @@ const char* open_world(uint32_t* rank, uint32_t* size) {
 }
 
 const char* send_message(uint32_t to, const void* bytes, uint64_t size) {
-  if (size > INT_MAX) return problem("a message of more than 2 GiB");
+  if (size > INT_MAX) return "a message of more than 2 GiB";
+  std::list<Sending> made(1);
+  made.front().bytes.assign(static_cast<const char*>(bytes), static_cast<const char*>(bytes) + size);
   Connection& c = connection();
   const std::lock_guard lock(c.mutex);
-  Sending& one = c.sending.emplace_back();
-  one.bytes.assign(static_cast<const char*>(bytes), static_cast<const char*>(bytes) + size);
+  c.sending.splice(c.sending.end(), made);
+  Sending& one = c.sending.back();
   const int code = MPI_Isend(one.bytes.data(), static_cast<int>(size), MPI_BYTE, static_cast<int>(to), kTag,
                              c.comm, &one.request);
   if (code != MPI_SUCCESS) {
@@ -117,16 +130,17 @@ const char* accept_announced(Connection& c) {
     if (code != MPI_SUCCESS) return problem_of("MPI_Improbe", code);
     if (found == 0) return nullptr;
     MPI_Get_count(&status, MPI_BYTE, &size);
-    Receiving one;
+    if (size < 0) return "a message of more than 2 GiB has come";
+    auto& waiting = c.receiving.at(static_cast<size_t>(status.MPI_SOURCE));
+    Receiving& one = waiting.emplace_back();  // has its place before MPI writes to its bytes
     one.size = static_cast<uint64_t>(size);
     one.bytes = std::malloc(one.size + 1);
-    if (one.bytes == nullptr) return problem("out of memory for a message");
-    code = MPI_Imrecv(one.bytes, size, MPI_BYTE, &message, &one.request);
-    if (code != MPI_SUCCESS) {
-      std::free(one.bytes);
-      return problem_of("MPI_Imrecv", code);
-    }
-    c.receiving[static_cast<size_t>(status.MPI_SOURCE)].push_back(one);
+    if (one.bytes != nullptr) code = MPI_Imrecv(one.bytes, size, MPI_BYTE, &message, &one.request);
+    if (one.bytes != nullptr && code == MPI_SUCCESS) continue;
+    const bool memory = one.bytes == nullptr;
+    std::free(one.bytes);
+    waiting.pop_back();
+    return memory ? "out of memory for a message" : problem_of("MPI_Imrecv", code);
   }
 }
 
@@ -171,10 +185,20 @@ const char* close_world() {
   c.receiving.clear();
   MPI_Comm_free(&c.comm);
   const int code = MPI_Finalize();
-  return code == MPI_SUCCESS ? nullptr : problem("MPI_Finalize failed");
+  return code == MPI_SUCCESS ? nullptr : "MPI_Finalize failed";
 }
 
-constexpr MnemeTransportV1 kTransport{open_world, send_message, poll_messages, release_message, close_world};
+constexpr MnemeTransportV1 kTransport{
+    [](uint32_t* rank, uint32_t* size) { return without_exceptions([&] { return open_world(rank, size); }); },
+    [](uint32_t to, const void* bytes, uint64_t size) {
+      return without_exceptions([&] { return send_message(to, bytes, size); });
+    },
+    [](uint32_t* from, void** bytes, uint64_t* size) {
+      return without_exceptions([&] { return poll_messages(from, bytes, size); });
+    },
+    release_message,
+    [] { return without_exceptions(close_world); },
+};
 
 }  // namespace
 

@@ -6,23 +6,26 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "simd/spike.h"
+
 namespace mneme {
 namespace {
 
-constexpr uint32_t kExact = 16;  // magnitudes below are symbols of their own
-constexpr uint32_t kSymbols = 58;
+constexpr uint32_t kExact = 16;    // magnitudes below are symbols of their own
+constexpr uint32_t kSymbols = 45;  // the last is that of kMostCount, below
 constexpr uint32_t kScaleBits = 12, kScale = 1u << kScaleBits;
 constexpr uint32_t kLow = 1u << 23;  // the state is within [kLow, 256 kLow)
 
 struct Bucket {
   uint32_t symbol, bits, low;  // `bits` plain bits follow, which say how far above `low` the magnitude is
 };
-Bucket bucket_of(uint32_t magnitude) {
+constexpr Bucket bucket_of(uint32_t magnitude) {
   if (magnitude < kExact) return {magnitude, 0, magnitude};
   const auto width = static_cast<uint32_t>(std::bit_width(magnitude));
   const uint32_t bits = width - 2, half = magnitude >> bits;  // 2 or 3
   return {kExact + 2 * (width - 5) + (half - 2), bits, half << bits};
 }
+static_assert(bucket_of(kMostCount).symbol + 1 == kSymbols);
 Bucket bucket_of_symbol(uint32_t symbol) {
   if (symbol < kExact) return {symbol, 0, symbol};
   const uint32_t bits = 3 + (symbol - kExact) / 2;
@@ -108,7 +111,7 @@ class Table {
       left -= frequency[s];
       if (weight[s] > weight[likeliest]) likeliest = s;
     }
-    // Rounding moves the sum by less than one a symbol; the likeliest, at least 1/58 of all, bears it best.
+    // Rounding moves the sum by less than one a symbol; the likeliest, at least 1/45 of all, bears it best.
     frequency[likeliest] = static_cast<uint32_t>(static_cast<int64_t>(frequency[likeliest]) + left);
     for (uint32_t s = 0, at = 0; s < kSymbols; at += frequency[s++]) start[s] = at;
     return true;
@@ -162,7 +165,7 @@ void encode_counts(std::span<const int32_t> counts, MessageWriter& out) {
   bool fits_int8 = true;
   for (size_t i = 0; i < counts.size(); ++i) {
     const int32_t count = counts[i];
-    require(count >= -kMostCodedCount && count <= kMostCodedCount, ErrorCode::internal,
+    require(count >= -kMostCount && count <= kMostCount, ErrorCode::internal,
             "a spike count of {} is beyond what a message holds", count);
     const auto magnitude = static_cast<uint32_t>(std::abs(count));
     const Bucket bucket = bucket_of(magnitude);
@@ -216,7 +219,7 @@ void decode_counts(MessageReader& in, std::span<int32_t> counts) {
     const bool negative = symbol > 0 && bits.get(1) == 1;
     const auto magnitude = static_cast<int32_t>(bucket.low + (bucket.bits > 0 ? bits.get(bucket.bits) : 0));
     count = negative ? -magnitude : magnitude;
-    whole &= magnitude <= kMostCodedCount;
+    whole &= magnitude <= kMostCount;
   }
   require(whole && state == kLow && at == coded.size() && bits.ends_well(), ErrorCode::corrupt,
           "{}: the coded counts are damaged", in.what());

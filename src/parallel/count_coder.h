@@ -9,10 +9,9 @@
 // information that a table could use.
 //
 //   byte     0: plain, an int8 a count (where a table would cost more than it saves); 1: coded
-//   varint   symbols in the table, S (1..58)
-//   byte     level of each: 0 it does not occur, else its frequency is about 2^((1 - level) / 8). Eighths of
-//   an octave
-//            cost 0.0005 bits a count; a short message would pay more for exact frequencies
+//   varint   symbols in the table, S (1..45)
+//   byte     level of each: 0 it does not occur, else its frequency is about 2^((1 - level) / 8). Eighths
+//            of an octave cost 0.0005 bits a count; a short message would pay more for exact frequencies
 //   varint   bytes of the coded symbols, then these
 //   varint   bytes of plain bits, then these (first bit lowest)
 //
@@ -26,13 +25,12 @@
 
 namespace mneme {
 
-inline constexpr int32_t kMostCodedCount = 1 << 24;
-
-/// Appends `counts`, at most 2^24 in magnitude, to a message. Throws Error(internal) for a count beyond.
+/// Appends `counts`, at most kMostCount (simd/spike.h) in magnitude, to a message. Throws Error(internal) for
+/// a count beyond.
 void encode_counts(std::span<const int32_t> counts, MessageWriter& out);
 
-/// Fills `counts` with as many as it is long. Throws Error(corrupt) for bytes that encode_counts did not
-/// write.
+/// Fills `counts` with as many as it is long, none beyond kMostCount. Throws Error(corrupt) for bytes that
+/// encode_counts did not write.
 void decode_counts(MessageReader& in, std::span<int32_t> counts);
 
 }  // namespace mneme

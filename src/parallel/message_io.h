@@ -15,6 +15,8 @@ namespace mneme {
 
 class MessageWriter {
  public:
+  /// Makes room for so many bytes, and for the one that Peers adds.
+  void reserve(size_t bytes) { bytes_.reserve(bytes + 1); }
   template <class T>
   void value(T v) {
     static_assert(std::is_trivially_copyable_v<T>);

@@ -118,10 +118,12 @@ void Peers::pump() {
 }
 
 void Peers::take(Message message) {
-  MessageReader in(message.bytes, fmt::format("a message of process {}", message.from));
   require(message.from < size_ && message.from != rank_, ErrorCode::corrupt,
           "a message of process {} among {}", message.from, size_);
-  const auto kind = static_cast<Kind>(in.value<uint8_t>());
+  require(!message.bytes.empty(), ErrorCode::corrupt, "a message of process {} is empty", message.from);
+  const auto kind = static_cast<Kind>(message.bytes.back());
+  message.bytes.pop_back();
+  MessageReader in(message.bytes, fmt::format("a message of process {}", message.from));
   const std::lock_guard lock(mutex_);
   Peer& peer = peers_[message.from];
   peer.heard = Clock::now();
@@ -131,7 +133,7 @@ void Peers::take(Message message) {
     case Kind::gave_up: {
       const auto code = static_cast<ErrorCode>(in.varint(static_cast<uint64_t>(ErrorCode::internal)));
       const std::string why = in.text(kMostText);
-      peer.gone = true;
+      peer.gone = peer.gave_up = true;
       if (!error_)
         error_ = Error(code, fmt::format("process {} of {} gave up: {}", message.from, size_, why));
       return;
@@ -149,7 +151,6 @@ void Peers::take(Message message) {
       agreed_ = true;
       return;
     case Kind::data:
-      message.bytes.erase(message.bytes.begin());
       inbox_.push_back(std::move(message));
       return;
   }
@@ -157,8 +158,9 @@ void Peers::take(Message message) {
        message.from);
 }
 
+// The kind stands last, where it can be put and taken without moving what may be hundreds of megabytes.
 void Peers::post(uint32_t to, Kind kind, MessageBytes body) {
-  body.insert(body.begin(), static_cast<std::byte>(kind));
+  body.push_back(static_cast<std::byte>(kind));
   transport_->send(to, std::move(body));
 }
 
@@ -166,7 +168,8 @@ void Peers::tell_all(Kind kind, const MessageBytes& body) noexcept {
   for (uint32_t r = 0; r < size_; ++r) {
     {
       const std::lock_guard lock(mutex_);
-      if (peers_[r].gone) continue;
+      // One that gave up before this process does waits for its word, too.
+      if (peers_[r].gone && !(kind == Kind::gave_up && peers_[r].gave_up)) continue;
     }
     try {
       post(r, kind, body);

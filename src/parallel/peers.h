@@ -63,7 +63,8 @@ class Peers {
   using Clock = std::chrono::steady_clock;
   struct Peer {
     Clock::time_point heard;
-    bool gone = false;  // finished, gave up or lost: nothing more will come
+    bool gone = false;     // finished, gave up or lost: nothing more will come
+    bool gave_up = false;  // and waits to hear that the others know
     std::optional<Facts> facts;
   };
 

@@ -24,7 +24,7 @@ void add_residuals(const PackedMatrix& w, const SpikeRows& x, int64_t stripe_beg
   counts.resize(static_cast<size_t>(w.cols));
   const int64_t height = stripe_rows(w), groups = w.cols / kScaleGroup;
   for (int64_t n = n_begin; n < n_end; ++n) {
-    counts_to_floats(x, n, w.cols, counts.data());  // products with residuals are exact up to 2^24
+    spike_counts(x, n, w.cols, counts.data());  // products with residuals are exact up to 2^24
     const float threshold = x.threshold[static_cast<size_t>(n)];
     for (int64_t stripe = stripe_begin; stripe < stripe_end; ++stripe) {
       const StripeResiduals& rest = w.residuals->stripes[static_cast<size_t>(stripe)];

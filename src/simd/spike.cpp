@@ -174,7 +174,7 @@ RowMagnitude plain_magnitude(const float* x, int64_t n) {
 float threshold_of(const RowMagnitude& row, float k) {
   if (std::isnan(row.mean)) return row.mean;
   const float threshold = std::clamp(row.mean / k, kLeastThreshold, kMostThreshold);
-  return std::max({threshold, row.mean / kMostMeanCount, row.most / kMostCount});
+  return std::max({threshold, row.mean / kMostMeanCount, row.most / static_cast<float>(kMostCount)});
 }
 
 // Lists what counts have beyond ±127, in pieces of at most that.
@@ -251,18 +251,16 @@ void fire_at(float threshold, float dead, const float* x, int64_t row, int64_t c
   out.listed = true;
 }
 
-// The counts of a row, in any type of numbers.
 template <class T>
-void whole_counts(const SpikeRows& spikes, int64_t row, int64_t cols, T* out) {
-  std::copy_n(spikes.base.data() + row * cols, cols, out);
+void whole_counts(const SpikeRows& spikes, int64_t row, int64_t cols, T* counts) {
+  std::copy_n(spikes.base.data() + row * cols, cols, counts);
   const EventList& beyond = spikes.beyond[static_cast<size_t>(row)];
   if (beyond.begin.empty()) return;
   for (int64_t b = 0; b < cols / kBlock; ++b)
     for (size_t e = 4 * size_t{beyond.begin[static_cast<size_t>(b)]};
          e < 4 * size_t{beyond.begin[static_cast<size_t>(b + 1)]}; ++e)
-      out[b * kBlock + beyond.columns[e]] += static_cast<T>(beyond.counts[e]);
+      counts[b * kBlock + beyond.columns[e]] += static_cast<T>(beyond.counts[e]);
 }
-
 }  // namespace
 
 void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
@@ -308,6 +306,9 @@ void place_spikes(const float* counts, float threshold, int64_t row, int64_t col
 void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, int32_t* counts) {
   whole_counts(spikes, row, cols, counts);
 }
+void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, float* counts) {
+  whole_counts(spikes, row, cols, counts);
+}
 
 void unite_events(int64_t cols, SpikeRows& out, bool however_long) {
   if (out.event_rows < 2) return;
@@ -345,12 +346,8 @@ bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_e
   return x.listed && n_begin == 0 && n_end == x.event_rows && is_short(x.events, x.event_rows, cols);
 }
 
-void counts_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {
-  whole_counts(spikes, row, cols, out);
-}
-
 void spikes_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out) {
-  counts_to_floats(spikes, row, cols, out);
+  spike_counts(spikes, row, cols, out);
   const float threshold = spikes.threshold[static_cast<size_t>(row)];
   for (int64_t c = 0; c < cols; ++c) out[c] *= threshold;
 }

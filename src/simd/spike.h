@@ -30,7 +30,10 @@ struct NeuronSetting {
 };
 
 inline constexpr float kLeastThreshold = 1e-5f, kMostThreshold = 1e4f;
-inline constexpr float kMostMeanCount = 256, kMostCount = 1 << 18;
+inline constexpr float kMostMeanCount = 256;
+/// No count is beyond: |x| / V is at most that where V is at least max|x| / 2^18. A message of counts
+/// (parallel/count_coder.h) is held to it too, because products rely on it.
+inline constexpr int32_t kMostCount = 1 << 18;
 
 /// Columns and their counts, in groups of 4 within blocks of 32 columns. A block's last group is filled with
 /// counts of 0.
@@ -87,12 +90,11 @@ void unite_events(int64_t cols, SpikeRows& out, bool however_long = false);
 /// have a list, and it is short enough.
 bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end);
 
-/// out[c] = the whole count of row `row`, after it was fired: exact up to 2^24, and so beyond any count.
-void counts_to_floats(const SpikeRows& spikes, int64_t row, int64_t cols, float* out);
-/// counts[c] of row `row` [cols], whole: what fire_row made of it.
+/// counts[c] of row `row` [cols], whole: what fire_row made of it. Floats hold every count exactly.
 void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, int32_t* counts);
+void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, float* counts);
 /// Makes row `row` what fire_row would have made it, from its threshold and whole counts [cols] (as floats,
-/// of at most kMostCount): for rows that were fired elsewhere.
+/// of at most kMostCount, which the caller has checked): for rows that were fired elsewhere.
 void place_spikes(const float* counts, float threshold, int64_t row, int64_t cols, SpikeRows& out);
 
 /// out[c] = threshold * count of row `row`, after it was fired.

@@ -2,13 +2,21 @@
 // to a model that runs.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <deque>
 #include <fstream>
+#include <set>
 #include <thread>
 
 #include "core/fail.h"
+#include "engine/memory_models.h"
+#include "engine/session_impl.h"
 #include "engine/tiny_models.h"
 #include "model/expert_store.h"
 #include "model/load.h"
@@ -134,6 +142,45 @@ TEST_F(ExpertsOnDisk, ABatchWhoseExpertsHaveNoRoomTogetherIsTakenInParts) {
     EXPECT_EQ(run(load_tiny("qwen3_moe", on_disk(Placement::direct, slots * record))), wanted) << slots;
 }
 
+// Throws when a layer of its sequence is routed, once.
+class FailingObserver final : public RouteObserver {
+ public:
+  void see(size_t layer, int, int64_t, std::span<const Route>, std::span<const float>) override {
+    if (layer == 1 && !failed.exchange(true)) fail(ErrorCode::internal, "seen enough");
+  }
+  std::atomic<bool> failed{false};
+};
+
+// Two sequences in two passes, of which the second fails: the first has not advanced either, and its
+// convolution, which keeps as many rows as the next token reads, is as before.
+TEST_F(ExpertsOnDisk, ABatchThatFailsInALaterPartLeavesAllSequencesAsTheyWere) {
+  const Golden golden = load_golden("mixtral");
+  const MemoryGolden memory = load_memory_golden();
+  const fs::path pack = home_ / "memory.engram";
+  write_pack(pack, memory_pack(memory, load_tiny("mixtral")->tokenizer()));
+  LoadOptions options = on_disk(Placement::direct, 2 * record_bytes("mixtral"));  // room for one row
+  const auto model = load_with_memory(pack, "mixtral", options);
+  SessionOptions exact;
+  exact.max_rollback = 0;
+  const auto ids = std::span(golden.ids);
+  Session first(model, exact), second(model, exact), twin(model, exact);
+  for (Session* session : {&first, &second, &twin}) session->append(ids.first(20));
+  FailingObserver observer;
+  second.impl().routes = &observer;
+  const std::vector<TokenId> next{ids[20], ids[20]};
+  try {
+    Session::append_batch(std::vector<Session*>{&first, &second}, next);
+    FAIL() << "the observer was not asked";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "seen enough");
+  }
+  EXPECT_EQ(first.position(), 20u);
+  Session::append_batch(std::vector<Session*>{&first, &second}, next);
+  twin.append(ids.subspan(20, 1));
+  for (const Session* session : {&first, &second})
+    EXPECT_TRUE(std::ranges::equal(session->logits(), twin.logits()));
+}
+
 TEST_F(ExpertsOnDisk, SessionsOfSeveralThreadsShareThem) {
   const Golden golden = load_golden("qwen2_moe");
   const auto wanted = pieces_of(load_tiny("qwen2_moe"), golden.ids, 1);
@@ -237,6 +284,104 @@ TEST_F(ExpertsOnDisk, AFileThatBecomesShorterEndsThePassWithAnError) {
     const auto got = session.append(golden.ids, all);
     EXPECT_EQ(std::vector<float>(got.begin(), got.end()), wanted);
   }
+}
+
+// Changes one byte of every 4096 behind the header.
+void damage(const fs::path& file) {
+  std::fstream bytes(file, std::ios::binary | std::ios::in | std::ios::out);
+  const uint64_t size = fs::file_size(file);
+  for (uint64_t at = kExpertAlign; at + 1 < size; at += kExpertAlign) {
+    bytes.seekg(static_cast<std::streamoff>(at));
+    const int was = bytes.get();
+    bytes.seekp(static_cast<std::streamoff>(at));
+    bytes.put(static_cast<char>(was ^ 16));
+  }
+  ASSERT_TRUE(bytes.flush());
+}
+
+TEST_F(ExpertsOnDisk, ADamagedRecordEndsThePassWithAnError) {
+  const Golden golden = load_golden("qwen3_moe");
+  const auto wanted = pieces_of(load_tiny("qwen3_moe"), golden.ids, golden.ids.size());
+  for (const Placement placement : {Placement::mmap, Placement::direct}) {
+    const auto model = load_tiny("qwen3_moe", on_disk(placement, 4 * record_bytes("qwen3_moe")));
+    const fs::path file = statistics_of(model).path;
+    damage(file);
+    Session session(model);
+    for (const size_t count : {size_t{1}, golden.ids.size()}) {
+      try {
+        session.append(std::span(golden.ids).first(count));
+        ADD_FAILURE() << "experts that are not what was written, " << to_string(placement);
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::corrupt);
+        EXPECT_THAT(error.what(), HasSubstr("does not match its checksum; remove the file"));
+        EXPECT_THAT(error.what(), HasSubstr(file.string()));
+      }
+      EXPECT_EQ(session.position(), 0u);
+    }
+    damage(file);                                  // the same bits again: it is whole
+    if (placement == Placement::direct) continue;  // what was read ahead is in memory as it was
+    AppendOptions all;
+    all.all_logits = true;
+    const auto got = session.append(golden.ids, all);
+    EXPECT_EQ(std::vector<float>(got.begin(), got.end()), wanted);
+  }
+}
+
+TEST_F(ExpertsOnDisk, AFileWithDamagedSumsIsMadeAnew) {
+  const LoadOptions options = on_disk(Placement::direct, 1 << 30);
+  load_tiny("mixtral", options);
+  ASSERT_EQ(expert_files().size(), 1u);
+  const fs::path file = expert_files().front();
+  const std::string whole = read_text_file(file);
+  for (const size_t from_end : {size_t{1}, size_t{9}}) {  // in the sum of sums, and in the last record's
+    std::string bytes = whole;
+    bytes[bytes.size() - from_end] = static_cast<char>(bytes[bytes.size() - from_end] ^ 1);
+    std::ofstream(file, std::ios::binary) << bytes;
+    load_tiny("mixtral", options);
+    EXPECT_EQ(read_text_file(file), whole) << from_end;
+  }
+}
+
+// A process that has ended: its id belongs to nobody for a while.
+pid_t ended_process() {
+  const pid_t child = ::fork();
+  if (child == 0) ::_exit(0);
+  ::waitpid(child, nullptr, 0);
+  return child;
+}
+
+TEST_F(ExpertsOnDisk, MakingAFileRemovesThoseThatNobodyCanUse) {
+  const fs::path folder = home_ / "cache" / "experts";
+  fs::create_directories(folder);
+  const std::string identity(64, 'a');
+  const auto put = [&](const std::string& name, std::string text, bool old = true) {
+    text.resize(kExpertAlign);
+    std::ofstream(folder / name, std::ios::binary) << text;
+    if (old) fs::last_write_time(folder / name, fs::file_time_type::clock::now() - std::chrono::hours(1));
+  };
+  const pid_t ended = ended_process();
+  put("format.experts", "mneme experts 1\n" + identity + "\n");
+  put("gone.experts", "mneme experts 2\n" + identity + "\n" + (home_ / "gone.gguf").string() + "\n");
+  put(fmt::format("a.experts.{}-0.partial", ended), "part");
+  const std::set<std::string> kept{"there.experts",
+                                   "nameless.experts",
+                                   "other.experts",
+                                   "notes.txt",
+                                   fmt::format("b.experts.{}-0.partial", ::getpid()),
+                                   fmt::format("c.experts.{}-0.partial", ended),
+                                   "d.partial"};
+  put("there.experts", "mneme experts 2\n" + identity + "\n" + home_.string() + "\n");
+  put("nameless.experts", "mneme experts 2\n" + identity + "\n\n");
+  put("other.experts", "somebody else's");
+  put("notes.txt", "mneme experts 1\n");
+  put(fmt::format("b.experts.{}-0.partial", ::getpid()), "part");
+  put(fmt::format("c.experts.{}-0.partial", ended), "part of a process on another machine", false);
+  put("d.partial", "part");
+  load_tiny("mixtral", on_disk(Placement::direct, 1 << 30));
+  std::set<std::string> left;
+  for (const fs::path& path : expert_files()) left.insert(path.filename().string());
+  EXPECT_EQ(left.size(), kept.size() + 1);
+  for (const std::string& name : kept) EXPECT_TRUE(left.contains(name)) << name;
 }
 
 // A disk that ends every read with the same result.

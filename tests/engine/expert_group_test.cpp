@@ -5,7 +5,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <thread>
 
 #include "engine/tiny_models.h"
@@ -33,7 +35,7 @@ using Said = std::vector<std::string>;
 /// process.
 template <class Lead>
 Said with_servers(uint32_t size, const std::string& path, LoadOptions options, const std::string& coding,
-                  const Lead& lead) {
+                  const Lead& lead, uint64_t most_answer = ExpertGroup::kMostAnswer) {
   LocalWorld world(size);
   Said said(size);
   std::vector<std::thread> threads;
@@ -49,7 +51,7 @@ Said with_servers(uint32_t size, const std::string& path, LoadOptions options, c
         mine.expert_group->peers().give_up(error);
       }
     });
-  const auto group = std::make_shared<ExpertGroup>(brief(world.transport(0)), coding);
+  const auto group = std::make_shared<ExpertGroup>(brief(world.transport(0)), coding, most_answer);
   LoadOptions leading = options;  // the servers' threads read `options`
   leading.expert_group = group;
   leading.threads = 2;
@@ -112,6 +114,72 @@ TEST(ExpertGroup, LogitsEqualThoseOfOneProcess) {
       EXPECT_THAT(said, ::testing::Each("")) << c.model;
     }
   }
+}
+
+// What a chunk asks of a process may be more than a message holds.
+TEST(ExpertGroup, LongAnswersComeInParts) {
+  const Golden golden = load_golden("mixtral");
+  LoadOptions options;
+  options.type = "q8_0";
+  options.activation = ActivationPolicy::parse("spike");
+  const auto alone = load_tiny("mixtral", options);
+  std::vector<ExpertTraffic> traffic;
+  // Two experts a row of 32 floats are 256 bytes: all rows at once, three at a time, one by one.
+  for (const uint64_t most : {ExpertGroup::kMostAnswer, uint64_t{3 * 256}, uint64_t{1}}) {
+    const Said said = with_servers(
+        2, tiny_model_path("mixtral"), options, "float",
+        [&](const LoadOptions& own, ExpertGroup& group) {
+          const auto model = Model::load(tiny_model_path("mixtral"), own);
+          EXPECT_EQ(all_logits(model, golden, 512), all_logits(alone, golden, 512)) << most;
+          traffic.push_back(group.traffic());
+        },
+        most);
+    EXPECT_THAT(said, ::testing::Each("")) << most;
+  }
+  ASSERT_EQ(traffic.size(), 3u);
+  EXPECT_LT(traffic[0].sent_bytes, traffic[1].sent_bytes);  // heads of more messages
+  EXPECT_LT(traffic[1].sent_bytes, traffic[2].sent_bytes);
+  for (const ExpertTraffic& t : traffic) {
+    EXPECT_EQ(t.row_bytes, traffic[0].row_bytes);
+    EXPECT_EQ(t.row_messages, traffic[0].row_messages);
+    EXPECT_EQ(t.pairs_away, traffic[0].pairs_away);
+    EXPECT_EQ(t.returned_bytes, traffic[0].returned_bytes);
+  }
+}
+
+// Gate and up of layer 0 have a neuron each, those of layer 1 one together, layer 2 none: only the neurons of
+// a layer travel.
+TEST(ExpertGroup, LayersWithTwoNeuronsAndWithOne) {
+  const fs::path folder = fs::path(::testing::TempDir()) / fmt::format("mneme_neurons_{}", ::getpid());
+  fs::create_directories(folder);
+  Json config = parse_json(read_text_file(tiny_model_path("mixers/moe_adaptive") + "/config.json"), "config");
+  const Json spikes{{"type", "spike"}, {"k", 2.0}}, more{{"type", "spike"}, {"k", 30.0}};
+  Json& layers = config.at("mneme_config").at("layers");
+  layers.at(0)["activation"] = {{"gate", spikes}, {"up", more}};
+  layers.at(1)["activation"] = {{"gate", spikes}, {"up", spikes}};
+  std::ofstream(folder / "config.json") << config.dump();
+  fs::copy_file(tiny_model_path("mixers/moe_adaptive") + "/model.safetensors", folder / "model.safetensors",
+                fs::copy_options::overwrite_existing);
+  const Golden golden = load_golden("mixers/moe_adaptive");
+  for (const bool quantized : {false, true}) {
+    const std::string coding = quantized ? "int8, spike" : "float, spike";
+    LoadOptions options;
+    if (quantized) options.type = "q8_0";
+    options.threads = 2;
+    const auto alone = Model::load(folder.string(), options);
+    for (const uint32_t size : {2u, 3u}) {
+      const Said said = with_servers(
+          size, folder.string(), options, "auto", [&](const LoadOptions& own, ExpertGroup& group) {
+            const auto model = Model::load(folder.string(), own);
+            for (const uint32_t chunk : {1u, 512u})
+              EXPECT_EQ(all_logits(model, golden, chunk), all_logits(alone, golden, chunk))
+                  << coding << " " << size << " " << chunk;
+            EXPECT_EQ(group.traffic().coding, coding);
+          });
+      EXPECT_THAT(said, ::testing::Each("")) << coding << " " << size;
+    }
+  }
+  fs::remove_all(folder);
 }
 
 TEST(ExpertGroup, ServersHoldTheirExpertsOnly) {

@@ -8,6 +8,8 @@
 #include <map>
 #include <random>
 
+#include "simd/spike.h"
+
 namespace mneme::count_coder_test {
 namespace {
 
@@ -46,7 +48,7 @@ double entropy_bits(const std::vector<int32_t>& counts) {
 TEST(CountCoder, RoundTripsOfAllSizesAndRanges) {
   std::mt19937 random(1);
   for (const size_t n : {0, 1, 2, 3, 31, 64, 257, 5000})
-    for (const int bits : {0, 1, 2, 4, 5, 7, 8, 12, 18, 24}) {
+    for (const int bits : {0, 1, 2, 4, 5, 7, 8, 12, 16, 18}) {
       std::vector<int32_t> counts(n);
       const int32_t most = 1 << bits;
       for (int32_t& count : counts) count = std::uniform_int_distribution<int32_t>(-most, most)(random);
@@ -60,10 +62,10 @@ TEST(CountCoder, RoundTripsOfAllSizesAndRanges) {
 
 TEST(CountCoder, EveryMagnitudeNearTheBordersOfBuckets) {
   std::vector<int32_t> counts;
-  for (int bit = 0; bit <= 24; ++bit)
+  for (int bit = 0; bit <= 18; ++bit)
     for (const int32_t off : {-1, 0, 1})
       for (const int32_t base : {1 << bit, 3 << (bit > 0 ? bit - 1 : 0)})
-        if (base + off <= kMostCodedCount) counts.insert(counts.end(), {base + off, -(base + off)});
+        if (base + off <= kMostCount) counts.insert(counts.end(), {base + off, -(base + off)});
   EXPECT_EQ(decoded(coded(counts), counts.size()), counts);
 }
 
@@ -98,9 +100,8 @@ TEST(CountCoder, NeverLongerThanPlainBytes) {
 }
 
 TEST(CountCoder, RefusesCountsBeyondItsRange) {
-  EXPECT_THROW(coded({kMostCodedCount + 1}), Error);
-  EXPECT_EQ(decoded(coded({kMostCodedCount, -kMostCodedCount}), 2),
-            (std::vector<int32_t>{1 << 24, -(1 << 24)}));
+  EXPECT_THROW(coded({kMostCount + 1}), Error);
+  EXPECT_EQ(decoded(coded({kMostCount, -kMostCount}), 2), (std::vector<int32_t>{1 << 18, -(1 << 18)}));
 }
 
 void expect_corrupt(const MessageBytes& bytes, size_t n, const std::vector<int32_t>* may_be = nullptr) {
@@ -132,7 +133,7 @@ TEST(CountCoder, DamagedBytesAreNoticedOrChangeSignsOnly) {
     bytes[i / 8] ^= static_cast<std::byte>(1u << i % 8);
     try {
       const auto other = decoded(bytes, counts.size());
-      for (size_t c = 0; c < counts.size(); ++c) EXPECT_LE(std::abs(other[c]), kMostCodedCount);
+      for (size_t c = 0; c < counts.size(); ++c) EXPECT_LE(std::abs(other[c]), kMostCount);
       ++changed;
     } catch (const Error& error) {
       ASSERT_EQ(error.code(), ErrorCode::corrupt) << error.what();
@@ -152,7 +153,7 @@ TEST(CountCoder, RandomBytesAreCorruptOrCounts) {
     try {
       MessageReader in(bytes, "test");
       decode_counts(in, counts);
-      for (const int32_t count : counts) ASSERT_LE(std::abs(int64_t{count}), kMostCodedCount);
+      for (const int32_t count : counts) ASSERT_LE(std::abs(int64_t{count}), kMostCount);
     } catch (const Error& error) {
       ASSERT_EQ(error.code(), ErrorCode::corrupt) << error.what();
     }
