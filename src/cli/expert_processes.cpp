@@ -35,7 +35,6 @@ int serve(const ModelOptions& model, const CommonOptions& common, const std::sha
   LoadOptions options = load_options(model, common);
   options.memory.clear();
   options.expert_group = group;
-  set_mapped_file_name(path);
   ExpertServer server(path, options);
   if (!common.quiet)
     fmt::print(stderr, "process {} of {} serves experts, {} resident\n", group->rank(), group->size(),
