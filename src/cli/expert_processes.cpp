@@ -75,6 +75,10 @@ void add_process_options(CLI::App& app, ModelOptions& options) {
 int with_processes(ModelOptions& model, CommonOptions& common, const std::function<int()>& lead) {
   const auto launched = launched_as();
   if (!launched) return lead();
+  if (model.experts != "ram")  // before the minutes that the checksum of a large model takes
+    throw UsageError(
+        fmt::format("experts that are divided among processes are held in memory; leave out --experts {}",
+                    model.experts));
   set_last_words(
       fmt::format("mneme: error: process {} of {} was told to end: mpirun does that when another process "
                   "has ended before its time, and says which\n",
@@ -86,9 +90,10 @@ int with_processes(ModelOptions& model, CommonOptions& common, const std::functi
   const auto group = std::make_shared<ExpertGroup>(
       std::make_unique<Peers>(open_plugin(find_mpi_plugin(launched->size)), options), model.expert_messages);
   require(group->size() == launched->size && group->rank() == launched->rank, ErrorCode::network,
-          "this is process {} of {}, but {} sees process {} of {}: it was built for another MPI than the one "
+          "this is process {} of {}, but libmneme_mpi.so sees process {} of {}: it was built for another MPI "
+          "than the one "
           "that started it",
-          launched->rank, launched->size, "libmneme_mpi.so", group->rank(), group->size());
+          launched->rank, launched->size, group->rank(), group->size());
   // When one process has ended, mpirun kills the others: one that is about to say what went wrong says it
   // then.
   const auto give_up = [&](const Error& error) {

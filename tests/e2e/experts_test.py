@@ -111,6 +111,8 @@ class ExpertsTest(unittest.TestCase):
         self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(expert=8), says='did you mean "experts"?')
         self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(top_k=17), says="top_k is 17")
         self.refused(1, "convert", MODELS / "mixtral", out, "--recipe", self.upcycle(), says="no layer has a dense feed-forward")
+        for option in (("--restart",), ("--snapshot", self.out / "now")):
+            self.refused(2, "convert", MODELS / "llama", out, "--recipe", self.upcycle(), *option, says="--snapshot and --restart have no meaning")
         self.assertFalse(out.exists())
         out.mkdir()
         (out / "mine").write_text("x")
