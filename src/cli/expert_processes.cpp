@@ -91,8 +91,7 @@ int with_processes(ModelOptions& model, CommonOptions& common, const std::functi
       std::make_unique<Peers>(open_plugin(find_mpi_plugin(launched->size)), options), model.expert_messages);
   require(group->size() == launched->size && group->rank() == launched->rank, ErrorCode::network,
           "this is process {} of {}, but libmneme_mpi.so sees process {} of {}: it was built for another MPI "
-          "than the one "
-          "that started it",
+          "than the one that started it",
           launched->rank, launched->size, group->rank(), group->size());
   // When one process has ended, mpirun kills the others: one that is about to say what went wrong says it
   // then.
