@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from make_golden_models import POSITIONS, VOCAB, base_config, reference_logits, train_tokenizer, write_json
+from make_golden_models import base_config, train_tokenizer, write_golden, write_json
 
 FAMILIES = {
     "mixtral": base_config("MixtralForCausalLM", "mixtral", tie_word_embeddings=False, intermediate_size=32,
@@ -88,14 +88,7 @@ def make(folder, name, tokenizer, seed):
         state.pop("lm_head.weight", None)
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
-    # From here on only the files count: what is loaded back is what the engine under test will load.
-    ids = torch.randint(3, VOCAB, (POSITIONS,), generator=generator)
-    ids[0] = 0
-    logits = reference_logits(folder, ids)
-    logits.numpy().astype("<f4").tofile(folder / "golden.f32")
-    write_json(folder / "golden.json", {
-        "ids": ids.tolist(), "shape": list(logits.shape), "logits": "golden.f32",
-        "made_with": {"torch": torch.__version__, "transformers": transformers.__version__, "seed": seed}})
+    logits = write_golden(folder, generator, seed=seed)
     size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{name:17} {size / 1000:6.0f} kB  logits std {logits.std():.2f} max {logits.abs().max():.2f}  {sorted(state)[3]}")
 

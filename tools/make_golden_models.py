@@ -154,17 +154,21 @@ def make(folder, name, tokenizer, seed):
     random_weights(model, generator)
     save_weights(folder, model, DTYPES[config["torch_dtype"]], name == SHARDED)
 
-    # From here on only the files count: what is loaded back is what the engine under test will load.
+    logits = write_golden(folder, generator, tokenizers=tokenizers.__version__, seed=seed)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{name:15} {size / 1000:6.0f} kB  logits std {logits.std():.2f} max {logits.abs().max():.2f}")
+
+
+def write_golden(folder, generator, **made_with):
+    """Some ids and the logits of what lies in the folder: only the files count, as for the engine under test."""
     ids = torch.randint(3, VOCAB, (POSITIONS,), generator=generator)
     ids[0] = 0
     logits = reference_logits(folder, ids)
     logits.numpy().astype("<f4").tofile(folder / "golden.f32")
     write_json(folder / "golden.json", {
         "ids": ids.tolist(), "shape": list(logits.shape), "logits": "golden.f32",
-        "made_with": {"torch": torch.__version__, "transformers": transformers.__version__,
-                      "tokenizers": tokenizers.__version__, "seed": seed}})
-    size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{name:15} {size / 1000:6.0f} kB  logits std {logits.std():.2f} max {logits.abs().max():.2f}")
+        "made_with": {"torch": torch.__version__, "transformers": transformers.__version__} | made_with})
+    return logits
 
 
 def reference_logits(folder, ids):

@@ -6,11 +6,7 @@
 # that ships is a copy of the three in models/.
 set -eu
 cd "$(dirname "$0")"
-mneme=${MNEME_BIN:-../../build/release/bin/mneme}
-python=${PYTHON:-python3}
-mkdir -p build
-[ -e build/sizes.json ] || "$python" gather_text.py build
-[ -e build/tokenizer/tokenizer.json ] || "$mneme" tokenizer train build/train.jsonl -o build/tokenizer --vocab 2048
+. ./texts.sh
 resume=
 [ ! -e build/run/latest ] || resume=--resume
 "$mneme" train train.json $resume "$@"

@@ -112,7 +112,6 @@ class CalibrationRun {
     const bool folder = !fs::path(out).has_filename() || fs::is_directory(out);
     writing_.type = folder ? std::string() : recipe.weights;
     writing_.threads = common.threads;
-    set_mapped_file_name(in_);
   }
 
   int run() {

@@ -1,6 +1,9 @@
 // `mneme convert`: a model becomes another kind of model by a recipe; the work is mneme-train's, but for the
 // calibration of spikes and for upcycling, which train nothing.
+#include <fmt/format.h>
+
 #include <memory>
+#include <string_view>
 
 #include "cli/calibrate.h"
 #include "cli/convert_upcycle.h"
@@ -25,20 +28,23 @@ bool is_file(const std::string& recipe) {
   return !fs::exists(recipe, error) || fs::is_regular_file(recipe, error);
 }
 
-std::optional<CalibrationRecipe> calibration_in(const Options& options) {
-  if (!is_file(options.recipe)) return std::nullopt;
-  return CalibrationRecipe::load(options.recipe);
+void refuse_going_on(const Options& options, std::string_view what) {
+  if (!options.snapshot.empty() || options.restart)
+    throw UsageError(
+        fmt::format("{} keeps nothing until its end: --snapshot and --restart have no meaning", what));
 }
 
 int run(const Options& options) {
-  if (const auto recipe = calibration_in(options)) {
-    if (!options.snapshot.empty() || options.restart)
-      throw UsageError("a calibration keeps nothing until its end: --snapshot and --restart have no meaning");
-    return run_calibration(options.in, options.out, *recipe, options.common);
+  if (is_file(options.recipe)) {
+    if (const auto recipe = CalibrationRecipe::load(options.recipe)) {
+      refuse_going_on(options, "a calibration");
+      return run_calibration(options.in, options.out, *recipe, options.common);
+    }
+    if (const auto recipe = read_upcycle_recipe(options.recipe)) {
+      refuse_going_on(options, "an upcycling without training");
+      return run_upcycling(options.in, options.out, *recipe, options.common);
+    }
   }
-  if (is_file(options.recipe) &&
-      convert_by_upcycling(resolve_model(options.in).string(), options.out, options.recipe, options.common))
-    return kDone;
   std::vector<std::string> words{"convert", resolve_model(options.in).string(), options.out, "--recipe",
                                  options.recipe};
   if (options.restart) words.emplace_back("--restart");

@@ -7,10 +7,10 @@
 
 #include "cli/progress.h"
 #include "cli/signals.h"
+#include "cli/store.h"
 #include "cli/terminal.h"
 #include "cli/verb.h"
 #include "convert/export_hf.h"
-#include "convert/upcycle.h"
 #include "core/fail.h"
 #include "eval/perplexity.h"
 
@@ -90,23 +90,23 @@ void print_summary(const UpcycleRecipe& recipe, const Json& report, const std::s
 
 }  // namespace
 
-bool convert_by_upcycling(const std::string& in, const std::string& out, const std::string& recipe_file,
-                          const CommonOptions& common) {
-  const auto recipe = read_upcycle_recipe(recipe_file);
-  if (!recipe) return false;
-  const auto type = dtype_from_name(recipe->type);
+int run_upcycling(const std::string& in, const std::string& out, const UpcycleRecipe& recipe,
+                  const CommonOptions& common) {
+  const auto type = dtype_from_name(recipe.type);
   if (!type || (*type != DType::f32 && *type != DType::f16 && *type != DType::bf16))
     throw UsageError(
-        fmt::format("{}: type is \"{}\"; a folder holds f32, f16 or bf16", recipe_file, recipe->type));
-  for (const fs::path& text : recipe->validation)
-    require(fs::exists(text), ErrorCode::not_found, "{}: there is no text {}", recipe_file, text.string());
+        fmt::format("the recipe's type is \"{}\"; a folder holds f32, f16 or bf16", recipe.type));
+  for (const fs::path& text : recipe.validation)
+    require(fs::exists(text), ErrorCode::not_found, "the recipe names a text {}, which is not there",
+            text.string());
   const auto start = std::chrono::steady_clock::now();
   const InterruptScope interrupt;
-  Checkpoint original = open_checkpoint(in);
+  const std::string path = resolve_model(in).string();
+  Checkpoint original = open_checkpoint(path);
   const ModelConfig dense = original.config();
   const Checkpoint mixture =
-      upcycle(std::move(original), recipe->options);  // refuses before minutes have passed
-  const double before = perplexity_of(in, *recipe, common, interrupt.token());
+      upcycle(std::move(original), recipe.options);  // refuses before minutes have passed
+  const double before = perplexity_of(path, recipe, common, interrupt.token());
   {
     Progress bar("Writing", Progress::Unit::bytes, !common.quiet);
     QuantizeOptions options;
@@ -117,16 +117,16 @@ bool convert_by_upcycling(const std::string& in, const std::string& out, const s
     };
     export_hf(mixture, out, *type, options);
   }
-  const double after = perplexity_of(out, *recipe, common, interrupt.token());
+  const double after = perplexity_of(out, recipe, common, interrupt.token());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  const Json report = report_of(*recipe, dense, mixture.config(), before, after, seconds);
+  const Json report = report_of(recipe, dense, mixture.config(), before, after, seconds);
   save_report(out, report);
   if (common.json)
     print_json(report);
   else
-    print_summary(*recipe, report, out);
+    print_summary(recipe, report, out);
   flush_output();
-  return true;
+  return kDone;
 }
 
 }  // namespace mneme::cli

@@ -3,12 +3,13 @@
 #include <string>
 
 #include "cli/options.h"
+#include "convert/upcycle.h"
 
 namespace mneme::cli {
 
-/// Does what the recipe says if it is an upcycling and returns true; otherwise returns false. Throws
-/// UsageError, and what the conversion throws.
-bool convert_by_upcycling(const std::string& in, const std::string& out, const std::string& recipe,
-                          const CommonOptions& common);
+/// Makes the folder `out` of the model `in` (a path, or the name of a stored model) and prints what came of
+/// it. Throws UsageError, and what the conversion throws.
+int run_upcycling(const std::string& in, const std::string& out, const UpcycleRecipe& recipe,
+                  const CommonOptions& common);
 
 }  // namespace mneme::cli

@@ -35,7 +35,6 @@ int serve(const ModelOptions& model, const CommonOptions& common, const std::sha
   LoadOptions options = load_options(model, common);
   options.memory.clear();
   options.expert_group = group;
-  set_mapped_file_name(path);
   ExpertServer server(path, options);
   if (!common.quiet)
     fmt::print(stderr, "process {} of {} serves experts, {} resident\n", group->rank(), group->size(),
@@ -76,6 +75,10 @@ void add_process_options(CLI::App& app, ModelOptions& options) {
 int with_processes(ModelOptions& model, CommonOptions& common, const std::function<int()>& lead) {
   const auto launched = launched_as();
   if (!launched) return lead();
+  if (model.experts != "ram")  // before the minutes that the checksum of a large model takes
+    throw UsageError(
+        fmt::format("experts that are divided among processes are held in memory; leave out --experts {}",
+                    model.experts));
   set_last_words(
       fmt::format("mneme: error: process {} of {} was told to end: mpirun does that when another process "
                   "has ended before its time, and says which\n",
@@ -87,9 +90,9 @@ int with_processes(ModelOptions& model, CommonOptions& common, const std::functi
   const auto group = std::make_shared<ExpertGroup>(
       std::make_unique<Peers>(open_plugin(find_mpi_plugin(launched->size)), options), model.expert_messages);
   require(group->size() == launched->size && group->rank() == launched->rank, ErrorCode::network,
-          "this is process {} of {}, but {} sees process {} of {}: it was built for another MPI than the one "
-          "that started it",
-          launched->rank, launched->size, "libmneme_mpi.so", group->rank(), group->size());
+          "this is process {} of {}, but libmneme_mpi.so sees process {} of {}: it was built for another MPI "
+          "than the one that started it",
+          launched->rank, launched->size, group->rank(), group->size());
   // When one process has ended, mpirun kills the others: one that is about to say what went wrong says it
   // then.
   const auto give_up = [&](const Error& error) {

@@ -2,7 +2,6 @@
 
 #include "cli/options.h"
 #include "cli/progress.h"
-#include "cli/signals.h"
 #include "cli/store.h"
 #include "cli/terminal.h"
 #include "cost/machine.h"
@@ -12,7 +11,6 @@ namespace mneme::cli {
 std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonOptions& common) {
   LoadOptions options = load_options(model, common);
   const std::string path = resolve_model(model.model).string();
-  set_mapped_file_name(path);
   Progress bar("Loading", Progress::Unit::bytes, !common.quiet);
   options.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
   return Model::load(path, options);

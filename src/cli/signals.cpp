@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <charconv>
 #include <csignal>
+#include <cstdint>
 #include <cstring>
 
 #include "cli/verb.h"
@@ -18,17 +20,11 @@ namespace {
 // Everything a handler touches is lock-free and has static storage.
 CancelToken g_token;
 std::atomic<bool> g_scope{false};
-std::array<char, 1024> g_file{}, g_last_words{};
+std::array<char, 1024> g_last_words{};
 
 void say(const char* text) {
   const ssize_t ignored = ::write(STDERR_FILENO, text, std::strlen(text));
   (void)ignored;
-}
-
-void keep_text(const std::string& text, std::array<char, 1024>& out) {
-  const size_t size = std::min(text.size(), out.size() - 1);
-  std::copy_n(text.begin(), size, out.begin());
-  out[size] = '\0';
 }
 
 void on_interrupt(int signal) {
@@ -43,21 +39,57 @@ void on_interrupt(int signal) {
   ::_exit(kFailed);
 }
 
-void on_bus_error(int) {
+/// The path in a line of /proc/self/maps, "begin-end rw-p offset device inode   /path", if `address` lies
+/// between begin and end; else null.
+const char* path_of(const char* begin, const char* end, uintptr_t address) {
+  uintptr_t first = 0, last = 0;
+  const char* at = std::from_chars(begin, end, first, 16).ptr;
+  if (at == end || *at != '-') return nullptr;
+  at = std::from_chars(at + 1, end, last, 16).ptr;
+  if (address < first || address >= last) return nullptr;
+  at = std::find(at, end, '/');
+  return at == end ? nullptr : at;
+}
+
+/// Says which file is mapped at `address`, whoever mapped it. Allocates nothing: it is called by a handler.
+void say_mapped_file(uintptr_t address) {
+  std::array<char, 1024> chunk;
+  std::array<char, 4096> line;
+  size_t length = 0;
+  const int maps = ::open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  for (ssize_t got = 0; maps >= 0 && (got = ::read(maps, chunk.data(), chunk.size())) > 0;)
+    for (ssize_t i = 0; i < got; ++i) {
+      const char c = chunk[static_cast<size_t>(i)];
+      if (c != '\n') {
+        if (length + 1 < line.size()) line[length++] = c;
+        continue;
+      }
+      line[length] = '\0';
+      if (const char* path = path_of(line.data(), line.data() + length, address)) return say(path);
+      length = 0;
+    }
+  say("a mapped file");
+}
+
+void on_bus_error(int, siginfo_t* info, void*) {
   remove_unfinished_files();
   say("mneme: error: ");
-  say(g_file[0] == '\0' ? "a mapped file" : g_file.data());
-  say(" became shorter, or could not be read, while it was in use; restore the file and start again "
-      "(--load read keeps a copy in memory)\n");
+  say_mapped_file(reinterpret_cast<uintptr_t>(info->si_addr));
+  say(" became shorter, or could not be read, while it was in use; restore the file (one in the cache folder "
+      "is made anew) and start again (--load read keeps a copy of a model in memory)\n");
   ::_exit(kFailed);
+}
+
+void install(int signal, struct sigaction action) {
+  action.sa_flags |= SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  ::sigaction(signal, &action, nullptr);
 }
 
 void handle(int signal, void (*handler)(int)) {
   struct sigaction action {};
   action.sa_handler = handler;
-  action.sa_flags = SA_RESTART;
-  sigemptyset(&action.sa_mask);
-  ::sigaction(signal, &action, nullptr);
+  install(signal, action);
 }
 
 // What the parent told us to ignore stays ignored (nohup, background jobs of a shell).
@@ -72,7 +104,10 @@ void install_signal_handlers() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP})
     if (!ignored(signal)) handle(signal, on_interrupt);
 #ifndef MNEME_SANITIZED  // a sanitizer's own report says more
-  handle(SIGBUS, on_bus_error);
+  struct sigaction action {};
+  action.sa_sigaction = on_bus_error;
+  action.sa_flags = SA_SIGINFO;
+  install(SIGBUS, action);
 #else
   (void)on_bus_error;
 #endif
@@ -80,12 +115,10 @@ void install_signal_handlers() {
   handle(SIGPIPE, SIG_DFL);
 }
 
-void set_mapped_file_name(const std::string& path) {
-  keep_text(path, g_file);
-}
-
 void set_last_words(const std::string& line) {
-  keep_text(line, g_last_words);
+  const size_t size = std::min(line.size(), g_last_words.size() - 1);
+  std::copy_n(line.begin(), size, g_last_words.begin());
+  g_last_words[size] = '\0';
 }
 
 InterruptScope::InterruptScope() {

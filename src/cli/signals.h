@@ -1,4 +1,5 @@
-// Ctrl-C, a closed pipe, and a mapped file that shrinks.
+// Ctrl-C, a closed pipe, and a mapped file that shrinks (reading past its new end is a SIGBUS, which ends the
+// program with kFailed and the name of the file: a model, experts or memory rows).
 //
 // Ctrl-C ends the program with 130 at once, unless a verb holds an InterruptScope: then the first Ctrl-C
 // cancels its token, so that the work can stop in order, and the second ends the program. Unfinished files
@@ -12,8 +13,6 @@ namespace mneme::cli {
 
 /// Installs the handlers; called once by main.
 void install_signal_handlers();
-/// Names the file that a later SIGBUS is about (reading a mapping past the end of its shortened file).
-void set_mapped_file_name(const std::string& path);
 /// What a later SIGTERM says before it ends the program with kFailed; a line. Empty: nothing, and 143.
 void set_last_words(const std::string& line);
 

@@ -11,6 +11,7 @@
 #include "cli/help.h"
 #include "cli/input.h"
 #include "cli/progress.h"
+#include "cli/signals.h"
 #include "cli/store.h"
 #include "cli/suggest.h"
 #include "cli/terminal.h"
@@ -234,6 +235,23 @@ TEST(UnfinishedFiles, AreRemovedByTheHandlersFunction) {
   remove_unfinished_files();
   EXPECT_TRUE(fs::is_empty(folder.path()));
 }
+
+#ifndef MNEME_SANITIZED  // a sanitizer keeps SIGBUS to itself
+TEST(BusErrorDeathTest, NamesTheFileThatBecameShorter) {
+  const TemporaryFolder folder;
+  const fs::path whole = folder.write("model", std::string(65536, 'x'));
+  const fs::path cut = folder.write("experts", std::string(65536, 'x'));
+  const auto read_beyond_the_end = [&] {
+    install_signal_handlers();
+    const MappedFile model(whole, LoadMode::mmap), experts(cut, LoadMode::mmap);
+    fs::resize_file(cut, 1);
+    static_cast<void>(*static_cast<const volatile std::byte*>(model.bytes().data() + 40000));
+    static_cast<void>(*static_cast<const volatile std::byte*>(experts.bytes().data() + 40000));
+  };
+  EXPECT_EXIT(read_beyond_the_end(), testing::ExitedWithCode(kFailed),
+              "mneme: error: .*/experts became shorter");
+}
+#endif
 
 }  // namespace
 }  // namespace mneme::cli::cli_parts_test

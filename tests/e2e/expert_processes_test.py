@@ -162,7 +162,9 @@ class Failures(UnderMpirun):
     def test_models_and_codings_that_do_not_fit_are_refused(self):
         for arguments, says in (((MODELS / "llama", *PROMPT), "has no experts that 2 processes could divide"),
                                 ((MODELS / "mixtral", *PROMPT, "--activation", "float", "--expert-messages", "spike"), "would change the text; use --expert-messages float"),
-                                ((MODELS / "mixtral", "--ids", "1,99999"), "99999")):
+                                ((MODELS / "mixtral", "--ids", "1,99999"), "99999"),
+                                # Before the model is looked at.
+                                ((self.top / "gone.gguf", *PROMPT, "--experts", "mmap"), "are held in memory; leave out --experts mmap")):
             ran = self.run_ranks(2, "generate", *arguments)
             with self.subTest(says):
                 self.assertNotEqual(ran.returncode, 0)

@@ -7,20 +7,11 @@ import unittest
 import xml.etree.ElementTree
 
 import e2e
+from quantize_test import IDS, check_round_trip, distance, logits
 
 MODELS = e2e.TOP / "tests" / "data" / "models"
 MIXERS = e2e.TOP / "tests" / "data" / "mixers"
 FAMILIES = ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "granitemoe", "granitemoeshared", "dots1")
-IDS = "5,70,8,101,44,3,250,17,9,33,60,12"
-
-
-def logits(model, *more):
-    return [v for row in e2e.mneme_json("logits", model, "--ids", IDS, "--all", "--activation", "float", "--kv", "f32", *more)["logits"] for v in row]
-
-
-def distance(a, b):
-    assert len(a) == len(b)
-    return max(abs(x - y) for x, y in zip(a, b))
 
 
 class ExpertsTest(unittest.TestCase):
@@ -37,13 +28,7 @@ class ExpertsTest(unittest.TestCase):
     def test_round_trips_keep_the_logits_of_every_family(self):
         for family in FAMILIES:
             with self.subTest(family):
-                gguf, back = self.out / f"{family}.gguf", self.out / f"{family}_back"
-                e2e.mneme_json("quantize", MODELS / family, gguf, "--type", "f32")
-                e2e.mneme_json("quantize", gguf, f"{back}/", "--type", "f32")
-                want = logits(MODELS / family)
-                self.assertGreater(max(want) - min(want), 0.01)
-                self.assertLess(distance(logits(gguf), want), 1e-4)
-                self.assertLess(distance(logits(back), want), 1e-4)
+                gguf = check_round_trip(self, family, self.out)
                 names = {t["name"]: t["shape"] for t in e2e.mneme_json("inspect", gguf)["tensors"]}
                 self.assertTrue(any(name.endswith("ffn_up_exps.weight") and len(shape) == 3 for name, shape in names.items()), names)
 
@@ -111,6 +96,8 @@ class ExpertsTest(unittest.TestCase):
         self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(expert=8), says='did you mean "experts"?')
         self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(top_k=17), says="top_k is 17")
         self.refused(1, "convert", MODELS / "mixtral", out, "--recipe", self.upcycle(), says="no layer has a dense feed-forward")
+        for option in (("--restart",), ("--snapshot", self.out / "now")):
+            self.refused(2, "convert", MODELS / "llama", out, "--recipe", self.upcycle(), *option, says="--snapshot and --restart have no meaning")
         self.assertFalse(out.exists())
         out.mkdir()
         (out / "mine").write_text("x")

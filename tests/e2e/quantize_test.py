@@ -24,6 +24,18 @@ def distance(a, b):
     return max(abs(x - y) for x, y in zip(a, b))
 
 
+def check_round_trip(test, family, folder):
+    """A tiny model becomes a GGUF file and that a folder, with the same logits; the file's path."""
+    gguf, back = folder / f"{family}.gguf", folder / f"{family}_back"
+    e2e.mneme_json("quantize", MODELS / family, gguf, "--type", "f32")
+    e2e.mneme_json("quantize", gguf, f"{back}/", "--type", "f32")
+    want = logits(MODELS / family)
+    test.assertGreater(max(want) - min(want), 0.01)
+    test.assertLess(distance(logits(gguf), want), 1e-4)
+    test.assertLess(distance(logits(back), want), 1e-4)
+    return gguf
+
+
 class Quantize(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -33,13 +45,7 @@ class Quantize(unittest.TestCase):
     def test_round_trip_keeps_the_logits_of_every_family(self):
         for family in FAMILIES:
             with self.subTest(family):
-                gguf, back = self.out / f"{family}.gguf", self.out / f"{family}_back"
-                e2e.mneme_json("quantize", MODELS / family, gguf, "--type", "f32")
-                e2e.mneme_json("quantize", gguf, f"{back}/", "--type", "f32")
-                want = logits(MODELS / family)
-                self.assertGreater(max(want) - min(want), 0.01)
-                self.assertLess(distance(logits(gguf), want), 1e-4)
-                self.assertLess(distance(logits(back), want), 1e-4)
+                check_round_trip(self, family, self.out)
 
     def test_round_trip_of_a_real_model(self):
         model = e2e.real_model()

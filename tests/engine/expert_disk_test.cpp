@@ -71,15 +71,7 @@ uint64_t record_bytes(const std::string& name, const char* type = "") {
 
 std::vector<float> pieces_of(const std::shared_ptr<const Model>& model, std::span<const TokenId> ids,
                              size_t piece) {
-  Session session(model, {});
-  AppendOptions all;
-  all.all_logits = true;
-  std::vector<float> out;
-  for (size_t first = 0; first < ids.size(); first += piece) {
-    const auto part = session.append(ids.subspan(first, std::min(piece, ids.size() - first)), all);
-    out.insert(out.end(), part.begin(), part.end());
-  }
-  return out;
+  return logits_in_pieces(model, ids, piece, KvType::f16);
 }
 
 TEST_F(ExpertsOnDisk, EqualBitsFromEveryPlaceWithTheSmallestBudget) {

@@ -21,21 +21,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::vector<float> logits_in_pieces(const std::shared_ptr<const Model>& model, std::span<const TokenId> ids,
-                                    size_t piece) {
-  SessionOptions options;
-  options.kv = KvType::f32;
-  Session session(model, options);
-  AppendOptions all;
-  all.all_logits = true;
-  std::vector<float> out;
-  for (size_t first = 0; first < ids.size(); first += piece) {
-    const auto part = session.append(ids.subspan(first, std::min(piece, ids.size() - first)), all);
-    out.insert(out.end(), part.begin(), part.end());
-  }
-  return out;
-}
-
 LoadOptions with_type(const char* type, int threads = 2) {
   LoadOptions options;
   options.type = type;

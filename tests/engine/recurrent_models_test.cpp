@@ -18,20 +18,6 @@ SessionOptions options() {
   return o;
 }
 
-/// Logits of every position, the ids appended in pieces.
-std::vector<float> logits_of(const std::shared_ptr<const Model>& model, std::span<const TokenId> ids,
-                             size_t piece) {
-  Session session(model, options());
-  AppendOptions all;
-  all.all_logits = true;
-  std::vector<float> out;
-  for (size_t first = 0; first < ids.size(); first += piece) {
-    const auto part = session.append(ids.subspan(first, std::min(piece, ids.size() - first)), all);
-    out.insert(out.end(), part.begin(), part.end());
-  }
-  return out;
-}
-
 class RecurrentModels : public testing::TestWithParam<const char*> {
  protected:
   static std::string name() { return std::string("mixers/") + GetParam(); }
@@ -43,7 +29,7 @@ TEST_P(RecurrentModels, EveryChunkSizeGivesTheLogitsOfTheReference) {
   float largest = 0;
   for (const float x : golden.logits) largest = std::max(largest, std::abs(x));
   for (const size_t piece : {golden.ids.size(), size_t{1}, size_t{7}, size_t{16}}) {
-    const auto got = logits_of(model, golden.ids, piece);
+    const auto got = logits_in_pieces(model, golden.ids, piece);
     ASSERT_EQ(got.size(), golden.logits.size());
     for (size_t i = 0; i < got.size(); ++i)
       ASSERT_NEAR(got[i], golden.logits[i], 1e-4f * largest) << "logit " << i << " in pieces of " << piece;

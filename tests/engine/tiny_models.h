@@ -1,8 +1,10 @@
 // The tiny random checkpoints of tests/data/models, made with transformers (tools/make_golden_models.py), and
 // of tests/data/mixers (tools/mixer_reference.py), whose names begin with "mixers/".
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -49,6 +51,23 @@ inline std::vector<float> all_logits(const std::shared_ptr<const Model>& model, 
   all.all_logits = true;
   const auto logits = session.append(golden.ids, all);
   return {logits.begin(), logits.end()};
+}
+
+/// Logits after each of the ids, appended `piece` at a time.
+inline std::vector<float> logits_in_pieces(const std::shared_ptr<const Model>& model,
+                                           std::span<const TokenId> ids, size_t piece,
+                                           KvType kv = KvType::f32) {
+  SessionOptions options;
+  options.kv = kv;
+  Session session(model, options);
+  AppendOptions all;
+  all.all_logits = true;
+  std::vector<float> out;
+  for (size_t first = 0; first < ids.size(); first += piece) {
+    const auto part = session.append(ids.subspan(first, std::min(piece, ids.size() - first)), all);
+    out.insert(out.end(), part.begin(), part.end());
+  }
+  return out;
 }
 
 /// Root mean square of the difference over that of the expected values.

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
+#include <filesystem>
 #include <limits>
 
 #include "core/fail.h"
@@ -154,6 +156,21 @@ TEST(SpikeCalibrationTest, BadInputIsNamed) {
   options = small_calibration();
   options.cancel = &cancel;
   EXPECT_THROW(calibrate_spikes(kCalibratedModel, {}, calibration_ids(256), options), Error);
+}
+
+TEST(SpikeCalibrationTest, ExpertsOnDiskAreRefused) {
+  const std::string home = ::testing::TempDir() + "mneme-calibration-home";
+  const char* const before = std::getenv("MNEME_HOME");
+  const std::string old = before == nullptr ? "" : before;
+  ::setenv("MNEME_HOME", home.c_str(), 1);  // the experts' file is made there
+  LoadOptions on_disk;
+  on_disk.experts = Placement::mmap;
+  on_disk.type = "q8_0";
+  EXPECT_NE(refused(small_calibration(), MNEME_TEST_DATA "/models/qwen3_moe", 256, on_disk)
+                .find("load them into memory (--experts ram)"),
+            std::string::npos);
+  before == nullptr ? ::unsetenv("MNEME_HOME") : ::setenv("MNEME_HOME", old.c_str(), 1);
+  std::filesystem::remove_all(home);
 }
 
 std::vector<float> last_logits(const std::shared_ptr<const Model>& model) {

@@ -205,7 +205,7 @@ TEST_P(SpikeOnEveryIsa, ARowThatWasFiredElsewhereIsTheSame) {
     fire_row({3, 1.0f}, x.data(), 0, cols, here);
     ASSERT_FALSE(here.beyond[0].begin.empty());
     std::vector<float> counts(x.size());
-    counts_to_floats(here, 0, cols, counts.data());
+    spike_counts(here, 0, cols, counts.data());
     place_spikes(counts.data(), here.threshold[0], 0, cols, placed);
     EXPECT_EQ(placed.base, here.base);
     EXPECT_EQ(placed.fired, here.fired);
