@@ -40,11 +40,31 @@ dnnl::memory memory_of(const Tensor& x, dnnl::memory::data_type type, const dnnl
   return {dnnl::memory::desc(x.sizes().vec(), type, x.strides().vec()), engine, x.data_ptr()};
 }
 
-/// a b in f32 of bf16 factors with equally many dimensions, 2 or 3. `sum`: added to out instead.
+/// out (+)= a b of f32 matrices, 2 dimensions, or as many matrices as the first of 3 says, divided among
+/// threads.
+void multiply_floats(const Tensor& a, const Tensor& b, const Tensor& out, bool sum) {
+  const float beta = sum ? 1.0f : 0.0f;
+  if (a.dim() == 2) {
+    multiply_into(a, b, out, 1.0f, beta);
+    return;
+  }
+  at::parallel_for(0, a.size(0), 1, [&](int64_t begin, int64_t end) {
+    const at::NoGradGuard no_grad;
+    for (int64_t i = begin; i < end; ++i)
+      multiply_into(a.select(0, i), b.select(0, i), out.select(0, i), 1.0f, beta);
+  });
+}
+
+/// a b in f32 of bf16 factors with equally many dimensions, 2 or 3. `sum`: added to out instead. Where bf16
+/// has no kernels the factors are widened, which changes no product: slower than f32, never wrong.
 void multiply_rounded(const Tensor& a, const Tensor& b, const Tensor& out, bool sum) {
   if (out.numel() == 0) return;
   if (a.numel() == 0) {
     if (!sum) out.zero_();
+    return;
+  }
+  if (!has_bf16_kernels()) {
+    multiply_floats(a.to(at::kFloat), b.to(at::kFloat), out, sum);
     return;
   }
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
@@ -64,12 +84,12 @@ void multiply_rounded(const Tensor& a, const Tensor& b, const Tensor& out, bool 
   stream.wait();
 }
 
-/// out (+)= a b of f32 or bf16 matrices.
+/// out (+)= a b of f32 or bf16 matrices, as multiply_floats().
 void multiply(const Tensor& a, const Tensor& b, const Tensor& out, bool sum) {
   if (a.scalar_type() == at::kBFloat16)
     multiply_rounded(a, b, out, sum);
   else
-    multiply_into(a, b, out, 1.0f, sum ? 1.0f : 0.0f);
+    multiply_floats(a, b, out, sum);
 }
 
 Tensor rounded(const Tensor& x, bool bfloat16) {
@@ -192,6 +212,12 @@ std::vector<Tensor> products(const Tensor& x, const std::vector<Tensor>& weights
   return Products::apply(at::TensorList(inputs), plan);
 }
 
+bool has_bf16_kernels() {
+  constexpr auto kLeast = static_cast<unsigned>(dnnl::cpu_isa::avx512_core);
+  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kLeast) == kLeast;
+  return has;
+}
+
 Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias, bool bfloat16) {
   return products(x, {weight}, {bias}, bfloat16)[0];
 }
@@ -202,14 +228,7 @@ Tensor batched_product(const Tensor& a, const Tensor& b, bool bfloat16) {
   if (!on_cpu(a) || !on_cpu(b))
     return bfloat16 ? at::bmm(rounded(a, true), rounded(b, true)).to(a.scalar_type()) : at::bmm(a, b);
   Tensor out = at::empty({a.size(0), a.size(1), b.size(2)}, a.options());
-  if (bfloat16) {
-    multiply_rounded(rounded(a, true), rounded(b, true), out, false);
-    return out;
-  }
-  at::parallel_for(0, a.size(0), 1, [&](int64_t begin, int64_t end) {
-    const at::NoGradGuard no_grad;
-    for (int64_t i = begin; i < end; ++i) multiply_into(a.select(0, i), b.select(0, i), out.select(0, i));
-  });
+  multiply(rounded(a, bfloat16), rounded(b, bfloat16), out, false);
   return out;
 }
 

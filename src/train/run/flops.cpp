@@ -66,9 +66,11 @@ double measured_flops() {
     const auto n = static_cast<double>(size);
     return 2 * n * n * n / best;
   };
-  const Tensor single = at::ones({1024, 1024}), half = at::ones({2048, 2048}, at::kBFloat16);
-  return std::max(rate(1024, [&] { product(single, single, {}, false); }),
-                  rate(2048, [&] { at::mm(half, half); }));
+  const Tensor single = at::ones({1024, 1024});
+  const double of_floats = rate(1024, [&] { product(single, single, {}, false); });
+  if (!has_bf16_kernels()) return of_floats;
+  const Tensor half = at::ones({2048, 2048}, at::kBFloat16);
+  return std::max(of_floats, rate(2048, [&] { at::mm(half, half); }));
 }
 
 }  // namespace mneme::train
