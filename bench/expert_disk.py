@@ -64,7 +64,8 @@ def main():
                   f"{rate / 1e9:.2f} GB/s {missed / rate * 1e3:.2f}), {got['share_of_bound']:.1%} of the bound; hits {got['hit_rate']:.1%}; "
                   f"ahead {got['ahead_used']:.1f} of {got['ahead']:.1f}; {got.get('hit_rates', '')}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(lines, indent=1) + "\n")
+        paths = ("model", "path")  # of this machine
+        options.json.write_text(json.dumps([{k: v for k, v in line.items() if k not in paths} for line in lines], indent=1) + "\n")
 
 
 if __name__ == "__main__":
