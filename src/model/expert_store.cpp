@@ -24,9 +24,8 @@ constexpr int64_t kShortFile = std::numeric_limits<int64_t>::max(), kDamaged = k
 // Whole pages of the system around `part`, which lies in a mapping.
 std::span<std::byte> pages_of(Bytes part) {
   static const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = reinterpret_cast<uintptr_t>(part.data()) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(part.data()) + part.size();
-  return {reinterpret_cast<std::byte*>(begin), end - begin};
+  const uintptr_t into = reinterpret_cast<uintptr_t>(part.data()) % page;
+  return {const_cast<std::byte*>(part.data()) - into, part.size() + into};
 }
 
 // Brings the pages in. 0, or what was wrong.

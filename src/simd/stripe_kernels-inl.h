@@ -161,6 +161,13 @@ inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, 
     }
 }
 
+// What takes the codes' offset off: the sums of block b of row n of X start with it.
+template <class V, class T>
+inline __attribute__((always_inline)) typename V::I offset_sum(const StripeArgs& args, int64_t n, int64_t b) {
+  constexpr int offset = left_offset<V, T>();
+  return V::set_i(offset == 0 ? 0 : -offset * args.sums[n * args.blocks + b]);
+}
+
 // The offset terms of N rows of X in block b, plus what their counts have beyond ±127. A function of its own:
 // an array that is indexed at run time stays in memory.
 template <class V, class T, int N, int Parts>
@@ -169,9 +176,7 @@ __attribute__((noinline)) void start_block(const StripeArgs& args, const std::by
   for (int p = 0; p < Parts; ++p)
     for (int n = 0; n < N; ++n) {
       for (int g = 0; g < T::groups; ++g)
-        for (int j = 0; j < 4; ++j)
-          start[p][n][g][j] = V::set_i(
-              left_offset<V, T>() == 0 ? 0 : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
+        for (int j = 0; j < 4; ++j) start[p][n][g][j] = offset_sum<V, T>(args, n0 + n, b);
       const EventView& events = args.beyond[n0 + n];
       if (events.begin == nullptr) continue;
       for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
@@ -200,12 +205,7 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
       for (int g = 0; g < T::groups; ++g)
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j)
-          dot[p][n][g][j] =
-              args.beyond != nullptr
-                  ? start[p][n][g][j]
-                  : V::set_i(left_offset<V, T>() == 0
-                                 ? 0
-                                 : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
+          dot[p][n][g][j] = args.beyond != nullptr ? start[p][n][g][j] : offset_sum<V, T>(args, n0 + n, b);
   const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
   const int8_t* counts =
       Listed ? args.events.counts + n0 * args.events.stride : args.dense + (n0 * args.blocks + b) * 32;
@@ -324,9 +324,7 @@ template <class V, class T, int N>
 __attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V, T>& strip, int64_t b,
                                            int part, int64_t n0, typename V::I (&start)[N][4]) {
   for (int n = 0; n < N; ++n) {
-    for (int j = 0; j < 4; ++j)
-      start[n][j] = V::set_i(
-          left_offset<V, T>() == 0 ? 0 : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
+    for (int j = 0; j < 4; ++j) start[n][j] = offset_sum<V, T>(args, n0 + n, b);
     const EventView& events = args.beyond[n0 + n];
     if (events.begin == nullptr) continue;
     for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
@@ -360,11 +358,7 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j)
-        dot[n][j] = args.beyond != nullptr
-                        ? start[n][j]
-                        : V::set_i(left_offset<V, T>() == 0
-                                       ? 0
-                                       : -left_offset<V, T>() * args.sums[(n0 + n) * args.blocks + b]);
+        dot[n][j] = args.beyond != nullptr ? start[n][j] : offset_sum<V, T>(args, n0 + n, b);
 #pragma GCC unroll 8  // a loop would store all sums at every turn
     for (int g = 0; g < 8; ++g)
 #pragma GCC unroll 4

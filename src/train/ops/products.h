@@ -9,8 +9,8 @@
 namespace mneme::train {
 
 /// Whether this CPU multiplies bf16 matrices faster than f32 ones: oneDNN has kernels for them from AVX-512
-/// on. Below, factors that shall be bf16 are rounded to it and widened again, and libtorch's own bf16
-/// products are thousands of times slower than f32 ones.
+/// on. Below, factors that shall be bf16 are rounded to it and widened again; libtorch's own bf16 products
+/// are far slower there than f32 ones.
 bool has_bf16_kernels();
 
 /// x [..., in] times weight [out, in] transposed, plus bias [out] (undefined: none): [..., out] in x's type.
