@@ -11,8 +11,8 @@ namespace {
 // Grouped: f32 scales, a row and 128 columns each, all of them before the blocks of the stripe.
 template <int CodeBits, bool HasMin, int Offset, int Lines, bool Grouped = false>
 struct StripeFormat {
-  static constexpr int code_bits = CodeBits, offset = Offset;
-  static constexpr bool has_min = HasMin, wide = Offset == 128, grouped = Grouped;
+  static constexpr int code_bits = CodeBits, offset = Offset, max_code = (1 << CodeBits) - 1;
+  static constexpr bool has_min = HasMin, wide = max_code > 127, grouped = Grouped;
   static constexpr int lines = Lines, column_bytes = 64 * Lines;
   static constexpr int groups = CodeBits == 4 ? 2 : 1;  // of 64 rows, in a line
   static constexpr int rows = 64 * groups * Lines;
@@ -338,6 +338,41 @@ __attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V
   }
 }
 
+// Whether one of N rows of X has counts beyond ±127 in block b.
+template <int N>
+inline __attribute__((always_inline)) bool any_beyond(const EventView* rows, int64_t b) {
+  bool any = false;
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) any |= rows[n].begin != nullptr && rows[n].begin[b] != rows[n].begin[b + 1];
+  return any;
+}
+
+// Adds the products of a block of a strip with N rows of counts. As in tiles, pairs of products are summed in
+// 16 bits where a vocabulary gains by it and as many as there are fit.
+template <class V, class T, int N>
+inline __attribute__((always_inline)) void add_strip_block(const std::byte* codes, const int8_t* counts,
+                                                           int64_t stride, typename V::I (&dot)[N][4]) {
+  constexpr int group = V::pairs_in_16(T::max_code);
+  typename V::I pairs[N][4];
+#pragma GCC unroll 8  // a loop would store all sums at every turn
+  for (int g = 0; g < 8; ++g)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const typename V::B code = V::load_b(codes + (4 * g + j) * 4 * V::kLanes);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        const typename V::A four = V::repeat4(counts + n * stride + 4 * g);
+        if constexpr (group == 1) {
+          dot[n][j] = V::template dot<T::wide>(dot[n][j], code, four);
+        } else {
+          const typename V::I two = V::pairs(code, four);
+          pairs[n][j] = g % group == 0 ? two : V::add_pairs(pairs[n][j], two);
+          if (g % group == group - 1) dot[n][j] = V::add_widened(dot[n][j], pairs[n][j]);
+        }
+      }
+    }
+}
+
 // N rows of X with one part of a strip.
 template <class V, class T, int N>
 __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V, T>& strip, int part,
@@ -353,21 +388,13 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
   const int first = 64 * strip.number + V::kLanes * part;  // row of the stripe
   for (int64_t b = 0; b < args.blocks; ++b, codes += Strip<V, T>::block_bytes, counts += 32) {
     typename V::I dot[N][4], start[N][4];
-    if (args.beyond != nullptr) start_strip<V, T, N>(args, strip, b, part, n0, start);
+    const bool beyond = args.beyond != nullptr && any_beyond<N>(args.beyond + n0, b);
+    if (beyond) start_strip<V, T, N>(args, strip, b, part, n0, start);
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j)
-        dot[n][j] = args.beyond != nullptr ? start[n][j] : offset_sum<V, T>(args, n0 + n, b);
-#pragma GCC unroll 8  // a loop would store all sums at every turn
-    for (int g = 0; g < 8; ++g)
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
-        const typename V::B code = V::load_b(codes + (4 * g + j) * 4 * V::kLanes);
-#pragma GCC unroll 8
-        for (int n = 0; n < N; ++n)
-          dot[n][j] = V::template dot<T::wide>(dot[n][j], code, V::repeat4(counts + n * stride + 4 * g));
-      }
+      for (int j = 0; j < 4; ++j) dot[n][j] = beyond ? start[n][j] : offset_sum<V, T>(args, n0 + n, b);
+    add_strip_block<V, T, N>(codes, counts, stride, dot);
     const std::byte* scales = strip.scales(b);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {
