@@ -5,12 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <deque>
-#include <filesystem>
 
 #include "cli/chat.h"
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/file.h"
+#include "scratch.h"
 
 namespace mneme::cli::chat_repl_test {
 namespace {
@@ -36,11 +36,6 @@ class ScriptedLines : public LineSource {
 
 class ChatReplTest : public ::testing::Test {
  protected:
-  ChatReplTest() : folder_(fs::temp_directory_path() / fs::path("mneme-repl-" + std::to_string(::getpid()))) {
-    fs::create_directories(folder_);
-  }
-  ~ChatReplTest() override { fs::remove_all(folder_); }
-
   int talk(std::initializer_list<const char*> lines) {
     for (const char* line : lines) lines_.script.emplace_back(Event::line, line);
     return run_chat_repl({.lines = lines_,
@@ -57,7 +52,7 @@ class ChatReplTest : public ::testing::Test {
                           .say = [this](const std::string& text) { said_ += text; }});
   }
 
-  fs::path folder_;
+  ScratchFolder folder_;
   ScriptedLines lines_;
   Conversation conversation_;
   std::vector<std::string> asked_;

@@ -1,11 +1,9 @@
 // The parts of the command below its verbs: suggestions, arguments, texts, the store.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 #include <optional>
 
 #include "cli/help.h"
@@ -19,6 +17,7 @@
 #include "core/file.h"
 #include "core/paths.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::cli::cli_parts_test {
 namespace {
@@ -26,24 +25,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (fs::temp_directory_path() / "mneme-test-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TemporaryFolder() { fs::remove_all(path_); }
-  const fs::path& path() const { return path_; }
-  fs::path write(const std::string& name, const std::string& text) const {
-    fs::create_directories((path_ / name).parent_path());
-    std::ofstream(path_ / name) << text;
-    return path_ / name;
-  }
-
- private:
-  fs::path path_;
-};
 
 class Environment {
  public:
@@ -74,7 +55,7 @@ TEST(Suggest, OffersOnlyNearNames) {
 }
 
 TEST(Input, ReadsIdsInEveryAcceptedForm) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto file = folder.write("ids", "[1, 2,\n 3]\n");
   EXPECT_THAT(ids_argument("1,2,3"), ElementsAre(1, 2, 3));
   EXPECT_THAT(ids_argument("7"), ElementsAre(7));
@@ -96,7 +77,7 @@ TEST(Input, RefusesWhatIsNoId) {
 }
 
 TEST(Input, TextComesFromFilesAndCanBeginWithAt) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const auto file = folder.write("prompt", "two\nlines\n");
   EXPECT_EQ(text_argument("plain"), "plain");
   EXPECT_EQ(text_argument("@" + file.string()), "two\nlines\n");
@@ -146,11 +127,10 @@ TEST(Progress, ShowsAmountRateAndTimeLeft) {
 }
 
 TEST(Store, FindsModelsByPathAndName) {
-  const TemporaryFolder folder;
-  const Environment home("MNEME_HOME", folder.path().c_str());
-  const auto gguf = folder.write("models/small.Q4_1.gguf", "x");
-  folder.write("models/hf/user/model/config.json", "{}");
-  folder.write("models/.small.gguf.part", "x");
+  const ScratchHome home;
+  const auto gguf = home.write("models/small.Q4_1.gguf", "x");
+  home.write("models/hf/user/model/config.json", "{}");
+  home.write("models/.small.gguf.part", "x");
   const auto models = stored_models();
   ASSERT_EQ(models.size(), 2u);
   EXPECT_EQ(models[0].name, "hf/user/model");
@@ -159,13 +139,12 @@ TEST(Store, FindsModelsByPathAndName) {
   EXPECT_EQ(resolve_model("small.Q4_1"), gguf);
   EXPECT_EQ(resolve_model("small.Q4_1.gguf"), gguf);
   EXPECT_EQ(resolve_model(gguf), gguf);
-  EXPECT_EQ(resolve_model("hf/user/model"), folder.path() / "models/hf/user/model");
+  EXPECT_EQ(resolve_model("hf/user/model"), home / "models/hf/user/model");
 }
 
 TEST(Store, MissingModelsAreExplained) {
-  const TemporaryFolder folder;
-  const Environment home("MNEME_HOME", folder.path().c_str());
-  folder.write("models/small.Q4_1.gguf", "x");
+  const ScratchHome home;
+  home.write("models/small.Q4_1.gguf", "x");
   try {
     resolve_model("smal.Q4_1");
     FAIL();
@@ -174,7 +153,7 @@ TEST(Store, MissingModelsAreExplained) {
     EXPECT_THAT(error.what(), HasSubstr("did you mean small.Q4_1?"));
   }
   EXPECT_THROW(resolve_model(""), Error);
-  EXPECT_THROW(resolve_model(folder.path()), Error);  // a folder without config.json
+  EXPECT_THROW(resolve_model(home.path()), Error);  // a folder without config.json
 }
 
 TEST(Paths, FollowMnemeHomeThenXdgThenHome) {
@@ -228,8 +207,8 @@ TEST(Verbs, OptionsComeFromTheEnvironmentToo) {
 }
 
 TEST(UnfinishedFiles, AreRemovedByTheHandlersFunction) {
-  const TemporaryFolder folder;
-  AtomicFile file(folder.path() / "out.bin");
+  const ScratchFolder folder;
+  AtomicFile file(folder / "out.bin");
   file.write("half");
   ASSERT_FALSE(fs::is_empty(folder.path()));
   remove_unfinished_files();
@@ -238,7 +217,7 @@ TEST(UnfinishedFiles, AreRemovedByTheHandlersFunction) {
 
 #ifndef MNEME_SANITIZED  // a sanitizer keeps SIGBUS to itself
 TEST(BusErrorDeathTest, NamesTheFileThatBecameShorter) {
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   const fs::path whole = folder.write("model", std::string(65536, 'x'));
   const fs::path cut = folder.write("experts", std::string(65536, 'x'));
   const auto read_beyond_the_end = [&] {

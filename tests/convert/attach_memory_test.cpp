@@ -9,6 +9,7 @@
 #include "engine/memory_models.h"
 #include "mneme/error.h"
 #include "mneme/session.h"
+#include "scratch.h"
 
 namespace mneme::attach_memory_test {
 namespace {
@@ -38,17 +39,17 @@ class AttachMemory : public testing::Test {
  protected:
   // A pack for the model, without the hash of one.
   fs::path pack_for(const std::string& name) {
-    const fs::path path = folder.path() / "facts.engram";
+    const fs::path path = folder / "facts.engram";
     write_pack(path, memory_pack(golden, load_tiny(name)->tokenizer()));
     return path;
   }
   MemoryGolden golden = load_memory_golden();
-  TemporaryFolder folder;
+  ScratchFolder folder;
 };
 
 TEST_F(AttachMemory, TheFileAnswersAsModelAndPackTogether) {
   for (const char* name : {"llama.gguf", "llama_q8_0.gguf"}) {
-    const fs::path pack = pack_for(name), out = folder.path() / "sub" / "out.gguf";
+    const fs::path pack = pack_for(name), out = folder / "sub" / "out.gguf";
     fs::create_directories(out.parent_path());
     const AttachResult result = attach_memory(tiny_model_path(name), pack, out);
     EXPECT_EQ(result.layers, (std::vector<uint32_t>{0, 1}));
@@ -64,7 +65,7 @@ TEST_F(AttachMemory, TheFileAnswersAsModelAndPackTogether) {
 }
 
 TEST_F(AttachMemory, AHuggingFaceFolderBecomesAFileOfTheSameNumbers) {
-  const fs::path out = folder.path() / "out.gguf";
+  const fs::path out = folder / "out.gguf";
   attach_memory(tiny_model_path("llama"), pack_for("llama"), out);
   const auto a = logits_of(Model::load(out.string())), b = golden.values.at("logits");
   double largest = 0;
@@ -73,12 +74,12 @@ TEST_F(AttachMemory, AHuggingFaceFolderBecomesAFileOfTheSameNumbers) {
 }
 
 TEST_F(AttachMemory, TheNamedPackIsNeededAndMustBeTheOne) {
-  const fs::path pack = pack_for("llama"), out = folder.path() / "out.gguf";
+  const fs::path pack = pack_for("llama"), out = folder / "out.gguf";
   attach_memory(tiny_model_path("llama.gguf"), pack, out);
-  fs::rename(pack, folder.path() / "moved.engram");
+  fs::rename(pack, folder / "moved.engram");
   EXPECT_THAT(refusal([&] { Model::load(out.string()); }, ErrorCode::not_found), HasSubstr("facts.engram"));
   LoadOptions options;  // named by hand, it serves
-  options.memory.push_back({folder.path() / "moved.engram", Placement::mmap});
+  options.memory.push_back({folder / "moved.engram", Placement::mmap});
   EXPECT_NO_THROW(Model::load(out.string(), options));
   MemoryGolden other = golden;
   other.table.seed = 5;
@@ -88,16 +89,16 @@ TEST_F(AttachMemory, TheNamedPackIsNeededAndMustBeTheOne) {
 }
 
 TEST_F(AttachMemory, InputsAreNotOverwrittenAndNothingIsLeftAfterAFailure) {
-  const fs::path pack = pack_for("llama"), model = folder.path() / "model.gguf";
+  const fs::path pack = pack_for("llama"), model = folder / "model.gguf";
   fs::copy_file(tiny_model_path("llama.gguf"), model);
   refusal([&] { attach_memory(model, pack, model); }, ErrorCode::invalid_argument);
   refusal([&] { attach_memory(model, pack, pack); }, ErrorCode::invalid_argument);
   AttachOptions stops;
   stops.progress = [](uint64_t, uint64_t) { throw Error(ErrorCode::cancelled, "stop"); };
-  refusal([&] { attach_memory(model, pack, folder.path() / "out.gguf", stops); }, ErrorCode::cancelled);
+  refusal([&] { attach_memory(model, pack, folder / "out.gguf", stops); }, ErrorCode::cancelled);
   EXPECT_EQ(std::distance(fs::directory_iterator(folder.path()), fs::directory_iterator()), 2);
   write_pack(pack, memory_pack(golden, load_tiny("llama")->tokenizer(), false));
-  EXPECT_THAT(refusal([&] { attach_memory(model, pack, folder.path() / "out.gguf"); }, ErrorCode::mismatch),
+  EXPECT_THAT(refusal([&] { attach_memory(model, pack, folder / "out.gguf"); }, ErrorCode::mismatch),
               HasSubstr("no modules"));
 }
 

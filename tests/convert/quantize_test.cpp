@@ -6,7 +6,6 @@
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -23,6 +22,7 @@
 #include "model/checkpoint.h"
 #include "model/import_gguf.h"
 #include "model/tokenizer_from_gguf.h"
+#include "scratch.h"
 #include "simd/blocks.h"
 #include "text/tokenizer_json.h"
 
@@ -56,13 +56,7 @@ float largest_difference(const Checkpoint& a, const Checkpoint& b) {
 
 class Quantize : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(testing::TempDir()) / "mneme_quantize";
-  void SetUp() override {
-    folder_ += "_" + std::to_string(::getpid());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  ScratchFolder folder_;
 
   QuantizeResult run(const fs::path& in, const fs::path& out, const std::string& type,
                      bool pure = false) const {
@@ -84,7 +78,7 @@ class Quantize : public testing::Test {
     return ErrorCode::internal;
   }
 
-  bool is_clean() const { return fs::is_empty(folder_); }
+  bool is_clean() const { return fs::is_empty(folder_.path()); }
 };
 
 class QuantizeFamily : public Quantize, public testing::WithParamInterface<const char*> {};
@@ -209,7 +203,7 @@ TEST_F(Quantize, RefusesWhatItCannotDoAndLeavesNothing) {
   EXPECT_EQ(code_of(folder_ / "absent.gguf", folder_ / "x.gguf", "q8_0", &message), ErrorCode::not_found);
   EXPECT_TRUE(is_clean());
   std::ofstream(folder_ / "note.txt") << "keep me";
-  EXPECT_EQ(code_of(llama, folder_, "f32", &message), ErrorCode::invalid_argument);
+  EXPECT_EQ(code_of(llama, folder_.path(), "f32", &message), ErrorCode::invalid_argument);
   EXPECT_NE(message.find("not an empty folder"), std::string::npos);
 }
 

@@ -12,6 +12,7 @@
 #include "engine/memory_models.h"
 #include "mneme/error.h"
 #include "mneme/session.h"
+#include "scratch.h"
 
 namespace mneme::table_files_test {
 namespace {
@@ -51,9 +52,8 @@ class TableFiles : public testing::Test {
     ADD_FAILURE() << "accepted";
     return {};
   }
-  TemporaryFolder folder;
-  fs::path model = folder.path() / "model.gguf", pack = folder.path() / "facts.engram",
-           out = folder.path() / "out";
+  ScratchFolder folder;
+  fs::path model = folder / "model.gguf", pack = folder / "facts.engram", out = folder / "out";
   QuantizeOptions options;
 };
 
@@ -81,7 +81,7 @@ TEST_F(TableFiles, WithoutTheOptionTheyStayWhereTheyAre) {
 
 TEST_F(TableFiles, InPlaceNothingIsCopied) {
   const auto before = fs::last_write_time(pack);
-  quantize_model(model, folder.path() / "q.gguf", options);
+  quantize_model(model, folder / "q.gguf", options);
   EXPECT_EQ(fs::last_write_time(pack), before);
 }
 

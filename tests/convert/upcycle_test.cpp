@@ -1,17 +1,15 @@
 // Dense models made into mixtures: what they compute at the start, beside the dense model itself.
 #include "convert/upcycle.h"
 
-#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <fstream>
 
 #include "convert/export_hf.h"
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::upcycle_test {
 namespace {
@@ -20,12 +18,7 @@ using ::testing::HasSubstr;
 
 class Upcycle : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(::testing::TempDir()) / fmt::format("mneme_upcycle_{}", ::getpid());
-  void SetUp() override {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  ScratchFolder folder_;
 
   /// Logits of the golden text of a tiny model, upcycled.
   std::vector<float> upcycled_logits(const std::string& name, const UpcycleOptions& options) {
@@ -36,10 +29,7 @@ class Upcycle : public testing::Test {
     two.threads = 2;
     return all_logits(Model::load(out, two), load_golden("llama"), 64);
   }
-  std::string recipe(const std::string& text) const {
-    std::ofstream(folder_ / "recipe.json") << text;
-    return (folder_ / "recipe.json").string();
-  }
+  std::string recipe(const std::string& text) const { return folder_.write("recipe.json", text).string(); }
   std::string refusal(const std::string& text) const {
     try {
       read_upcycle_recipe(recipe(text));

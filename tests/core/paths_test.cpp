@@ -4,12 +4,12 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <string>
 
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::paths_test {
 namespace {
@@ -77,18 +77,16 @@ TEST(Paths, RelativeMnemeHomeCountsFromTheWorkingFolder) {
 }
 
 TEST(Paths, EnsureFolderCreatesParentsPrivatelyAndRefusesFiles) {
-  const auto base = fs::path(testing::TempDir()) / "mneme_paths_test";
-  fs::remove_all(base);
+  const ScratchFolder base;
   const auto deep = base / "a" / "b";
   EXPECT_EQ(ensure_folder(deep), deep);
   EXPECT_EQ(ensure_folder(deep), deep);
   struct stat info {};
   ASSERT_EQ(::stat(deep.c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777u, 0700u);
-  std::ofstream(base / "file") << "x";
-  EXPECT_THROW(ensure_folder(base / "file"), Error);
-  EXPECT_THROW(ensure_folder(base / "file" / "below"), Error);
-  fs::remove_all(base);
+  const auto file = base.write("file", "x");
+  EXPECT_THROW(ensure_folder(file), Error);
+  EXPECT_THROW(ensure_folder(file / "below"), Error);
 }
 
 }  // namespace

@@ -3,10 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
-
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::sha256_test {
 namespace {
@@ -32,8 +30,8 @@ TEST(Sha256, PiecesOfAnySizeGiveTheSameHash) {
 }
 
 TEST(Sha256, FilesAreHashedInPiecesWithProgress) {
-  const auto path = std::filesystem::path(testing::TempDir()) / "mneme_sha256_test";
-  std::ofstream(path) << std::string(3000000, 'a');
+  const ScratchFolder folder;
+  const auto path = folder.write("a", std::string(3000000, 'a'));
   uint64_t last = 0, calls = 0;
   const auto hex = sha256_file(path, [&](uint64_t done, uint64_t total) {
     EXPECT_GT(done, last);
@@ -51,7 +49,6 @@ TEST(Sha256, FilesAreHashedInPiecesWithProgress) {
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::cancelled);
   }
-  std::filesystem::remove(path);
 }
 
 TEST(Sha256, MissingFilesFoldersAndMisuseAreErrors) {
@@ -64,7 +61,7 @@ TEST(Sha256, MissingFilesFoldersAndMisuseAreErrors) {
     return ErrorCode::limit;
   };
   EXPECT_EQ(code([] { sha256_file("/nonexistent/file"); }), ErrorCode::not_found);
-  EXPECT_EQ(code([] { sha256_file(testing::TempDir()); }), ErrorCode::io);
+  EXPECT_EQ(code([] { sha256_file(MNEME_TEST_DATA); }), ErrorCode::io);
   EXPECT_EQ(code([] {
               Sha256 hash;
               hash.hex();

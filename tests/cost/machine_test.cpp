@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <numeric>
 
@@ -14,6 +13,7 @@
 #include "cost/bandwidth.h"
 #include "cost/disk_reads.h"
 #include "mneme/error.h"
+#include "scratch.h"
 #include "simd/every_isa.h"
 #include "simd/isa.h"
 
@@ -74,16 +74,6 @@ TEST(ReadBandwidth, ThreadCountsEndWithAllCores) {
 
 class MachineCache : public testing::Test {
  protected:
-  MachineCache() {
-    std::string name = (fs::temp_directory_path() / "mneme-test-XXXXXX").string();
-    home_ = ::mkdtemp(name.data());
-    if (const char* old = std::getenv("MNEME_HOME")) old_ = old;
-    ::setenv("MNEME_HOME", home_.c_str(), 1);
-  }
-  ~MachineCache() override {
-    fs::remove_all(home_);
-    old_.empty() ? ::unsetenv("MNEME_HOME") : ::setenv("MNEME_HOME", old_.c_str(), 1);
-  }
   static MachineFigures figures() {
     MachineFigures f = machine_facts();
     f.read_gbps = 21.5;
@@ -99,10 +89,7 @@ class MachineCache : public testing::Test {
     json[key] = value;
     return json.dump();
   }
-  fs::path home_;
-
- private:
-  std::string old_;
+  ScratchHome home_;
 };
 
 TEST_F(MachineCache, ReturnsWhatWasSaved) {
@@ -130,10 +117,10 @@ TEST_F(MachineCache, IsIgnoredWhenDamagedOrFromAnotherMachine) {
 
 TEST_F(MachineCache, RandomReadsLeaveNothingBehind) {
   const auto result = measure_random_reads(home_ / "not" / "there" / "yet", uint64_t{1} << 20, {1, 2}, 0.01);
-  EXPECT_EQ(result.folder, home_);
+  EXPECT_EQ(result.folder, home_.path());
   ASSERT_EQ(result.rates.size(), 2u);
   for (const RandomReadRate& rate : result.rates) EXPECT_GT(rate.iops, 0);
-  EXPECT_TRUE(fs::is_empty(home_));
+  EXPECT_TRUE(fs::is_empty(home_.path()));
 }
 
 TEST_F(MachineCache, RandomReadsNeedAFolderTheyCanWrite) {

@@ -3,9 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <cstdlib>
 #include <fstream>
 
 #include "core/file.h"
@@ -13,22 +11,13 @@
 #include "cost/decode_timer.h"
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::roofline_test {
 namespace {
 
 class Roofline : public testing::Test {
  protected:
-  Roofline() {
-    std::string name = (fs::temp_directory_path() / "mneme-test-XXXXXX").string();
-    home_ = ::mkdtemp(name.data());
-    if (const char* old = std::getenv("MNEME_HOME")) old_ = old;
-    ::setenv("MNEME_HOME", home_.c_str(), 1);
-  }
-  ~Roofline() override {
-    fs::remove_all(home_);
-    old_.empty() ? ::unsetenv("MNEME_HOME") : ::setenv("MNEME_HOME", old_.c_str(), 1);
-  }
   /// A cache in which every figure that the tests ask for is known.
   void write_cache(const std::map<std::string, double>& seconds) {
     KernelTimes any(1, FigureSource::measure);
@@ -38,10 +27,7 @@ class Roofline : public testing::Test {
     json["seconds"] = seconds;
     std::ofstream(KernelTimes::cache_path(1), std::ios::trunc) << json.dump();
   }
-  fs::path home_;
-
- private:
-  std::string old_;
+  ScratchHome home_;
 };
 
 const std::map<std::string, double>& round_figures() {

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <deque>
 #include <fstream>
 #include <set>
@@ -20,6 +19,7 @@
 #include "engine/tiny_models.h"
 #include "model/expert_store.h"
 #include "model/load.h"
+#include "scratch.h"
 #include "simd/stripes.h"
 
 namespace mneme::expert_disk_test {
@@ -30,17 +30,6 @@ using ::testing::HasSubstr;
 // The cache folder, in which the experts' file is made.
 class ExpertsOnDisk : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "mneme-experts-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    home_ = name;
-    if (const char* old = std::getenv("MNEME_HOME")) old_ = old;
-    ::setenv("MNEME_HOME", home_.c_str(), 1);
-  }
-  void TearDown() override {
-    old_.empty() ? ::unsetenv("MNEME_HOME") : ::setenv("MNEME_HOME", old_.c_str(), 1);
-    fs::remove_all(home_);
-  }
   std::vector<fs::path> expert_files() const {
     std::vector<fs::path> out;
     if (fs::exists(home_ / "cache" / "experts"))
@@ -48,8 +37,7 @@ class ExpertsOnDisk : public ::testing::Test {
         out.push_back(entry.path());
     return out;
   }
-  fs::path home_;
-  std::string old_;
+  ScratchHome home_;
 };
 
 ExpertStatistics statistics_of(const std::shared_ptr<const Model>& model) {
@@ -362,7 +350,7 @@ TEST_F(ExpertsOnDisk, MakingAFileRemovesThoseThatNobodyCanUse) {
                                    fmt::format("b.experts.{}-0.partial", ::getpid()),
                                    fmt::format("c.experts.{}-0.partial", ended),
                                    "d.partial"};
-  put("there.experts", "mneme experts 2\n" + identity + "\n" + home_.string() + "\n");
+  put("there.experts", "mneme experts 2\n" + identity + "\n" + home_.path().string() + "\n");
   put("nameless.experts", "mneme experts 2\n" + identity + "\n\n");
   put("other.experts", "somebody else's");
   put("notes.txt", "mneme experts 1\n");

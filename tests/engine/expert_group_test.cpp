@@ -5,9 +5,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <fstream>
 #include <thread>
 
 #include "engine/tiny_models.h"
@@ -15,6 +13,7 @@
 #include "model/expert_server.h"
 #include "parallel/count_coder.h"
 #include "parallel/local_transport.h"
+#include "scratch.h"
 
 namespace mneme::expert_group_test {
 namespace {
@@ -150,27 +149,25 @@ TEST(ExpertGroup, LongAnswersComeInParts) {
 // Gate and up of layer 0 have a neuron each, those of layer 1 one together, layer 2 none: only the neurons of
 // a layer travel.
 TEST(ExpertGroup, LayersWithTwoNeuronsAndWithOne) {
-  const fs::path folder = fs::path(::testing::TempDir()) / fmt::format("mneme_neurons_{}", ::getpid());
-  fs::create_directories(folder);
+  const ScratchFolder folder;
   Json config = parse_json(read_text_file(tiny_model_path("mixers/moe_adaptive") + "/config.json"), "config");
   const Json spikes{{"type", "spike"}, {"k", 2.0}}, more{{"type", "spike"}, {"k", 30.0}};
   Json& layers = config.at("mneme_config").at("layers");
   layers.at(0)["activation"] = {{"gate", spikes}, {"up", more}};
   layers.at(1)["activation"] = {{"gate", spikes}, {"up", spikes}};
-  std::ofstream(folder / "config.json") << config.dump();
-  fs::copy_file(tiny_model_path("mixers/moe_adaptive") + "/model.safetensors", folder / "model.safetensors",
-                fs::copy_options::overwrite_existing);
+  folder.write("config.json", config.dump());
+  fs::copy_file(tiny_model_path("mixers/moe_adaptive") + "/model.safetensors", folder / "model.safetensors");
   const Golden golden = load_golden("mixers/moe_adaptive");
   for (const bool quantized : {false, true}) {
     const std::string coding = quantized ? "int8, spike" : "float, spike";
     LoadOptions options;
     if (quantized) options.type = "q8_0";
     options.threads = 2;
-    const auto alone = Model::load(folder.string(), options);
+    const auto alone = Model::load(folder.path().string(), options);
     for (const uint32_t size : {2u, 3u}) {
       const Said said = with_servers(
-          size, folder.string(), options, "auto", [&](const LoadOptions& own, ExpertGroup& group) {
-            const auto model = Model::load(folder.string(), own);
+          size, folder.path().string(), options, "auto", [&](const LoadOptions& own, ExpertGroup& group) {
+            const auto model = Model::load(folder.path().string(), own);
             for (const uint32_t chunk : {1u, 512u})
               EXPECT_EQ(all_logits(model, golden, chunk), all_logits(alone, golden, chunk))
                   << coding << " " << size << " " << chunk;
@@ -179,7 +176,6 @@ TEST(ExpertGroup, LayersWithTwoNeuronsAndWithOne) {
       EXPECT_THAT(said, ::testing::Each("")) << coding << " " << size;
     }
   }
-  fs::remove_all(folder);
 }
 
 TEST(ExpertGroup, ServersHoldTheirExpertsOnly) {

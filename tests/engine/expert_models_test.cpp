@@ -14,6 +14,7 @@
 #include "files/safetensors.h"
 #include "mneme/error.h"
 #include "model/checkpoint.h"
+#include "scratch.h"
 #include "simd/blocks.h"
 
 namespace mneme::expert_models_test {
@@ -131,11 +132,8 @@ TEST(ExpertModels, WhatAnObserverThrowsEndsThePass) {
   EXPECT_NO_THROW(session.append(std::span(ids).subspan(3, 1)));
 }
 
-/// A copy of a tiny model with every value of the router of layer 0 replaced.
-std::string with_router(const std::string& name, float value) {
-  const fs::path folder = fs::path(::testing::TempDir()) / ("router_" + name);
-  fs::remove_all(folder);
-  fs::create_directories(folder);
+/// Makes a copy of a tiny model with every value of the router of layer 0 replaced; its folder.
+std::string with_router(const ScratchFolder& folder, const std::string& name, float value) {
   fs::copy_file(tiny_model_path(name) + "/config.json", folder / "config.json");
   const Checkpoint model = open_checkpoint(tiny_model_path(name));
   std::vector<SafetensorToWrite> tensors;
@@ -152,11 +150,12 @@ std::string with_router(const std::string& name, float value) {
                        }});
   }
   write_safetensors(folder / "model.safetensors", tensors, {{"format", "pt"}});
-  return folder.string();
+  return folder.path().string();
 }
 
 TEST(ExpertModels, ARouterThatIsNotFiniteIsNamed) {
-  const auto model = Model::load(with_router("qwen3_moe", 3e38f), with_type("", 2));
+  const ScratchFolder folder;
+  const auto model = Model::load(with_router(folder, "qwen3_moe", 3e38f), with_type("", 2));
   const std::vector<TokenId> ids{5, 6, 7, 8};
   for (const size_t piece : {size_t{1}, size_t{4}}) {
     Session session(model);
@@ -171,7 +170,9 @@ TEST(ExpertModels, ARouterThatIsNotFiniteIsNamed) {
 }
 
 TEST(ExpertModels, AllTokensMayChooseTheSameExperts) {
-  const auto model = Model::load(with_router("qwen3_moe", 0.0f), with_type("", 2));  // all scores are equal
+  const ScratchFolder folder;
+  const auto model =
+      Model::load(with_router(folder, "qwen3_moe", 0.0f), with_type("", 2));  // all scores are equal
   const Golden golden = load_golden("qwen3_moe");
   const auto whole = logits_in_pieces(model, golden.ids, golden.ids.size());
   EXPECT_LE(relative_difference(whole, logits_in_pieces(model, golden.ids, 1)), 1e-6);

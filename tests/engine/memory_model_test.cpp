@@ -12,6 +12,7 @@
 #include "mneme/engine.h"
 #include "mneme/error.h"
 #include "mneme/session.h"
+#include "scratch.h"
 
 namespace mneme::memory_model_test {
 namespace {
@@ -117,11 +118,11 @@ TEST(MemoryModel, RetrofitWithAZeroValueProjectionChangesNoBit) {
   MemoryGolden golden = load_memory_golden();
   for (auto& [name, values] : golden.values)
     if (name.find("engram_v.") != std::string::npos) std::fill(values.begin(), values.end(), 0.0f);
-  const TemporaryFolder folder;
+  const ScratchFolder folder;
   for (const char* name : {"llama", "llama_q8_0.gguf"}) {
     const auto plain = load_tiny(name);
-    write_pack(folder.path() / "zero.engram", memory_pack(golden, plain->tokenizer()));
-    const auto with_memory = load_with_memory(folder.path() / "zero.engram", name);
+    write_pack(folder / "zero.engram", memory_pack(golden, plain->tokenizer()));
+    const auto with_memory = load_with_memory(folder / "zero.engram", name);
     ASSERT_TRUE(with_memory->config().layers[1].memory);
     const auto ids = random_ids(*plain, 90, 5);
     for (const uint32_t chunk : {1u, 7u, 512u})
@@ -202,8 +203,8 @@ TEST(MemoryModel, ACancelledPassLeavesTheConvolutionAsItWas) {
 }
 
 TEST(MemoryModel, AFileThatShrinksUnderLoadIsAnErrorAndTheSessionStaysUsable) {
-  const TemporaryFolder folder;
-  const fs::path path = folder.path() / "shrinks.engram";
+  const ScratchFolder folder;
+  const fs::path path = folder / "shrinks.engram";
   fs::copy_file(golden_pack(), path);
   LoadOptions options;
   options.memory.push_back({path, Placement::mmap});
@@ -240,13 +241,13 @@ TEST(MemoryModel, SaysWhatItReads) {
 class RefusedPack : public testing::Test {
  protected:
   std::string load(const PackToWrite& pack, ErrorCode code, const std::string& model = "llama") {
-    const fs::path path = folder.path() / "bad.engram";
+    const fs::path path = folder / "bad.engram";
     write_pack(path, pack);
     const std::string message = refusal([&] { load_with_memory(path, model); }, code);
     EXPECT_THAT(message, HasSubstr("bad.engram"));
     return message;
   }
-  TemporaryFolder folder;
+  ScratchFolder folder;
   MemoryGolden golden = load_memory_golden();
   std::shared_ptr<const Model> plain = load_tiny("llama");
 };

@@ -2,7 +2,6 @@
 // from the golden file when a test asks for it.
 #pragma once
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <map>
@@ -14,6 +13,7 @@
 #include "memory/pack.h"
 #include "memory/token_map.h"
 #include "model/load.h"
+#include "scratch.h"
 
 namespace mneme {
 
@@ -71,36 +71,16 @@ inline PackToWrite memory_pack(const MemoryGolden& golden, const Tokenizer& toke
   return pack;
 }
 
-/// A folder that goes with the object.
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    static int serial = 0;
-    path_ = fs::path(::testing::TempDir()) / fmt::format("mneme_memory_{}_{}", ::getpid(), serial++);
-    fs::create_directories(path_);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
-
 /// The golden pack in a file of this process.
 inline const fs::path& golden_pack() {
-  static const TemporaryFolder folder;
+  static const ScratchFolder folder;
   static const fs::path path = [] {
     const MemoryGolden golden = load_memory_golden();
     const auto plain = load_tiny("llama");
     PackToWrite pack = memory_pack(golden, plain->tokenizer());
     pack.description.model_hash = plain->hash();
-    write_pack(folder.path() / "golden.engram", pack);
-    return folder.path() / "golden.engram";
+    write_pack(folder / "golden.engram", pack);
+    return folder / "golden.engram";
   }();
   return path;
 }

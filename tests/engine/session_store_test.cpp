@@ -3,7 +3,6 @@
 #include "engine/session_store.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -13,6 +12,7 @@
 #include "core/file.h"
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::session_store_test {
 namespace {
@@ -28,9 +28,6 @@ std::vector<TokenId> ids_of(size_t count, uint32_t seed) {
 
 class SessionStoreTest : public testing::Test {
  protected:
-  void SetUp() override { fs::remove_all(folder_); }
-  void TearDown() override { fs::remove_all(folder_); }
-
   Session session(KvType kv = KvType::f16) const {
     SessionOptions options;
     options.kv = kv;
@@ -57,9 +54,8 @@ class SessionStoreTest : public testing::Test {
     std::ofstream(path, std::ios::binary) << bytes;
   }
 
-  fs::path folder_ =
-      fs::path(testing::TempDir()) / (std::string("session_store_") + std::to_string(::getpid()) + "_" +
-                                      testing::UnitTest::GetInstance()->current_test_info()->name());
+  ScratchFolder scratch_;
+  const fs::path folder_ = scratch_ / "sessions";                  // made by the first store that needs it
   std::shared_ptr<const Model> model_ = load_tiny("llama");        // full attention
   std::shared_ptr<const Model> forgetful_ = load_tiny("mistral");  // windows of 8
 };

@@ -13,6 +13,7 @@
 #include "engine/tiny_models.h"
 #include "mneme/error.h"
 #include "mneme/session.h"
+#include "scratch.h"
 
 namespace mneme::session_test {
 namespace {
@@ -125,9 +126,8 @@ TEST_P(SessionOf, RandomSnapshotRestoreForkRollbackEqualTheStraightRun) {
 
 TEST_P(SessionOf, SnapshotFileRestoresTheSameBits) {
   const auto m = model();
-  std::string file = "mneme-session-test-" + std::to_string(::getpid()) + GetParam().model + ".snap";
-  std::replace(file.begin(), file.end(), '/', '_');
-  const auto path = std::filesystem::temp_directory_path() / file;
+  const ScratchFolder folder;
+  const auto path = folder / "state.snap";
   Session session(m, options());
   session.append(random_ids(*m, 290, 1));
   session.snapshot().save(path);
@@ -137,7 +137,6 @@ TEST_P(SessionOf, SnapshotFileRestoresTheSameBits) {
   other.restore(Snapshot::load(path));
   EXPECT_EQ(copy(other.append(next)), expected);
   EXPECT_EQ(other.tokens(), session.tokens());
-  std::filesystem::remove(path);
 }
 
 TEST_P(SessionOf, ChunkSizeChangesNothingBeyondFloatOrder) {
@@ -260,8 +259,8 @@ TEST(Session, NotesAndTheBeginningOfAFile) {
   Session session(m);
   const std::vector<TokenId> ids{4, 5, 6};
   session.append(ids);
-  const auto path =
-      std::filesystem::temp_directory_path() / ("mneme-note-" + std::to_string(::getpid()) + ".snap");
+  const ScratchFolder folder;
+  const auto path = folder / "state.snap";
   session.snapshot().with_note("a \"note\" – of ours").save(path);
   const SnapshotInfo info = Snapshot::peek(path);
   EXPECT_EQ(info.model_hash, m->hash());
@@ -278,7 +277,6 @@ TEST(Session, NotesAndTheBeginningOfAFile) {
     std::ofstream(path, std::ios::binary) << file.substr(0, cut);
     EXPECT_EQ(code_of([&] { Snapshot::peek(path); }), ErrorCode::corrupt) << cut;
   }
-  std::filesystem::remove(path);
 }
 
 TEST(Session, OtherLoadOptionsMakeAnotherModel) {
@@ -345,11 +343,9 @@ TEST_P(DamagedSnapshot, IsRefused) {
   Session session(m);
   const std::vector<TokenId> ids(20, 4);
   session.append(ids);
-  const auto path =
-      std::filesystem::temp_directory_path() / ("mneme-damaged-" + std::to_string(::getpid()) + ".snap");
-  session.snapshot().save(path);
-  std::string good = read_text_file(path);
-  std::filesystem::remove(path);
+  const ScratchFolder folder;
+  session.snapshot().save(folder / "state.snap");
+  const std::string good = read_text_file(folder / "state.snap");
   const auto parse = [](std::string_view text) { parse_snapshot(std::as_bytes(std::span(text)), "test"); };
   EXPECT_NO_THROW(parse(good));
   for (size_t cut = 0; cut < good.size(); cut += 1 + good.size() / 50)
@@ -375,8 +371,8 @@ TEST_P(OldSnapshot, IsRead) {
   Session session(m);
   const std::vector<TokenId> ids(20, 4), next{5, 6};
   session.append(ids);
-  const auto path =
-      std::filesystem::temp_directory_path() / ("mneme-version-one-" + std::to_string(::getpid()) + ".snap");
+  const ScratchFolder folder;
+  const auto path = folder / "state.snap";
   session.snapshot().save(path);
   const std::string file = read_text_file(path);
   const auto number = [](uint32_t value) { return std::string(reinterpret_cast<const char*>(&value), 4); };
@@ -393,7 +389,6 @@ TEST_P(OldSnapshot, IsRead) {
   std::ofstream(path, std::ios::binary) << old;
   Session other(m);
   other.restore(Snapshot::load(path));
-  std::filesystem::remove(path);
   EXPECT_EQ(copy(other.append(next)), copy(session.append(next)));
 }
 

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 #include <png.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <set>
@@ -11,6 +10,7 @@
 #include "core/fail.h"
 #include "core/file.h"
 #include "eval/canvas.h"
+#include "scratch.h"
 
 namespace mneme::heat_map_test {
 namespace {
@@ -108,10 +108,9 @@ TEST(HeatMap, NamesChooseTheFormat) {
   EXPECT_EQ(picture_format("a/b.svg"), PictureFormat::svg);
   EXPECT_EQ(picture_format("b.png"), PictureFormat::png);
   EXPECT_THROW(picture_format("b.jpg"), Error);
-  const fs::path file = fs::path(testing::TempDir()) / ("mneme_map_" + std::to_string(::getpid()) + ".png");
-  save_heat_map(example(), file);
-  EXPECT_EQ(read_text_file(file), heat_map_png(example()));
-  fs::remove(file);
+  const ScratchFolder folder;
+  save_heat_map(example(), folder / "map.png");
+  EXPECT_EQ(read_text_file(folder / "map.png"), heat_map_png(example()));
   EXPECT_THROW(save_heat_map(example(), "/nowhere/at all/x.svg"), Error);
 }
 

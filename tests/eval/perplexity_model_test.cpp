@@ -1,16 +1,15 @@
 // Perplexity through real sessions, against logits that the transformers package gave for the same checkpoint
 // (see the golden.json beside it).
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <cstring>
-#include <fstream>
 
 #include "core/file.h"
 #include "core/json.h"
 #include "engine/session_sequence.h"
 #include "eval/perplexity.h"
+#include "scratch.h"
 
 namespace mneme::perplexity_model_test {
 namespace {
@@ -52,10 +51,10 @@ TEST_P(PerplexityModelTest, EqualsTheReferenceLogits) {
 
 TEST_P(PerplexityModelTest, FilesAreReadWindowByWindow) {
   if (!model->has_tokenizer()) GTEST_SKIP() << "this build reads no tokenizer from " << folder;
-  const auto path = std::filesystem::path(testing::TempDir()) / ("mneme_text_" + std::to_string(::getpid()));
-  std::ofstream file(path);
-  for (int i = 0; i < 200; ++i) file << "Line " << i << " of a text that means nothing at all.\n";
-  file.close();
+  std::string text;
+  for (int i = 0; i < 200; ++i)
+    text += "Line " + std::to_string(i) + " of a text that means nothing at all.\n";
+  const ScratchFolder scratch;
   PerplexityOptions options;
   options.ctx = 32;
   options.max_tokens = 650;
@@ -64,8 +63,7 @@ TEST_P(PerplexityModelTest, FilesAreReadWindowByWindow) {
     if (tokens % 32 == 0 && (seen.empty() || seen.back() != tokens)) seen.push_back(tokens);
     EXPECT_EQ(total, 650u);
   };
-  const auto result = perplexity(model, path, options);
-  std::filesystem::remove(path);
+  const auto result = perplexity(model, scratch.write("text", text), options);
   EXPECT_EQ(result.tokens, 320u);
   EXPECT_EQ(seen.size(), 20u);
   EXPECT_EQ(seen.back(), 640u);

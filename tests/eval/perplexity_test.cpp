@@ -3,20 +3,18 @@
 #include "eval/perplexity.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <fstream>
 #include <functional>
 
 #include "engine/fake_sequence.h"
 #include "eval/log_softmax.h"
+#include "scratch.h"
 
 namespace mneme::perplexity_test {
 namespace {
 
 using namespace testing_fakes;
-namespace fs = std::filesystem;
 
 std::vector<TokenId> random_tokens(size_t count) {
   Pcg64 random(77);
@@ -150,16 +148,11 @@ TEST(Perplexity, ShortTextsSmallWindowsAndSmallContextsAreErrors) {
             ErrorCode::invalid_argument);
 }
 
-class StreamedFile : public testing::Test {
- protected:
-  void TearDown() override { fs::remove(path); }
-  fs::path path = fs::path(testing::TempDir()) / ("mneme_streamed_" + std::to_string(::getpid()));
-};
-
-TEST_F(StreamedFile, MissingFilesAndFoldersAreErrors) {
+TEST(StreamedFile, MissingFilesAndFoldersAreErrors) {
+  const ScratchFolder folder;
   const FakeTokenizer tokenizer;
-  EXPECT_EQ(code_of([&] { stream_file(tokenizer, path); }), ErrorCode::not_found);
-  EXPECT_EQ(code_of([&] { stream_file(tokenizer, testing::TempDir()); }), ErrorCode::io);
+  EXPECT_EQ(code_of([&] { stream_file(tokenizer, folder / "missing"); }), ErrorCode::not_found);
+  EXPECT_EQ(code_of([&] { stream_file(tokenizer, folder.path()); }), ErrorCode::io);
 }
 
 // A BOS model: encode() puts kSecondEnd before every text, as its post-processor would.
@@ -173,8 +166,9 @@ class BosTokenizer final : public FakeTokenizer {
   TokenId bos() const noexcept override { return kSecondEnd; }
 };
 
-TEST_F(StreamedFile, OpensWithTheModelsBos) {
-  std::ofstream(path) << "abc";
+TEST(StreamedFile, OpensWithTheModelsBos) {
+  const ScratchFolder folder;
+  const auto path = folder.write("text", "abc");
   for (const bool with_bos : {false, true}) {
     const FakeTokenizer plain;
     const BosTokenizer bos;

@@ -4,8 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdlib>
-#include <filesystem>
 #include <limits>
 
 #include "core/fail.h"
@@ -13,6 +11,7 @@
 #include "eval/perplexity.h"
 #include "eval/soft_targets.h"
 #include "model/tunable_model.h"
+#include "scratch.h"
 
 namespace mneme::spike_calibration_test {
 namespace {
@@ -159,18 +158,13 @@ TEST(SpikeCalibrationTest, BadInputIsNamed) {
 }
 
 TEST(SpikeCalibrationTest, ExpertsOnDiskAreRefused) {
-  const std::string home = ::testing::TempDir() + "mneme-calibration-home";
-  const char* const before = std::getenv("MNEME_HOME");
-  const std::string old = before == nullptr ? "" : before;
-  ::setenv("MNEME_HOME", home.c_str(), 1);  // the experts' file is made there
+  const ScratchHome home;  // the experts' file is made there
   LoadOptions on_disk;
   on_disk.experts = Placement::mmap;
   on_disk.type = "q8_0";
   EXPECT_NE(refused(small_calibration(), MNEME_TEST_DATA "/models/qwen3_moe", 256, on_disk)
                 .find("load them into memory (--experts ram)"),
             std::string::npos);
-  before == nullptr ? ::unsetenv("MNEME_HOME") : ::setenv("MNEME_HOME", old.c_str(), 1);
-  std::filesystem::remove_all(home);
 }
 
 std::vector<float> last_logits(const std::shared_ptr<const Model>& model) {

@@ -242,8 +242,7 @@ INSTANTIATE_TEST_SUITE_P(All, BadGguf, testing::ValuesIn(kBadFiles),
                          [](const auto& test) { return std::string(test.param.name); });
 
 TEST(BadGgufPaths, AreNamed) {
-  for (const fs::path& path :
-       {fs::path(testing::TempDir()) / "no-such-file.gguf", fs::path(testing::TempDir())}) {
+  for (const fs::path& path : {fs::path(MNEME_TEST_DATA) / "no-such-file.gguf", fs::path(MNEME_TEST_DATA)}) {
     try {
       GgufFile::open(path);
       FAIL();

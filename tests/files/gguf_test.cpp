@@ -3,10 +3,9 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
-
 #include "files/gguf_test_support.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::gguf_test {
 namespace {
@@ -17,18 +16,7 @@ using test::view;
 
 class GgufFiles : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(testing::TempDir()) /
-                     (std::string("gguf_") + testing::UnitTest::GetInstance()->current_test_info()->name());
-  void SetUp() override {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  fs::path save(const std::string& name, const std::string& bytes) {
-    std::ofstream(folder_ / name, std::ios::binary) << bytes;
-    return folder_ / name;
-  }
+  ScratchFolder folder_;
 };
 
 std::string pair_u16(std::string_view key, uint16_t value) {
@@ -120,8 +108,8 @@ TEST(Gguf, ReadsVersion2AndOtherAlignments) {
 
 TEST_F(GgufFiles, OpensASplitModelFromAnyPart) {
   for (uint16_t p = 0; p < 3; ++p)
-    save("m-0000" + std::to_string(p + 1) + "-of-00003.gguf",
-         split_part(p, 3, std::string(1, char('a' + p))).bytes());
+    folder_.write("m-0000" + std::to_string(p + 1) + "-of-00003.gguf",
+                  split_part(p, 3, std::string(1, char('a' + p))).bytes());
   for (const char* part : {"m-00001-of-00003.gguf", "m-00003-of-00003.gguf"}) {
     const auto file = GgufFile::open(folder_ / part);
     EXPECT_EQ(file->tensors().size(), 3u);
@@ -140,23 +128,23 @@ TEST_F(GgufFiles, SplitsThatDoNotBelongTogetherAreRefused) {
     }
     return ErrorCode::internal;
   };
-  const auto first = save("m-00001-of-00002.gguf", split_part(0, 2, "a").bytes());
+  const auto first = folder_.write("m-00001-of-00002.gguf", split_part(0, 2, "a").bytes());
   EXPECT_EQ(code(first), ErrorCode::not_found);  // part 2 is missing
-  save("m-00002-of-00002.gguf", split_part(0, 2, "b").bytes());
+  folder_.write("m-00002-of-00002.gguf", split_part(0, 2, "b").bytes());
   EXPECT_EQ(code(first), ErrorCode::mismatch);  // part 2 says that it is part 1
-  save("m-00002-of-00002.gguf", split_part(1, 3, "b").bytes());
+  folder_.write("m-00002-of-00002.gguf", split_part(1, 3, "b").bytes());
   EXPECT_EQ(code(first), ErrorCode::mismatch);  // part 2 is of a split in three
-  save("m-00002-of-00002.gguf", split_part(1, 2, "a").bytes());
+  folder_.write("m-00002-of-00002.gguf", split_part(1, 2, "a").bytes());
   EXPECT_EQ(code(first), ErrorCode::corrupt);  // the same tensor twice
   GgufImage more = split_part(1, 2, "b");
   more.tensors.push_back({"c", {8}, 0, 32});
-  save("m-00002-of-00002.gguf", more.bytes());
+  folder_.write("m-00002-of-00002.gguf", more.bytes());
   EXPECT_EQ(code(first), ErrorCode::mismatch);  // split.tensors.count
-  EXPECT_EQ(code(save("renamed.gguf", split_part(0, 2, "a").bytes())), ErrorCode::mismatch);
+  EXPECT_EQ(code(folder_.write("renamed.gguf", split_part(0, 2, "a").bytes())), ErrorCode::mismatch);
 }
 
 TEST_F(GgufFiles, BothLoadModesSeeTheSameBytes) {
-  const auto path = save("m.gguf", GgufImage().bytes());
+  const auto path = folder_.write("m.gguf", GgufImage().bytes());
   const auto mapped = GgufFile::open(path, LoadMode::mmap), read = GgufFile::open(path, LoadMode::read);
   for (const auto& tensor : mapped->tensors()) {
     const auto a = mapped->data(tensor), b = read->data(tensor);
@@ -165,7 +153,7 @@ TEST_F(GgufFiles, BothLoadModesSeeTheSameBytes) {
 }
 
 TEST_F(GgufFiles, AFileThatShrinksWhileMappedIsReported) {
-  const auto path = save("m.gguf", GgufImage().bytes());
+  const auto path = folder_.write("m.gguf", GgufImage().bytes());
   const auto file = GgufFile::open(path);
   fs::resize_file(path, 100);
   try {
@@ -218,7 +206,7 @@ TEST_F(GgufFiles, WhatIsWrittenReadsBack) {
 TEST_F(GgufFiles, AWriterThatFailsLeavesNoFile) {
   const auto lie = [](AtomicFile& out) { out.write(std::string(10, 'x')); };
   EXPECT_THROW(write_gguf(folder_ / "out.gguf", {}, {{{"one", DType::f32, {8}, 32}, lie}}), Error);
-  EXPECT_TRUE(fs::is_empty(folder_));
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
 }  // namespace

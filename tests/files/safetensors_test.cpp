@@ -3,11 +3,11 @@
 
 #include <gtest/gtest.h>
 
-#include <fstream>
 #include <random>
 
 #include "files/gguf_test_support.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::safetensors_test {
 namespace {
@@ -38,16 +38,7 @@ ErrorCode code_of(const std::function<void()>& action, std::string* message = nu
 
 class SafetensorsFiles : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(testing::TempDir()) /
-                     (std::string("st_") + testing::UnitTest::GetInstance()->current_test_info()->name());
-  void SetUp() override {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  void save(const std::string& name, const std::string& bytes) {
-    std::ofstream(folder_ / name, std::ios::binary) << bytes;
-  }
+  ScratchFolder folder_;
 };
 
 TEST(Safetensors, ReadsTensorsInOrderOfTheirData) {
@@ -77,7 +68,7 @@ TEST_F(SafetensorsFiles, WhatIsWrittenReadsBackAligned) {
         reported = done;
       });
   EXPECT_EQ(reported, 14u);
-  const auto source = open_safetensors_folder(folder_);
+  const auto source = open_safetensors_folder(folder_.path());
   ASSERT_EQ(source->tensors().size(), 2u);
   EXPECT_EQ(source->tensors()[0].name, "full");  // the wider type first
   const auto data = source->data(*source->find("half"));
@@ -94,24 +85,24 @@ TEST_F(SafetensorsFiles, QuantizedTensorsCannotBeWritten) {
                 &message),
             ErrorCode::unsupported);
   EXPECT_NE(message.find("Q8_0"), std::string::npos);
-  EXPECT_TRUE(fs::is_empty(folder_));
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
 TEST_F(SafetensorsFiles, ReadsShardsOfAnIndex) {
-  save("one.safetensors", file_of(R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})", 4));
-  save("two.safetensors", file_of(R"({"b":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", 2));
-  save("model.safetensors.index.json",
-       R"({"metadata":{},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
-  const auto source = open_safetensors_folder(folder_);
+  folder_.write("one.safetensors", file_of(R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})", 4));
+  folder_.write("two.safetensors", file_of(R"({"b":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", 2));
+  folder_.write("model.safetensors.index.json",
+                R"({"metadata":{},"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+  const auto source = open_safetensors_folder(folder_.path());
   EXPECT_EQ(source->paths().size(), 2u);
   EXPECT_EQ(source->data(*source->find("b")).size(), 2u);
 }
 
 TEST_F(SafetensorsFiles, AnIndexThatLiesIsRefused) {
-  save("one.safetensors", file_of(R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})", 4));
+  folder_.write("one.safetensors", file_of(R"({"a":{"dtype":"F16","shape":[2],"data_offsets":[0,4]}})", 4));
   const auto open = [&](const std::string& index, std::string* message = nullptr) {
-    save("model.safetensors.index.json", index);
-    return code_of([&] { open_safetensors_folder(folder_); }, message);
+    folder_.write("model.safetensors.index.json", index);
+    return code_of([&] { open_safetensors_folder(folder_.path()); }, message);
   };
   std::string message;
   EXPECT_EQ(open(R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})", &message),
@@ -120,7 +111,7 @@ TEST_F(SafetensorsFiles, AnIndexThatLiesIsRefused) {
   EXPECT_EQ(open(R"({"weight_map":{"a":"one.safetensors","b":"one.safetensors"}})", &message),
             ErrorCode::mismatch);
   EXPECT_NE(message.find("\"b\""), std::string::npos);
-  save("two.safetensors", file_of(R"({"b":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", 2));
+  folder_.write("two.safetensors", file_of(R"({"b":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", 2));
   EXPECT_EQ(open(R"({"weight_map":{"b":"two.safetensors","c":"one.safetensors"}})"), ErrorCode::mismatch);
   EXPECT_EQ(open(R"({"weight_map":{"a":"../one.safetensors"}})", &message), ErrorCode::corrupt);
   EXPECT_NE(message.find("same folder"), std::string::npos);
@@ -129,8 +120,8 @@ TEST_F(SafetensorsFiles, AnIndexThatLiesIsRefused) {
   EXPECT_EQ(open(R"([])"), ErrorCode::corrupt);
   EXPECT_EQ(open("{"), ErrorCode::corrupt);
   fs::remove(folder_ / "model.safetensors.index.json");
-  EXPECT_EQ(code_of([&] { open_safetensors_folder(folder_); }, &message), ErrorCode::not_found);
-  EXPECT_NE(message.find(folder_.string()), std::string::npos);
+  EXPECT_EQ(code_of([&] { open_safetensors_folder(folder_.path()); }, &message), ErrorCode::not_found);
+  EXPECT_NE(message.find(folder_.path().string()), std::string::npos);
 }
 
 struct BadHeader {

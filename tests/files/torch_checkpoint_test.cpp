@@ -15,6 +15,7 @@
 #include "files/torch_archive.h"
 #include "files/torch_pickle.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::torch_checkpoint_test {
 namespace {
@@ -525,16 +526,7 @@ TEST(TorchArchive, ChecksumsAreThoseOfZip) {
 
 class TorchFolders : public testing::Test {
  protected:
-  fs::path folder_ = fs::path(testing::TempDir()) /
-                     (std::string("torch_") + testing::UnitTest::GetInstance()->current_test_info()->name());
-  void SetUp() override {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  void save(const std::string& name, const std::string& bytes) {
-    std::ofstream(folder_ / name, std::ios::binary) << bytes;
-  }
+  ScratchFolder folder_;
   std::string shard(const std::string& name) {
     auto entries = valid_entries();
     Parts parts;
@@ -545,34 +537,34 @@ class TorchFolders : public testing::Test {
 };
 
 TEST_F(TorchFolders, ReadOneFile) {
-  EXPECT_FALSE(has_torch_checkpoint(folder_));
-  EXPECT_EQ(refused([&] { open_torch_folder(folder_); }).code(), ErrorCode::not_found);
-  save("pytorch_model.bin", shard("a"));
-  EXPECT_TRUE(has_torch_checkpoint(folder_));
+  EXPECT_FALSE(has_torch_checkpoint(folder_.path()));
+  EXPECT_EQ(refused([&] { open_torch_folder(folder_.path()); }).code(), ErrorCode::not_found);
+  folder_.write("pytorch_model.bin", shard("a"));
+  EXPECT_TRUE(has_torch_checkpoint(folder_.path()));
   for (const LoadMode mode : {LoadMode::mmap, LoadMode::read})
-    EXPECT_NE(open_torch_folder(folder_, mode)->find("a"), nullptr);
+    EXPECT_NE(open_torch_folder(folder_.path(), mode)->find("a"), nullptr);
 }
 
 TEST_F(TorchFolders, ReadTheShardsOfAnIndex) {
-  save("pytorch_model-00001-of-00002.bin", shard("a"));
-  save("pytorch_model-00002-of-00002.bin", shard("b"));
+  folder_.write("pytorch_model-00001-of-00002.bin", shard("a"));
+  folder_.write("pytorch_model-00002-of-00002.bin", shard("b"));
   const auto index = [&](const std::string& map) {
-    save("pytorch_model.bin.index.json", R"({"metadata": {}, "weight_map": {)" + map + "}}");
+    folder_.write("pytorch_model.bin.index.json", R"({"metadata": {}, "weight_map": {)" + map + "}}");
   };
   const std::string both =
       R"("a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin")";
   index(both);
-  const auto source = open_torch_folder(folder_);
+  const auto source = open_torch_folder(folder_.path());
   EXPECT_EQ(source->paths().size(), 2u);
   EXPECT_EQ(source->data(*source->find("b")).size(), 24u);
   index(both + R"(, "c": "pytorch_model-00002-of-00002.bin")");
-  EXPECT_THAT(refused([&] { open_torch_folder(folder_); }).what(), HasSubstr("places tensor \"c\""));
-  save("pytorch_model-00002-of-00002.bin", shard("a"));
+  EXPECT_THAT(refused([&] { open_torch_folder(folder_.path()); }).what(), HasSubstr("places tensor \"c\""));
+  folder_.write("pytorch_model-00002-of-00002.bin", shard("a"));
   index(both);
-  EXPECT_THAT(refused([&] { open_torch_folder(folder_); }).what(),
+  EXPECT_THAT(refused([&] { open_torch_folder(folder_.path()); }).what(),
               HasSubstr("a second tensor is named \"a\""));
   fs::remove(folder_ / "pytorch_model-00002-of-00002.bin");
-  EXPECT_EQ(refused([&] { open_torch_folder(folder_); }).code(), ErrorCode::not_found);
+  EXPECT_EQ(refused([&] { open_torch_folder(folder_.path()); }).code(), ErrorCode::not_found);
 }
 
 }  // namespace

@@ -130,6 +130,13 @@ def check_no_addresses_in_scripts():
     return [str(p.relative_to(TOP)) for p in scripts if pattern.search(p.read_text())]
 
 
+def check_tests_make_files_in_scratch_folders():
+    """Names that tests choose below /tmp are chosen twice, by two tests or two builds: tests/scratch.h makes one of its own."""
+    pattern = re.compile(r"\b(TempDir|temp_directory_path|mk[ds]temp|tmpnam)\b")
+    return [f"{p.relative_to(TOP)}: {m.group(0)}" for p in SOURCES if inside(p, "tests") and not inside(p, "tests", "scratch.h")
+            for m in [pattern.search(p.read_text())] if m]
+
+
 def check_library_never_exits():
     """Input errors are exceptions: no abort, exit or assert in the library."""
     pattern = re.compile(r"(?<![\w_:.>])(?:std::)?(abort|exit|quick_exit|assert|terminate)\s*\(")

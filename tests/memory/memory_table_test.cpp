@@ -1,10 +1,8 @@
 #include "mneme/memory.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
 #include <functional>
 #include <string>
 #include <thread>
@@ -13,6 +11,7 @@
 #include "core/random.h"
 #include "memory/pack_support.h"
 #include "mneme/error.h"
+#include "scratch.h"
 
 namespace mneme::memory_table_test {
 namespace {
@@ -26,13 +25,11 @@ constexpr uint32_t kRowBytes = 264;
 class MemoryTableTest : public testing::TestWithParam<Placement> {
  protected:
   void SetUp() override {
-    path = fs::path(testing::TempDir()) / ("mneme_table_" + std::to_string(::getpid()));
     Pcg64 random(1);
     content.resize(kOffset + kRows * kRowBytes + 11);
     for (auto& byte : content) byte = static_cast<char>(random.next());
-    std::ofstream(path, std::ios::binary) << content;
+    path = folder.write("rows", content);
   }
-  void TearDown() override { fs::remove(path); }
 
   RowRegion region() const { return {path, kOffset, kRows, kRowBytes}; }
   std::string expected(std::span<const uint64_t> ids) const {
@@ -46,6 +43,7 @@ class MemoryTableTest : public testing::TestWithParam<Placement> {
     return out;
   }
 
+  ScratchFolder folder;
   fs::path path;
   std::string content;
 };

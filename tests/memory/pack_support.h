@@ -1,7 +1,6 @@
 // Small packs for tests: a table of a few hundred rows whose every byte follows from its row and column.
 #pragma once
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstring>
 #include <functional>
@@ -12,6 +11,7 @@
 #include "memory/engram_hash.h"
 #include "memory/pack.h"
 #include "mneme/error.h"
+#include "scratch.h"
 #include "simd/rows.h"
 
 namespace mneme::testing_support {
@@ -54,15 +54,7 @@ inline PackToWrite small_pack(const EngramTableConfig& table) {
 /// A folder of its own for each test.
 class FolderTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder =
-        fs::path(::testing::TempDir()) / ("mneme_pack_" + std::to_string(::getpid()) + "_" +
-                                          ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder);
-    fs::create_directories(folder);
-  }
-  void TearDown() override { fs::remove_all(folder); }
-  fs::path folder;
+  ScratchFolder folder;
 };
 
 inline ErrorCode code_of(const std::function<void()>& action, std::string* message = nullptr) {

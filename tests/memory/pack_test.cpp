@@ -143,7 +143,7 @@ TEST_F(PackTest, TruncatedFilesSayHowMuchIsThere) {
   overwrite(path, good + "x");
   EXPECT_EQ(code_of([&] { Pack::open(path); }), ErrorCode::corrupt);
   EXPECT_EQ(code_of([&] { Pack::open(folder / "absent"); }), ErrorCode::not_found);
-  EXPECT_EQ(code_of([&] { Pack::open(folder); }), ErrorCode::io);
+  EXPECT_EQ(code_of([&] { Pack::open(folder.path()); }), ErrorCode::io);
 }
 
 TEST_F(PackTest, DamagedRowsAreFoundByVerifyAndByRam) {
@@ -259,7 +259,7 @@ TEST_F(PackTest, ATableOfClassesNeedsATokenMap) {
   table.raw_ids = false;
   EXPECT_EQ(code_of([&] { write_pack(folder / "t.engram", small_pack(table)); }),
             ErrorCode::invalid_argument);
-  EXPECT_TRUE(fs::is_empty(folder));
+  EXPECT_TRUE(fs::is_empty(folder.path()));
 }
 
 }  // namespace

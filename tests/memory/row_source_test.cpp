@@ -120,8 +120,8 @@ TEST_F(RowSourceTest, RowsOfAReleasedCheckpointAreReadInPlace) {
   index.write("{\"weight_map\":{" + map + "}}");
   index.commit();
   const RowTensorNames names{"m.{layer}.weight", "m.{layer}.scale"};
-  const RowLayout layout = checkpoint_layout(hash, folder, names);
-  const auto source = open_safetensors_folder(folder);
+  const RowLayout layout = checkpoint_layout(hash, folder.path(), names);
+  const auto source = open_safetensors_folder(folder.path());
   const auto want = all_rows(hash, checkpoint_rows(hash, *source, names));
   std::vector<uint64_t> ids(hash.rows());
   for (uint64_t i = 0; i < ids.size(); ++i) ids[i] = (i * 31) % ids.size();
@@ -135,7 +135,7 @@ TEST_F(RowSourceTest, RowsOfAReleasedCheckpointAreReadInPlace) {
   }
   // What needs a conversion cannot be read in place.
   const EngramHash other(small_table(RowFormat::bf16, 64));
-  EXPECT_EQ(code_of([&] { checkpoint_layout(other, folder, names); }), ErrorCode::unsupported);
+  EXPECT_EQ(code_of([&] { checkpoint_layout(other, folder.path(), names); }), ErrorCode::unsupported);
 }
 
 TEST_F(RowSourceTest, TensorsThatDoNotFitAreRefused) {

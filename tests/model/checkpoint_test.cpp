@@ -3,9 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <fstream>
 
 #include "core/fail.h"
 #include "core/json.h"
@@ -13,6 +10,7 @@
 #include "model/import_gguf.h"
 #include "model/load_tokenizer.h"
 #include "model/published_configs.h"
+#include "scratch.h"
 
 namespace mneme::checkpoint_test {
 namespace {
@@ -27,18 +25,7 @@ const fs::path kModels = fs::path(MNEME_TEST_DATA) / "models";
 
 class Checkpoints : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() /
-              fmt::format("mneme-{}-{}", ::testing::UnitTest::GetInstance()->current_test_info()->name(),
-                          ::getpid());
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  fs::path write(const std::string& name, const std::string& text) {
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return folder_ / name;
-  }
+  fs::path write(const std::string& name, const std::string& text) const { return folder_.write(name, text); }
   /// A GGUF file of zeros with the tensors of `config`, described by the config itself.
   fs::path write_model(const ModelConfig& config, const std::string& name) {
     GgufMetadata metadata;
@@ -56,7 +43,7 @@ class Checkpoints : public ::testing::Test {
     return error_of([&] { open_checkpoint(path); });
   }
 
-  fs::path folder_;
+  ScratchFolder folder_;
 };
 
 ModelConfig tiny() {
@@ -158,9 +145,9 @@ TEST_F(Checkpoints, TokenizersComeFromFoldersAndFiles) {
   for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"})
     fs::copy_file(llama / name, folder_ / name);
   write("chat_template.jinja", "{{ messages }}");
-  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_))->chat_template(), "{{ messages }}");
+  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_.path()))->chat_template(), "{{ messages }}");
   fs::remove(folder_ / "tokenizer.json");
-  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_)), nullptr);
+  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_.path())), nullptr);
 }
 
 TEST_F(Checkpoints, OnlyAddedTokensMayLieBeyondTheEmbedding) {
@@ -175,11 +162,11 @@ TEST_F(Checkpoints, OnlyAddedTokensMayLieBeyondTheEmbedding) {
                                   {"normalized", false},
                                   {"single_word", false}});
   write("tokenizer.json", json.dump());
-  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_))->find("<image>"), 288);
+  EXPECT_EQ(load_tokenizer(open_checkpoint(folder_.path()))->find("<image>"), 288);
   json["added_tokens"].erase(json["added_tokens"].size() - 1);
   json["model"]["vocab"]["surplus"] = 288;
   write("tokenizer.json", json.dump());
-  const Error error = error_of([&] { load_tokenizer(open_checkpoint(folder_)); });
+  const Error error = error_of([&] { load_tokenizer(open_checkpoint(folder_.path())); });
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
   EXPECT_THAT(error.what(), HasSubstr("has 289 tokens, the model only 288"));
 }
@@ -204,19 +191,20 @@ TEST_F(Checkpoints, OtherKindsOfFilesAreNamed) {
 }
 
 TEST_F(Checkpoints, FoldersWithoutWhatTheyNeedAreExplained) {
-  EXPECT_THAT(refused(folder_).what(), HasSubstr("has no config.json"));
+  EXPECT_THAT(refused(folder_.path()).what(), HasSubstr("has no config.json"));
   write("pytorch_model.bin", "PK");
-  EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin is a PyTorch checkpoint"));
+  EXPECT_THAT(refused(folder_.path()).what(), HasSubstr("pytorch_model.bin is a PyTorch checkpoint"));
   write("config.json", "{}");
-  EXPECT_THAT(refused(folder_).what(), HasSubstr("pytorch_model.bin: it does not end with a zip end record"));
+  EXPECT_THAT(refused(folder_.path()).what(),
+              HasSubstr("pytorch_model.bin: it does not end with a zip end record"));
   fs::remove(folder_ / "pytorch_model.bin");
   write("weights.pt", "PK");
-  EXPECT_THAT(refused(folder_).what(), HasSubstr("weights.pt is a PyTorch checkpoint"));
+  EXPECT_THAT(refused(folder_.path()).what(), HasSubstr("weights.pt is a PyTorch checkpoint"));
   fs::remove(folder_ / "weights.pt");
-  EXPECT_EQ(refused(folder_).code(), ErrorCode::not_found);  // no safetensors
+  EXPECT_EQ(refused(folder_.path()).code(), ErrorCode::not_found);  // no safetensors
   fs::remove(folder_ / "config.json");
   const fs::path model = write_model(tiny(), "tiny.gguf");
-  EXPECT_THAT(refused(folder_).what(), HasSubstr("did you mean the file " + model.string()));
+  EXPECT_THAT(refused(folder_.path()).what(), HasSubstr("did you mean the file " + model.string()));
 }
 
 }  // namespace

@@ -3,11 +3,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <fstream>
 
 #include "mneme/error.h"
+#include "scratch.h"
 #include "text/utf8.h"
 
 namespace mneme::documents_test {
@@ -19,16 +17,8 @@ using ::testing::HasSubstr;
 
 class Documents : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("mneme_documents_" + std::to_string(::getpid()) + "_" +
-                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-  std::string write(const std::string& name, std::string_view text) {
-    fs::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return (folder_ / name).string();
+  std::string write(const std::string& name, std::string_view text) const {
+    return folder_.write(name, text).string();
   }
   static std::vector<std::string> all(const std::string& path, const DocumentOptions& options = {}) {
     std::vector<std::string> out;
@@ -50,7 +40,7 @@ class Documents : public ::testing::Test {
     ADD_FAILURE() << "nothing was thrown";
     return {};
   }
-  fs::path folder_;
+  ScratchFolder folder_;
 };
 
 TEST_F(Documents, OfFilesFoldersAndJsonLines) {

@@ -2,7 +2,6 @@
 // for all of them together, in both directions. Blocks with a discrete choice are compared twice: how many
 // choices agree, and how close the logits are with the trainer's choices forced on the engine.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cmath>
@@ -12,6 +11,7 @@
 #include "mneme/session.h"
 #include "model/block_hook.h"
 #include "model/router.h"
+#include "scratch.h"
 #include "train/blocks/block_cases.h"
 #include "train/blocks/decoder.h"
 #include "train/blocks/model_files.h"
@@ -21,25 +21,6 @@ namespace {
 
 /// The agreement that is asked for, in units of the logits' root mean square.
 constexpr double kTolerance = 1e-4;
-
-class Folder {
- public:
-  Folder() {
-    static int serial = 0;
-    path_ = fs::path(testing::TempDir()) / fmt::format("mneme_train_{}_{}", ::getpid(), serial++);
-    fs::create_directories(path_);
-  }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 std::shared_ptr<const Model> load_engine(const fs::path& folder) {
   LoadOptions options;
@@ -100,7 +81,7 @@ struct Saved {
   RowTables tables;
   TableIds ids;
   Tensor tokens;
-  Folder folder;
+  ScratchFolder folder;
 };
 
 /// Counts how often the engine chooses as the trainer did for one sequence, and forces the trainer's choice.
@@ -209,7 +190,7 @@ TEST_P(Parity, LoadingGivesBackWhatWasSaved) {
   for (const std::string& name : saved.parameters.names())
     EXPECT_TRUE(at::equal(loaded.parameters.at(name), saved.parameters.at(name))) << name;
   for (const auto& [name, table] : saved.tables) {
-    const LoadedRows rows = load_table(saved.folder.path() / saved.config.tables.at(name).file);
+    const LoadedRows rows = load_table(saved.folder / saved.config.tables.at(name).file);
     EXPECT_TRUE(at::equal(rows.rows.values(), table.values()));
   }
 }
@@ -274,7 +255,7 @@ TEST(Files, ThatDoNotFitAreRefused) {
   const RowTable few(10, 6, 1, 1.0);
   EXPECT_THROW(save_table(saved.config, "facts", few, nullptr, saved.folder.path()), Error);
   EXPECT_THROW(save_table(saved.config, "fcats", few, nullptr, saved.folder.path()), Error);
-  EXPECT_THROW(load_table(saved.folder.path() / "config.json"), Error);
+  EXPECT_THROW(load_table(saved.folder / "config.json"), Error);
   EXPECT_THROW(Decoder(saved.config, saved.parameters).logits(saved.tokens), Error);  // no rows
   EXPECT_THROW(make_table_ids(saved.config, nullptr).at("facts").rows(saved.tokens, 7), Error);
 }

@@ -3,12 +3,12 @@
 // position on (attention and recurrences look back) a sequence is compared no further. Short sequences make
 // that rare, and the test asks how many positions agree within the tolerance of the other blocks.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 
 #include "core/fail.h"
 #include "mneme/session.h"
+#include "scratch.h"
 #include "train/blocks/block_cases.h"
 #include "train/blocks/decoder.h"
 #include "train/blocks/model_files.h"
@@ -80,15 +80,13 @@ struct SpikingModel {
 };
 
 Tensor logits_of_engine(const SpikingModel& model) {
-  const fs::path folder = fs::path(testing::TempDir()) /
-                          fmt::format("mneme_spiking_{}_{}", ::getpid(),
-                                      testing::UnitTest::GetInstance()->current_test_info()->line());
-  fs::create_directories(folder);
-  save_model(model.config, model.parameters, folder);
-  for (const auto& [name, table] : model.tables) save_table(model.config, name, table, nullptr, folder);
+  const ScratchFolder folder;
+  save_model(model.config, model.parameters, folder.path());
+  for (const auto& [name, table] : model.tables)
+    save_table(model.config, name, table, nullptr, folder.path());
   LoadOptions load;
   load.threads = 1;
-  const auto engine = Model::load(folder.string(), load);
+  const auto engine = Model::load(folder.path().string(), load);
   EXPECT_EQ(engine->config().layers, model.config.layers);
   SessionOptions options;
   options.kv = KvType::f32;
@@ -101,7 +99,6 @@ Tensor logits_of_engine(const SpikingModel& model) {
     const auto logits = session.append({row.data_ptr<int>(), static_cast<size_t>(row.numel())}, all);
     out.push_back(at::tensor(at::ArrayRef<float>(logits.data(), logits.size())).view({row.numel(), -1}));
   }
-  fs::remove_all(folder);
   return at::stack(out);
 }
 

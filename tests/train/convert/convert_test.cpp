@@ -2,13 +2,13 @@
 // what must get better, and that a stop changes nothing.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <fstream>
 
 #include "core/fail.h"
 #include "core/json.h"
 #include "eval/perplexity.h"
+#include "scratch.h"
 #include "train/convert/activations.h"
 #include "train/convert/conversion.h"
 #include "train/convert/lessons.h"
@@ -50,13 +50,9 @@ std::string error_of(const std::function<void()>& what) {
 class Folder : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / fmt::format("mneme-convert-test-{}", ::getpid());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
     text("train.txt", 400);
     text("valid.txt", 60);
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
   void text(const std::string& name, int lines) const {
     std::ofstream out(folder_ / name);
@@ -73,11 +69,11 @@ class Folder : public ::testing::Test {
         R"({"mneme_convert": 1, "data": {"train": ["train.txt"], "validation": ["valid.txt"], "context": 64, "tokens": 512},
         "stages": )" +
             stages + "}",
-        folder_, "recipe");
+        folder_.path(), "recipe");
     return options;
   }
   Json convert_in_pieces(const std::string& stages, const std::vector<std::string>& files) const;
-  fs::path folder_;
+  ScratchFolder folder_;
 };
 
 TEST(Convert, WindowIsTheOriginalUpToItsLength) {
@@ -499,7 +495,7 @@ TEST_F(Folder, BadRecipesSayWhatIsWrong) {
                              R"("data": {"train": ["train.txt"], "validation": ["valid.txt"]}, )") {
     return error_of([&] {
       const Recipe recipe = Recipe::from_json(
-          R"({"mneme_convert": 1, )" + data + R"("stages": )" + stages + "}", folder_, "r.json");
+          R"({"mneme_convert": 1, )" + data + R"("stages": )" + stages + "}", folder_.path(), "r.json");
       check_recipe(recipe, config, 200);
     });
   };

@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "mneme/error.h"
+#include "scratch.h"
 #include "train/data/byte_tokenizer.h"
 #include "train/data/shard_build.h"
 
@@ -47,9 +48,6 @@ TEST(Permutation, LooksLikeChance) {
 class Order : public ::testing::Test {
  protected:
   void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("mneme_order_" + std::to_string(::getpid()) + "_" +
-                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::create_directories(folder_);
     {
       std::ofstream file(folder_ / "text.jsonl");
       for (int i = 0; i < 400; ++i)
@@ -59,9 +57,8 @@ class Order : public ::testing::Test {
     build_shards({(folder_ / "text.jsonl").string()}, *byte_tokenizer(), folder_ / "shards",
                  {.shard_tokens = 4096});
   }
-  void TearDown() override { fs::remove_all(folder_); }
   ShardSet set() const { return ShardSet::open(folder_ / "shards"); }
-  fs::path folder_;
+  ScratchFolder folder_;
 };
 
 TEST_F(Order, EpochReadsEveryWindowOnce) {

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "mneme/error.h"
+#include "scratch.h"
 #include "text/tokenizer_fingerprint.h"
 #include "train/data/byte_tokenizer.h"
 #include "train/data/shard_build.h"
@@ -30,18 +31,8 @@ std::string message_of(const std::function<void()>& call, ErrorCode code) {
 
 class Shards : public ::testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = fs::temp_directory_path() / ("mneme_shards_" + std::to_string(::getpid()) + "_" +
-                                           ::testing::UnitTest::GetInstance()->current_test_info()->name());
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
-  std::string write(const std::string& name, const std::string& text) {
-    fs::create_directories((folder_ / name).parent_path());
-    std::ofstream(folder_ / name, std::ios::binary) << text;
-    return (folder_ / name).string();
+  std::string write(const std::string& name, const std::string& text) const {
+    return folder_.write(name, text).string();
   }
   std::string json_lines(const std::string& name, int documents) {
     std::string text;
@@ -66,7 +57,7 @@ class Shards : public ::testing::Test {
     file.put(byte);
   }
 
-  fs::path folder_;
+  ScratchFolder folder_;
   std::unique_ptr<Tokenizer> tokenizer_ = byte_tokenizer();
 };
 

@@ -3,11 +3,11 @@
 #include "train/run/checkpoint.h"
 
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include <fstream>
 
 #include "mneme/error.h"
+#include "scratch.h"
 #include "train/run/diagnosis.h"
 #include "train/run/flops.h"
 #include "train/run/report.h"
@@ -65,13 +65,7 @@ double step(Training& training) {
 
 class CheckpointFiles : public ::testing::Test {
  protected:
-  void SetUp() override {
-    out_ = fs::temp_directory_path() / ("mneme-checkpoint-" + std::to_string(::getpid()));
-    fs::remove_all(out_);
-    fs::create_directory(out_);
-    tokenizer_.files["tokenizer.json"] = "{}";
-  }
-  void TearDown() override { fs::remove_all(out_); }
+  void SetUp() override { tokenizer_.files["tokenizer.json"] = "{}"; }
 
   fs::path save(const Training& training, uint64_t at, uint32_t keep = 0) {
     RunState state;
@@ -79,17 +73,17 @@ class CheckpointFiles : public ::testing::Test {
     state.sequence = at * 3;
     state.run = {{"seed", 1}};
     state.data = {{"train", "x"}};
-    return save_checkpoint(out_, training, WholeTables(training), tokenizer_, state, keep);
+    return save_checkpoint(out_.path(), training, WholeTables(training), tokenizer_, state, keep);
   }
   static void restore(const CheckpointFolder& checkpoint, Training& training) {
     WholeTables rows(training);
     restore_checkpoint(checkpoint, training, rows);
   }
   std::optional<CheckpointFolder> newest() {
-    return newest_checkpoint(out_, [this](const std::string& text) { warnings_.push_back(text); });
+    return newest_checkpoint(out_.path(), [this](const std::string& text) { warnings_.push_back(text); });
   }
 
-  fs::path out_;
+  ScratchFolder out_;
   RunTokenizer tokenizer_;
   std::vector<std::string> warnings_;
 };
@@ -161,7 +155,7 @@ TEST_F(CheckpointFiles, UnfinishedWorkIsNoCheckpoint) {
   fs::copy(folder, out_ / "step-00000005", fs::copy_options::recursive);  // renamed by hand
   EXPECT_EQ(newest()->path, folder);
   EXPECT_THAT(warnings_.back(), HasSubstr("is of step 3"));
-  remove_leftovers(out_);
+  remove_leftovers(out_.path());
   EXPECT_FALSE(fs::exists(out_ / ".unfinished-step-00000009"));
   EXPECT_FALSE(fs::exists(out_ / ".removed-step-00000002"));
 }
