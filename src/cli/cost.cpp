@@ -433,8 +433,7 @@ int run(const Options& options) {
   if (!options.plot.empty()) {
     const std::optional<ModelShape>& shape = points.front().shape;
     if (!shape) throw UsageError("--plot is for a config or a model");
-    const std::string& name = shape->config.name;
-    draw_cost(points, name.empty() ? fs::path(options.model.model).filename().string() : name, options.plot);
+    draw_cost(points, model_name(shape->config, options.model.model), options.plot);
   }
   print_points(options, points, !sweeps.empty());
   flush_output();
