@@ -16,6 +16,7 @@ using Anchor = Canvas::Anchor;
 constexpr Colour kInk{34, 34, 34}, kGrid{205, 205, 205};
 constexpr std::array<Colour, kCostParts> kPartColours{Colour{31, 92, 153}, Colour{204, 82, 32},
                                                       Colour{84, 130, 53}, Colour{140, 140, 140}};
+constexpr size_t kMostBars = 64;
 constexpr int kMargin = 24, kHead = 78, kPanel = 150, kGap = 76, kBar = 56;
 
 struct Panel {
@@ -43,7 +44,7 @@ double height_of(const Panel& panel, const CostPoint& point) {
 
 std::string label_of(const CostPoint& point) {
   std::string text;
-  for (const auto& [key, value] : point.swept) text += fmt::format("{}{:g}", text.empty() ? "" : ", ", value);
+  for (const auto& [key, value] : point.swept) text += fmt::format("{}{}", text.empty() ? "" : ", ", value);
   return text.empty() ? std::to_string(point.context) : text;
 }
 
@@ -75,11 +76,15 @@ void draw_panel(const Panel& panel, const std::vector<CostPoint>& points, int to
 
 }  // namespace
 
+void check_bars(size_t points) {
+  require(points <= kMostBars, ErrorCode::invalid_argument,
+          "a picture has room for {} points, the sweep has {}", kMostBars, points);
+}
+
 void draw_cost(const std::vector<CostPoint>& points, const std::string& title,
                const std::filesystem::path& file) {
   const PictureFormat format = picture_format(file);
-  require(points.size() <= kMostBars, ErrorCode::invalid_argument,
-          "a picture has room for {} points, the sweep has {}", kMostBars, points.size());
+  check_bars(points.size());
   const int width = std::max(2 * kMargin + static_cast<int>(points.size()) * kBar, 640);
   const int height = kHead + static_cast<int>(std::size(kPanels)) * (26 + kPanel + kGap);
   const auto canvas = format == PictureFormat::svg ? svg_canvas(width, height) : png_canvas(width, height);
