@@ -102,6 +102,7 @@ class ExpertsTest(unittest.TestCase):
         out.mkdir()
         (out / "mine").write_text("x")
         self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(), says="not an empty folder")
+        self.refused(1, "convert", self.out / "none.gguf", out, "--recipe", self.upcycle(), says="not an empty folder")  # before anything is read
 
     def test_picture(self):
         picture = self.out / "load.svg"
