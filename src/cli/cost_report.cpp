@@ -10,9 +10,8 @@ namespace mneme::cli {
 
 const char* const kRatioLeavesOut =
     "R counts multiply-adds only. It leaves out: bytes moved from memory (which bound decoding), the head "
-    "and "
-    "the projections of attention, which have no experts, the router, softmax, norms and neurons, the lists "
-    "of events, barriers between stages, and that prefill computes silent inputs densely";
+    "and the projections of attention, which have no experts, the router, softmax, norms and neurons, the "
+    "lists of events, barriers between stages, and that prefill computes silent inputs densely";
 
 namespace {
 

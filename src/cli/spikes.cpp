@@ -379,13 +379,12 @@ void print_report(const Options& options, const SpikeReport& report, const Perpl
             : std::vector<std::string>{std::string(to_string(cost.code)), "-", cost.why_not, "-"});
   print(table(codes));
   const SpikeEnergy energy = spike_energy(mean(report, kFigures[2], steps));
-  print(
-      fmt::format("\nenergy, a model and not measured: {:.3f} pJ for a weight ({:.2f} additions of {} pJ), "
-                  "{:.1f} % below "
-                  "{} pJ of an FP16 MAC, {:.1f} % below {} pJ of an INT8 MAC (45 nm); leaves out {}\n",
-                  energy.spike, energy.spike / SpikeEnergy::kInt8Add, SpikeEnergy::kInt8Add,
-                  100 * energy.less_than_fp16(), SpikeEnergy::kFp16Mac, 100 * energy.less_than_int8(),
-                  SpikeEnergy::kInt8Mac, SpikeEnergy::kOmissions));
+  print(fmt::format(
+      "\nenergy, a model and not measured: {:.3f} pJ for a weight ({:.2f} additions of {} pJ), {:.1f} % "
+      "below {} pJ of an FP16 MAC, {:.1f} % below {} pJ of an INT8 MAC (45 nm); leaves out {}\n",
+      energy.spike, energy.spike / SpikeEnergy::kInt8Add, SpikeEnergy::kInt8Add,
+      100 * energy.less_than_fp16(), SpikeEnergy::kFp16Mac, 100 * energy.less_than_int8(),
+      SpikeEnergy::kInt8Mac, SpikeEnergy::kOmissions));
 }
 
 void check_rule(const Options& options) {
@@ -438,8 +437,7 @@ Action set_up(CLI::App& app) {
   add_text_options(app, options->text);
   app.add_option("--k", options->k,
                  "Spikes that a neuron fires on average: the threshold is mean|x| / k; else the model's, or "
-                 "3 (also with "
-                 "--dead-zone alone)")
+                 "3 (also with --dead-zone alone)")
       ->type_name("K")
       ->check(CLI::Range(1e-3f, 64.0f).description(""));
   app.add_option("--dead-zone", options->dead_zone,
