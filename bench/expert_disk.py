@@ -12,6 +12,7 @@ cache. fio runs before and after each placement; the mean counts. Needs fio; cut
 import argparse
 import json
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=pathlib.Path)
     options = parser.parse_args()
+    if "own" in options.zipf.split(",") and not options.text:
+        parser.error("--zipf own needs --text FILE: the routers of a trained model choose by what they read")
+    if shutil.which("fio") is None:
+        parser.error("fio is not there, which says what the disk can do: apt-get install fio")
     common = ("--warm", options.warm, "--tokens", options.tokens, "--rounds", options.rounds, "--text", options.text)
     probe = json.loads(run(options.program, options.model, "--zipf", "0", "--experts", "direct", "--warm", 0, "--tokens", 1, "--rounds", 1))
     budget = int(probe["experts"] * options.share) * probe["expert_bytes"]

@@ -9,7 +9,7 @@ TOP_K = 2
 BALANCE = {"balance": 0.01, "bias_rate": 0.005}  # a small price, and a bias that does most of it
 
 
-def mixture(size, experts, hidden, shared_hidden):
+def mixture(experts, hidden, shared_hidden):
     return {"type": "moe", "hidden": hidden, "experts": experts, "top_k": TOP_K, "shared": 1, "shared_hidden": shared_hidden, "selection_bias": True}
 
 
@@ -30,13 +30,13 @@ def parameters(config):
 def allocated(size, experts, classes):
     """The model of that many experts whose other parameters lie in a table: as many parameters, and as many that multiply, as with the most experts.
     The module's projections are paid for by a narrower shared expert."""
-    most = model(size, ffn=mixture(size, size.expert_counts[0], size.expert_hidden, 2 * size.expert_hidden))
+    most = model(size, ffn=mixture(size.expert_counts[0], size.expert_hidden, 2 * size.expert_hidden))
     if experts == size.expert_counts[0]:
         return most
     all_wanted, active_wanted = parameters(most)
 
     def make(shared, rows):
-        return model(size, ffn=mixture(size, experts, size.expert_hidden, shared), table=table(size, classes, rows=rows), memory=CONV)
+        return model(size, ffn=mixture(experts, size.expert_hidden, shared), table=table(size, classes, rows=rows), memory=CONV)
     excess = parameters(make(2 * size.expert_hidden, 8))[1] - active_wanted
     shared = 2 * size.expert_hidden - round(excess / (3 * size.d_model * size.layers))
     _, active = parameters(make(shared, 8))
@@ -95,7 +95,7 @@ def combinations(lab):
     for chosen in [c for n in range(4) for c in itertools.combinations("HMS", n)]:
         name = "+".join(chosen) or "base"
         config = model(size, mixers=pattern(size, "gla", "window", "gla", "full") if "H" in chosen else None,
-                       ffn=mixture(size, 8, part, part) if "M" in chosen else {"type": "dense", "hidden": 3 * part}, activation=spikes if "S" in chosen else None)
+                       ffn=mixture(8, part, part) if "M" in chosen else {"type": "dense", "hidden": 3 * part}, activation=spikes if "S" in chosen else None)
         by_name[name], _ = tuned(lab, name, ", ".join(parts[c] for c in chosen) or "full attention, dense, floats", config, experts="M" in chosen)
         variants.append(by_name[name])
     measures = []

@@ -11,6 +11,6 @@ resume=
 [ ! -e build/run-all/latest ] || resume=--resume
 "$mneme" train all.json $resume "$@"
 "$mneme" quantize "build/run-all/$(cat build/run-all/latest)" build/pocket-all.gguf --type q8_0 --with-tables
-"$mneme" experts build/pocket-all.gguf -f build/held_out.txt --tokens 20000 --json > build/pocket-all-experts.json
-"$mneme" spikes build/pocket-all.gguf -f build/held_out.txt --tokens 20000 --no-ppl --json > build/pocket-all-spikes.json
+kept build/pocket-all-experts.json "$mneme" experts build/pocket-all.gguf -f build/held_out.txt --tokens 20000 --json
+kept build/pocket-all-spikes.json "$mneme" spikes build/pocket-all.gguf -f build/held_out.txt --tokens 20000 --no-ppl --json
 "$mneme" experts build/pocket-all.gguf -f build/held_out.txt --tokens 20000

@@ -15,7 +15,8 @@ resume=
   --note "general.source=World English Bible (public domain, Debian package sword-text-web); six novels by Jane Austen (public domain, Debian package r-cran-janeaustenr)" \
   --note "general.description=A small test model: continues English prose, answers no questions. Trained by examples/pocket/train.sh."
 if "$python" -c "import numpy" 2>/dev/null; then
-  "$python" measure.py build/pocket.gguf | tee build/pocket.json
+  kept build/pocket.json "$python" measure.py build/pocket.gguf
+  cat build/pocket.json
 else
   echo "numpy is not installed; measure.py says how good the model is where it is" >&2
 fi

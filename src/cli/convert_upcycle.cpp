@@ -99,6 +99,7 @@ int run_upcycling(const std::string& in, const std::string& out, const UpcycleRe
   for (const fs::path& text : recipe.validation)
     require(fs::exists(text), ErrorCode::not_found, "the recipe names a text {}, which is not there",
             text.string());
+  check_new_folder(out);
   const auto start = std::chrono::steady_clock::now();
   const InterruptScope interrupt;
   const std::string path = resolve_model(in).string();

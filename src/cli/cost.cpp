@@ -12,6 +12,7 @@
 #include "cli/cost_report.h"
 #include "cli/cost_source.h"
 #include "cli/options.h"
+#include "cli/output_check.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/sizes.h"
@@ -23,7 +24,6 @@
 #include "core/json.h"
 #include "core/thread_pool.h"
 #include "cost/traffic.h"
-#include "eval/heat_map.h"
 #include "memory/engram_config.h"
 #include "model/config_limits.h"
 
@@ -48,12 +48,12 @@ struct Options {
 
 // ---- what was asked for, checked
 
-/// A number of positions: "4096", "32Ki", "1M".
-uint64_t positions_argument(const std::string& text, std::string_view option, uint64_t most) {
+/// A number of positions, experts or rows: "4096", "32Ki", "1M".
+uint64_t count_argument(const std::string& text, std::string_view option, uint64_t most) {
   const uint64_t value = size_argument(text, option);
   if (value < 1 || value > most)
     throw UsageError(
-        fmt::format("{} is \"{}\"; it is a number of positions from 1 to {}", option, text, most));
+        fmt::format("{} is \"{}\"; it is a number from 1 to {}, such as 4096 or 32Ki", option, text, most));
   return value;
 }
 
@@ -75,12 +75,7 @@ void check_numbers(const Options& options) {
         "--active-experts and --routing both say how many experts a token wakes; give one of them");
   if (options.watts && !options.per_kwh) throw UsageError("--watts is of no use without --per-kwh");
   if (!options.against.empty() && !options.measure) throw UsageError("--against needs --measure");
-  if (options.plot.empty()) return;
-  try {
-    picture_format(options.plot);
-  } catch (const Error& error) {
-    throw UsageError(fmt::format("--plot {}", error.what()));
-  }
+  check_picture_file("--plot", options.plot);
 }
 
 /// "2/64": experts that a token wakes, of how many.
@@ -121,6 +116,9 @@ std::vector<Sweep> sweeps_of(const Options& options) {
     if (std::find(keys.begin(), keys.end(), key) == keys.end())
       throw UsageError(fmt::format("--sweep {}: there is no \"{}\" to sweep; there are {}{}", text, key,
                                    fmt::join(keys, ", "), did_you_mean(key, keys)));
+    if (std::any_of(sweeps.begin(), sweeps.end(), [&](const Sweep& other) { return other.key == key; }))
+      throw UsageError(fmt::format(
+          "--sweep {} is given twice; write all its values into one, such as {}=1,2,4", key, key));
     Sweep sweep{key, {}};
     for (size_t at = equals; at < text.size();) {
       const size_t comma = std::min(text.find(',', at + 1), text.size());
@@ -135,7 +133,7 @@ std::vector<Sweep> sweeps_of(const Options& options) {
         sweep.values.push_back(share);
       } else {
         const uint64_t most = key == "rows" ? engram_limits::kMaxBaseRows : kMostPositions;
-        sweep.values.push_back(static_cast<double>(positions_argument(value, "--sweep " + key, most)));
+        sweep.values.push_back(static_cast<double>(count_argument(value, "--sweep " + key, most)));
       }
     }
     if (sweep.values.empty())
@@ -147,6 +145,7 @@ std::vector<Sweep> sweeps_of(const Options& options) {
       throw UsageError(fmt::format("--measure runs the model as it is: sweep context, not {}", key));
     sweeps.push_back(std::move(sweep));
   }
+  if (!options.plot.empty()) check_bars(points);
   return sweeps;
 }
 
@@ -195,8 +194,11 @@ void apply(const std::string& key, double value, Change& change) {
 
 class Costs {
  public:
-  Costs(const Options& options, CostSource source)
-      : options_(options), source_(std::move(source)), session_(session_options(options.session)) {
+  Costs(const Options& options, CostSource source, const CancelToken& cancel)
+      : options_(options),
+        source_(std::move(source)),
+        session_(session_options(options.session)),
+        cancel_(cancel) {
     threads_ = options.common.threads > 0 ? options.common.threads : available_cores();
     if (!options.spikes.empty())
       report_ =
@@ -209,8 +211,8 @@ class Costs {
                                 : options.machine == "cached" ? FigureSource::cached
                                                               : FigureSource::automatic;
       times_ = std::make_unique<KernelTimes>(threads_, from, [this](std::string_view step) {
-        if (!options_.common.quiet && stderr_is_terminal())
-          fmt::print(stderr, "\rmeasuring {} ...\033[K", step);
+        stop_if_cancelled();
+        if (shows_steps()) fmt::print(stderr, "\rmeasuring {} ...\033[K", step);
       });
     }
     if (!options.against.empty()) {
@@ -220,41 +222,56 @@ class Costs {
       against_ = load_model(dense, options.common);
     }
   }
+  ~Costs() { clear_step(); }
+  Costs(const Costs&) = delete;
+  Costs& operator=(const Costs&) = delete;
 
   uint64_t default_context() const {
     const uint32_t own = source_.config.context;
     return own == 0 ? 4096 : std::min<uint64_t>(own, 4096);
   }
 
-  CostPoint point(const std::vector<std::pair<std::string, double>>& swept, const CancelToken& cancel) {
+  CostPoint point(const std::vector<std::pair<std::string, double>>& swept) {
+    stop_if_cancelled();
     Change change{source_.config, 0, options_.activity};
-    change.context = options_.context.empty()
-                         ? default_context()
-                         : positions_argument(options_.context, "--context", kMostPositions);
+    change.context = options_.context.empty() ? default_context()
+                                              : count_argument(options_.context, "--context", kMostPositions);
     for (const auto& [key, value] : swept) apply(key, value, change);
     change.config.validate();
     CostPoint point;
     point.swept = swept;
     point.context = change.context;
     point.prompt = options_.prompt.empty() ? change.context
-                                           : positions_argument(options_.prompt, "--prompt", kMostPositions);
+                                           : count_argument(options_.prompt, "--prompt", kMostPositions);
     point.kv = options_.session.kv;
     point.threads = threads_;
     point.rates = {options_.per_hour.value_or(0), options_.per_kwh.value_or(0), options_.watts.value_or(0)};
     const ModelShape& shape = point.shape.emplace(fired_shape(change, point));
     count(shape, point);
     predict(shape, point);
-    if (options_.measure) measure(point, cancel);
+    if (options_.measure) measure(point);
     return point;
   }
 
-  void finish() {
+  /// Keeps the rates for the next run. Where that cannot be, this run has its results all the same.
+  void keep_rates() const {
     if (!times_) return;
-    if (!options_.common.quiet && stderr_is_terminal()) fmt::print(stderr, "\r\033[K");
-    times_->save();
+    clear_step();
+    try {
+      times_->save();
+    } catch (const Error& error) {
+      if (!options_.common.quiet)
+        fmt::print(stderr, "note: the measured rates are not kept: {}\n", error.what());
+    }
   }
 
  private:
+  bool shows_steps() const { return !options_.common.quiet && stderr_is_terminal(); }
+  void clear_step() const {
+    if (times_ && shows_steps()) fmt::print(stderr, "\r\033[K");
+  }
+  void stop_if_cancelled() const { require(!cancel_.cancelled(), ErrorCode::cancelled, "interrupted"); }
+
   ModelShape fired_shape(const Change& change, CostPoint& point) {
     ModelShape shape = source_.shape(change.config, source_.activation);
     const bool told = change.density || report_;
@@ -296,7 +313,7 @@ class Costs {
       sourced.alpha = "given";
     }
     if (!options_.attended.empty()) {
-      const uint64_t m = positions_argument(options_.attended, "--attended", point.context);
+      const uint64_t m = count_argument(options_.attended, "--attended", point.context);
       sourced.ratio.m_over_n = static_cast<double>(m) / static_cast<double>(point.context);
       sourced.m = "given";
     }
@@ -319,11 +336,11 @@ class Costs {
                                          : "estimate of an earlier run (--machine measure renews it)";
   }
 
-  void measure(CostPoint& point, const CancelToken& cancel) const {
+  void measure(CostPoint& point) const {
     Progress bar("Measuring", Progress::Unit::tokens, !options_.common.quiet);
-    TimerOptions timer{session_, options_.tokens, options_.repeat, &cancel, {}};
+    TimerOptions timer{session_, options_.tokens, options_.repeat, &cancel_, {}};
     timer.progress = [&](uint64_t done, uint64_t total) {
-      if (cancel.cancelled()) fail(ErrorCode::cancelled, "stopped while filling the cache");
+      stop_if_cancelled();
       bar.update(done, total);
     };
     point.measured = time_decode(source_.model, point.context, timer);
@@ -338,6 +355,7 @@ class Costs {
   const Options& options_;
   CostSource source_;
   SessionOptions session_;
+  const CancelToken& cancel_;
   int threads_ = 1;
   std::optional<FiringReport> report_;
   std::optional<RoutingFigures> routing_;
@@ -355,10 +373,10 @@ CostPoint formula_only(const Options& options) {
         "and --active-experts k/M");
   constexpr uint64_t kMost = uint64_t{1} << 53;
   CostPoint point;
-  point.context = positions_argument(options.context, "--context", kMost);
+  point.context = count_argument(options.context, "--context", kMost);
   SparsityRatio& r = point.sourced.ratio;
   r.n = static_cast<double>(point.context);
-  r.m_over_n = static_cast<double>(positions_argument(options.attended, "--attended", point.context)) / r.n;
+  r.m_over_n = static_cast<double>(count_argument(options.attended, "--attended", point.context)) / r.n;
   r.alpha = *options.alpha;
   r.a = *options.activity;
   r.k_over_m = experts->first / experts->second;
@@ -399,14 +417,13 @@ void print_points(const Options& options, const std::vector<CostPoint>& points, 
   for (const std::string& note : points.front().notes) print("note: " + note + "\n");
 }
 
-std::vector<CostPoint> sweep_points(Costs& costs, const std::vector<Sweep>& sweeps,
-                                    const CancelToken& cancel) {
+std::vector<CostPoint> sweep_points(Costs& costs, const std::vector<Sweep>& sweeps) {
   std::vector<CostPoint> points;
   std::vector<size_t> at(sweeps.size(), 0);
   for (bool more = true; more;) {
     std::vector<std::pair<std::string, double>> swept;
     for (size_t i = 0; i < sweeps.size(); ++i) swept.emplace_back(sweeps[i].key, sweeps[i].values[at[i]]);
-    points.push_back(costs.point(swept, cancel));
+    points.push_back(costs.point(swept));
     more = false;
     for (size_t i = sweeps.size(); i-- > 0 && !more;) {
       at[i] = (at[i] + 1) % sweeps[i].values.size();
@@ -426,15 +443,14 @@ int run(const Options& options) {
     points.push_back(formula_only(options));
   } else {
     const InterruptScope interrupt;
-    Costs costs(options, open_cost_source(options.model, options.common, options.measure));
-    points = sweep_points(costs, sweeps, interrupt.token());
-    costs.finish();
+    Costs costs(options, open_cost_source(options.model, options.common, options.measure), interrupt.token());
+    points = sweep_points(costs, sweeps);
+    costs.keep_rates();
   }
   if (!options.plot.empty()) {
     const std::optional<ModelShape>& shape = points.front().shape;
     if (!shape) throw UsageError("--plot is for a config or a model");
-    const std::string& name = shape->config.name;
-    draw_cost(points, name.empty() ? fs::path(options.model.model).filename().string() : name, options.plot);
+    draw_cost(points, model_name(shape->config, options.model.model), options.plot);
   }
   print_points(options, points, !sweeps.empty());
   flush_output();

@@ -16,7 +16,8 @@ using Anchor = Canvas::Anchor;
 constexpr Colour kInk{34, 34, 34}, kGrid{205, 205, 205};
 constexpr std::array<Colour, kCostParts> kPartColours{Colour{31, 92, 153}, Colour{204, 82, 32},
                                                       Colour{84, 130, 53}, Colour{140, 140, 140}};
-constexpr int kMargin = 24, kHead = 78, kPanel = 150, kGap = 76, kBar = 56;
+constexpr size_t kMostBars = 64;
+constexpr int kMargin = 24, kHead = 78, kPanel = 150, kGap = 76, kBarWidth = 56;
 
 struct Panel {
   const char* title;
@@ -43,7 +44,7 @@ double height_of(const Panel& panel, const CostPoint& point) {
 
 std::string label_of(const CostPoint& point) {
   std::string text;
-  for (const auto& [key, value] : point.swept) text += fmt::format("{}{:g}", text.empty() ? "" : ", ", value);
+  for (const auto& [key, value] : point.swept) text += fmt::format("{}{}", text.empty() ? "" : ", ", value);
   return text.empty() ? std::to_string(point.context) : text;
 }
 
@@ -52,10 +53,10 @@ void draw_panel(const Panel& panel, const std::vector<CostPoint>& points, int to
   for (const CostPoint& point : points)
     tallest = std::max({tallest, height_of(panel, point), panel.mark != nullptr ? panel.mark(point) : 0.0});
   canvas.text(kMargin, top, panel.title, Anchor::start, 1, kInk);
-  const int bottom = top + 26 + kPanel, width = static_cast<int>(points.size()) * kBar;
+  const int bottom = top + 26 + kPanel, width = static_cast<int>(points.size()) * kBarWidth;
   canvas.box(kMargin, bottom, width, 1, kGrid);
   for (size_t i = 0; i < points.size(); ++i) {
-    const int x = kMargin + static_cast<int>(i) * kBar;
+    const int x = kMargin + static_cast<int>(i) * kBarWidth;
     double below = 0;
     const auto y_of = [&](double value) {
       return bottom - (tallest > 0 ? static_cast<int>(std::lround(value / tallest * kPanel)) : 0);
@@ -63,24 +64,28 @@ void draw_panel(const Panel& panel, const std::vector<CostPoint>& points, int to
     for (const CostPart part : kAllCostParts) {
       const double value = panel.of(points[i], part);
       const int y = y_of(below + value), height = y_of(below) - y;
-      if (height > 0) canvas.box(x + 4, y, kBar - 8, height, kPartColours[static_cast<size_t>(part)]);
+      if (height > 0) canvas.box(x + 4, y, kBarWidth - 8, height, kPartColours[static_cast<size_t>(part)]);
       below += value;
     }
-    canvas.text(x + kBar / 2, y_of(below) - 8, fmt::format("{:.3g}", below), Anchor::middle, 1, kInk);
+    canvas.text(x + kBarWidth / 2, y_of(below) - 8, fmt::format("{:.3g}", below), Anchor::middle, 1, kInk);
     if (panel.mark != nullptr && panel.mark(points[i]) > 0)
-      canvas.box(x + 1, y_of(panel.mark(points[i])), kBar - 2, 2, kInk);
-    canvas.text(x + kBar / 2, bottom + 12, label_of(points[i]), Anchor::middle, 1, kInk);
+      canvas.box(x + 1, y_of(panel.mark(points[i])), kBarWidth - 2, 2, kInk);
+    canvas.text(x + kBarWidth / 2, bottom + 12, label_of(points[i]), Anchor::middle, 1, kInk);
   }
 }
 
 }  // namespace
 
+void check_bars(size_t points) {
+  require(points <= kMostBars, ErrorCode::invalid_argument,
+          "a picture has room for {} points, the sweep has {}", kMostBars, points);
+}
+
 void draw_cost(const std::vector<CostPoint>& points, const std::string& title,
                const std::filesystem::path& file) {
   const PictureFormat format = picture_format(file);
-  require(points.size() <= kMostBars, ErrorCode::invalid_argument,
-          "a picture has room for {} points, the sweep has {}", kMostBars, points.size());
-  const int width = std::max(2 * kMargin + static_cast<int>(points.size()) * kBar, 640);
+  check_bars(points.size());
+  const int width = std::max(2 * kMargin + static_cast<int>(points.size()) * kBarWidth, 640);
   const int height = kHead + static_cast<int>(std::size(kPanels)) * (26 + kPanel + kGap);
   const auto canvas = format == PictureFormat::svg ? svg_canvas(width, height) : png_canvas(width, height);
   canvas->text(kMargin, 22, title, Anchor::start, 2, kInk);

@@ -8,11 +8,10 @@
 
 namespace mneme::cli {
 
-/// Most bars that a picture has room for.
-inline constexpr size_t kMostBars = 64;
+/// Throws Error(invalid_argument) for more points than a picture has room for.
+void check_bars(size_t points);
 
-/// Writes FILE.svg or FILE.png. Throws Error: invalid_argument (another ending, more than kMostBars points),
-/// io.
+/// Writes FILE.svg or FILE.png. Throws Error: invalid_argument (another ending, too many points), io.
 void draw_cost(const std::vector<CostPoint>& points, const std::string& title,
                const std::filesystem::path& file);
 

@@ -10,9 +10,8 @@ namespace mneme::cli {
 
 const char* const kRatioLeavesOut =
     "R counts multiply-adds only. It leaves out: bytes moved from memory (which bound decoding), the head "
-    "and "
-    "the projections of attention, which have no experts, the router, softmax, norms and neurons, the lists "
-    "of events, barriers between stages, and that prefill computes silent inputs densely";
+    "and the projections of attention, which have no experts, the router, softmax, norms and neurons, the "
+    "lists of events, barriers between stages, and that prefill computes silent inputs densely";
 
 namespace {
 
@@ -185,8 +184,9 @@ CostPrice price_of(const CostPoint& point) {
   CostPrice price;
   const auto seconds = point.token_seconds();
   const bool needs_time = point.rates.per_hour > 0 || (point.rates.per_kwh > 0 && point.rates.watts > 0);
-  require(seconds || !needs_time, ErrorCode::invalid_argument, "a price needs a time of a token: {}",
-          point.figures);
+  require(seconds || !needs_time, ErrorCode::invalid_argument,
+          "a price needs a time of a token, and --machine none predicts none; leave that out or add "
+          "--measure");
   if (point.rates.per_hour > 0) price.by_hour = point.rates.per_hour / 3600 * seconds.value_or(0) * kMillion;
   if (point.rates.per_kwh > 0 && point.rates.watts > 0)
     price.by_energy = point.rates.per_kwh * point.rates.watts * seconds.value_or(0) * kMillion / kJoules;

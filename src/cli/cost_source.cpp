@@ -82,11 +82,7 @@ CostSource open_cost_source(const ModelOptions& model, const CommonOptions& comm
   CostSource source;
   const LoadOptions options = load_options(model, common);
   source.activation = options.activation;
-  if (!options.type.empty()) {
-    source.type = dtype_from_name(options.type);
-    require(source.type.has_value(), ErrorCode::invalid_argument,
-            "--type {}: there is no such type of weights", options.type);
-  }
+  if (!options.type.empty()) source.type = dtype_from_name(options.type);
   if (names_config(model.model)) {
     if (load || !model.memory.empty())
       throw UsageError("--measure and --memory need a model; this is a config");

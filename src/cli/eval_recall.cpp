@@ -10,6 +10,7 @@
 
 #include "cli/input.h"
 #include "cli/options.h"
+#include "cli/output_check.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
@@ -71,8 +72,7 @@ std::string percent(double part) {
 HeatMap heat_map(const Options& options, const Model& model, const RecallOptions& request,
                  const RecallResult& result) {
   HeatMap map;
-  const std::string name =
-      model.config().name.empty() ? fs::path(model.path()).filename().string() : model.config().name;
+  const std::string name = model_name(model.config(), model.path());
   map.title = fmt::format("{}: {:.1f} %", to_string(options.task), 100 * result.score);
   map.subtitle = fmt::format(
       "{}, {} questions, seed {}, {}", name, result.n, options.seed,
@@ -151,23 +151,6 @@ class AnswerFile {
   AtomicFile file_;
 };
 
-// What is wrong with a file's name is said before hours of work.
-void check_outputs(const Options& options) {
-  for (const std::string& path : {options.plot, options.answers}) {
-    if (path.empty()) continue;
-    const fs::path folder = fs::path(path).parent_path();
-    require(folder.empty() || fs::is_directory(folder), ErrorCode::not_found, "there is no folder {}",
-            folder.string());
-    require(!fs::is_directory(path), ErrorCode::io, "cannot write {}: it is a folder", path);
-  }
-  if (options.plot.empty()) return;
-  try {
-    picture_format(options.plot);
-  } catch (const Error& error) {
-    throw UsageError(fmt::format("--plot {}", error.what()));
-  }
-}
-
 int run(const Options& options) {
   RecallOptions request;
   request.task = options.task;
@@ -181,7 +164,8 @@ int run(const Options& options) {
   request.seed = options.seed;
   request.text = options.text;
   request.raw = options.raw;
-  check_outputs(options);
+  check_picture_file("--plot", options.plot);
+  check_output_file(options.answers);
 
   const auto model = load_model(options.model, options.common);
   if (!options.common.quiet) print_start(*model);

@@ -140,8 +140,7 @@ void print_process_traffic(const ModelOptions& model) {
   const auto a_token = [&](uint64_t bytes) { return human_bytes(ratio(bytes, t.tokens)); };
   fmt::print(stderr,
              "experts in {} processes: a token sent {} of rows as {} ({:.1f} % of int8's {}, {:.1f} % of "
-             "float's {}) and "
-             "{} of addresses; {} came back\n",
+             "float's {}) and {} of addresses; {} came back\n",
              model.expert_group->size(), a_token(t.row_bytes), t.coding,
              100 * ratio(t.row_bytes, t.int8_bytes), a_token(t.int8_bytes),
              100 * ratio(t.row_bytes, t.float_bytes), a_token(t.float_bytes),

@@ -5,15 +5,13 @@
 #include <algorithm>
 #include <memory>
 
-#include "cli/input.h"
 #include "cli/options.h"
+#include "cli/output_check.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/terminal.h"
+#include "cli/text_options.h"
 #include "cli/verb.h"
-#include "core/fail.h"
-#include "core/file.h"
-#include "eval/perplexity.h"
 #include "eval/routing_report.h"
 
 namespace mneme::cli::experts_verb {
@@ -23,36 +21,9 @@ struct Options {
   CommonOptions common;
   ModelOptions model;
   SessionFlags session;
-  std::string prompt, file, ids, map;
-  uint32_t window = 0;
-  uint64_t tokens = 0;
+  TextOptions text;
+  std::string map;
 };
-
-std::vector<TokenId> ids_of(const Options& options, const Model& model) {
-  std::vector<TokenId> ids;
-  if (!options.ids.empty()) {
-    ids = ids_argument(options.ids);
-    check_ids(ids, model.config().vocab);
-  } else {
-    const std::string text = text_argument(options.file.empty() ? options.prompt : "@" + options.file);
-    if (text.empty()) throw UsageError("the text is empty: there is nothing to route");
-    ids = model.tokenizer().encode(text, {.add_special = true, .parse_special = false});
-  }
-  if (options.tokens > 0 && ids.size() > options.tokens) ids.resize(options.tokens);
-  return ids;
-}
-
-void check_map(const std::string& path) {
-  if (path.empty()) return;
-  try {
-    picture_format(path);
-  } catch (const Error& error) {
-    throw UsageError(fmt::format("--map {}", error.what()));
-  }
-  const fs::path folder = fs::path(path).parent_path();
-  require(folder.empty() || fs::is_directory(folder), ErrorCode::not_found, "there is no folder {}",
-          folder.string());
-}
 
 Json as_json(const RoutingReport& report) {
   Json layers = Json::array();
@@ -103,28 +74,21 @@ void print_report(const RoutingReport& report) {
 }
 
 int run(const Options& options) {
-  const int given = !options.prompt.empty() + !options.file.empty() + !options.ids.empty();
-  if (given != 1)
-    throw UsageError(
-        given == 0 ? "what shall the model read? -p TEXT, -f FILE or --ids LIST (the text may not be empty)"
-                   : "give one of -p TEXT, -f FILE and --ids LIST");
-  check_map(options.map);
+  check_text_options(options.text);
+  check_picture_file("--map", options.map);
   const auto model = load_model(options.model, options.common);
-  const std::vector<TokenId> ids = ids_of(options, *model);
+  const std::vector<TokenId> ids = text_ids(options.text, *model);
   const InterruptScope interrupt;
   Progress bar("Routing", Progress::Unit::tokens, !options.common.quiet);
   RoutingOptions request;
-  request.ctx = options.window > 0 ? options.window : std::min(512u, model->config().context);
-  request.bos = model->has_tokenizer() ? opening_bos(model->tokenizer()) : -1;
+  request.ctx = window_of(options.text, *model);
+  request.bos = opening_token(*model);
   request.cancel = &interrupt.token();
   request.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
   const RoutingReport report = routing_report(model, ids, request, session_options(options.session));
   bar.clear();
-  if (!options.map.empty()) {
-    const std::string& name = model->config().name;
-    save_heat_map(routing_map(report, name.empty() ? fs::path(model->path()).filename().string() : name),
-                  options.map);
-  }
+  if (!options.map.empty())
+    save_heat_map(routing_map(report, model_name(model->config(), model->path())), options.map);
   if (options.common.json)
     print_json(as_json(report));
   else
@@ -136,14 +100,7 @@ int run(const Options& options) {
 Action set_up(CLI::App& app) {
   auto options = std::make_shared<Options>();
   add_model_options(app, options->model);
-  app.add_option("-p,--prompt", options->prompt, "The text; @FILE or @- reads it")->type_name("TEXT");
-  app.add_option("-f,--file", options->file, "A text file instead")->type_name("FILE");
-  app.add_option("--ids", options->ids, "Token ids instead, e.g. 1,2,3")->type_name("LIST");
-  app.add_option("--tokens", options->tokens, "Only the first N tokens; 0: all")->type_name("N");
-  app.add_option("--ctx", options->window,
-                 "Tokens of a window; each is read by itself. 0: 512, or the model's context if that is less")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1 << 24).description(""));
+  add_text_options(app, options->text);
   app.add_option("--map", options->map, "Draw the load, layers by experts, to FILE.svg or FILE.png")
       ->type_name("FILE");
   add_session_options(app, options->session, false);

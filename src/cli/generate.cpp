@@ -129,8 +129,7 @@ class Generator {
                   session_.position() - left->start < prompt.size(),
               ErrorCode::mismatch,
               "--session {} holds {} tokens of a prompt whose reading was interrupted; give the same prompt "
-              "to go on, "
-              "or remove the file",
+              "to go on, or remove the file",
               options_.keep.file, session_.position() - std::min(left->start, session_.position()));
       pending_.start = left->start;
       return session_.position() - left->start;

@@ -4,6 +4,7 @@
 #include "cli/progress.h"
 #include "cli/store.h"
 #include "cli/terminal.h"
+#include "core/file.h"
 #include "cost/machine.h"
 
 namespace mneme::cli {
@@ -14,6 +15,12 @@ std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonO
   Progress bar("Loading", Progress::Unit::bytes, !common.quiet);
   options.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
   return Model::load(path, options);
+}
+
+std::string model_name(const ModelConfig& config, const std::string& path) {
+  if (!config.name.empty()) return config.name;
+  const fs::path whole(path);
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();  // "folder/"
 }
 
 std::string describe_model(const Model& model) {

@@ -24,12 +24,10 @@ void add_model_options(CLI::App& app, ModelOptions& options, bool positional) {
     app.add_option("model", options.model, "A GGUF file, a Hugging Face folder, or a name of `mneme list`")
         ->type_name("MODEL")
         ->required();
-  app.add_option(
-         "--activation", options.activation,
-         "What the inputs of projections are rounded to: auto, float, int8, spike or int4; auto: what the "
-         "model "
-         "says, mostly int8 for quantized weights, else float. With a colon come a neuron and projections "
-         "apart: spike:k=2.5,dead_zone=0.5,down=int8 (docs/config.md)")
+  app.add_option("--activation", options.activation,
+                 "What the inputs of projections are rounded to: auto, float, int8, spike or int4; auto: "
+                 "what the model says, mostly int8 for quantized weights, else float. With a colon come a "
+                 "neuron and projections apart: spike:k=2.5,dead_zone=0.5,down=int8 (docs/config.md)")
       ->type_name("POLICY")
       ->group("Model");
   app.add_option(

@@ -61,17 +61,19 @@ KvType kv_type(std::string_view name);
 
 /// Resolves and loads the model, with a bar on a terminal. Throws what Model::load throws.
 std::shared_ptr<const Model> load_model(const ModelOptions& model, const CommonOptions& common);
-/// "avx512-vnni, 2 threads, 12 MB resident, 79 MB mapped, 90 MB on disk, about 350 tokens/s by memory
-/// bandwidth (estimate)": the one line that a model prints at start.
+/// What a picture calls a model: its own name, or else that of its file.
+std::string model_name(const ModelConfig& config, const std::string& path);
+/// "avx512-vnni, 2 threads, 12 MB resident, 79 MB mapped, 90 MB on disk; memory bandwidth allows about 350
+/// tokens/s (estimate)": the one line that a model prints at start.
 std::string describe_model(const Model& model);
+/// That line, one for each memory, and one for experts that are read from disk, on stderr.
+void print_start(const Model& model);
 /// Hits, misses and bytes of experts that are read from disk, as --json shows them.
 Json experts_json(const ExpertStatistics& experts);
 /// Adds "experts" to what a verb prints with --json, if the model's are read from disk.
 void add_experts(Json& json, const Model& model);
-/// The same for people, on stderr, if there is something to say.
+/// What experts_json() says, in words on stderr, if the model's are read from disk.
 void print_experts(const Model& model);
-/// That line and one for each memory, on stderr.
-void print_start(const Model& model);
 /// "facts.engram", "facts.engram:cache", "facts.engram:cache+edit.overlay+more.overlay". Throws UsageError
 /// for a placement that there is not, or a plus sign with nothing after it.
 MemoryPackOptions memory_argument(const std::string& text);

@@ -8,10 +8,12 @@
 
 #include "cli/input.h"
 #include "cli/options.h"
+#include "cli/output_check.h"
 #include "cli/progress.h"
 #include "cli/signals.h"
 #include "cli/suggest.h"
 #include "cli/terminal.h"
+#include "cli/text_options.h"
 #include "cli/verb.h"
 #include "core/fail.h"
 #include "core/file.h"
@@ -29,11 +31,10 @@ struct Options {
   CommonOptions common;
   ModelOptions model;
   SessionFlags session;
-  std::string prompt, file, ids;
+  TextOptions text;
   std::optional<float> k, dead_zone;
   bool no_ppl = false;
-  uint32_t window = 0, steps = 3;
-  uint64_t tokens = 0;
+  uint32_t steps = 3;
   std::string raster, histogram, nir, layer, projection, coding;
   uint32_t draw_tokens = 16, draw_neurons = 128;
 
@@ -80,37 +81,9 @@ void check_outputs(const Options& options) {
     throw UsageError(fmt::format("--nir {}: the name of a NIR file ends in .nir", options.nir));
   if (!options.nir.empty() && options.layer.empty())
     throw UsageError("--nir needs --layer N: NIR cannot express the norms and the attention between layers");
-  for (const auto& [option, path] :
-       {std::pair("--raster", options.raster), {"--histogram", options.histogram}, {"--nir", options.nir}}) {
-    if (path.empty()) continue;
-    try {
-      if (option != std::string_view("--nir")) picture_format(path);
-    } catch (const Error& error) {
-      throw UsageError(fmt::format("{} {}", option, error.what()));
-    }
-    const fs::path folder = fs::path(path).parent_path();
-    require(folder.empty() || fs::is_directory(folder), ErrorCode::not_found, "there is no folder {}",
-            folder.string());
-    require(!fs::is_directory(path), ErrorCode::io, "cannot write {}: it is a folder", path);
-  }
-}
-
-std::vector<TokenId> text_ids(const Options& options, const Model& model) {
-  std::vector<TokenId> ids;
-  if (!options.ids.empty()) {
-    ids = ids_argument(options.ids);
-    check_ids(ids, model.config().vocab);
-  } else {
-    const std::string text = text_argument(options.file.empty() ? options.prompt : "@" + options.file);
-    if (text.empty()) throw UsageError("the text is empty: there is nothing to fire at");
-    ids = model.tokenizer().encode(text, {.add_special = true, .parse_special = false});
-  }
-  if (options.tokens > 0 && ids.size() > options.tokens) ids.resize(options.tokens);
-  return ids;
-}
-
-TokenId opening_token(const Model& model) {
-  return model.has_tokenizer() ? opening_bos(model.tokenizer()) : -1;
+  check_output_file(options.nir);
+  check_picture_file("--raster", options.raster);
+  check_picture_file("--histogram", options.histogram);
 }
 
 /// Neighbours in the report that read the same input.
@@ -168,8 +141,7 @@ void draw(const Options& options, const Model& model, const SpikeReport& report)
          spike_raster(report.records.front(), code, options.draw_neurons, picture_format(options.raster)));
   if (options.histogram.empty()) return;
   const auto layer = layer_of(options);
-  const std::string name =
-      model.config().name.empty() ? fs::path(model.path()).filename().string() : model.config().name;
+  const std::string name = model_name(model.config(), model.path());
   const std::string title =
       fmt::format("{}, {}{}", name, rule_text(report), layer ? fmt::format(", layer {}", *layer) : "");
   save(options.histogram,
@@ -407,19 +379,12 @@ void print_report(const Options& options, const SpikeReport& report, const Perpl
             : std::vector<std::string>{std::string(to_string(cost.code)), "-", cost.why_not, "-"});
   print(table(codes));
   const SpikeEnergy energy = spike_energy(mean(report, kFigures[2], steps));
-  print(
-      fmt::format("\nenergy, a model and not measured: {:.3f} pJ for a weight ({:.2f} additions of {} pJ), "
-                  "{:.1f} % below "
-                  "{} pJ of an FP16 MAC, {:.1f} % below {} pJ of an INT8 MAC (45 nm); leaves out {}\n",
-                  energy.spike, energy.spike / SpikeEnergy::kInt8Add, SpikeEnergy::kInt8Add,
-                  100 * energy.less_than_fp16(), SpikeEnergy::kFp16Mac, 100 * energy.less_than_int8(),
-                  SpikeEnergy::kInt8Mac, SpikeEnergy::kOmissions));
-}
-
-uint32_t window_of(const Options& options, const Model& model) {
-  if (options.window > 0) return options.window;
-  const uint32_t context = model.config().context;
-  return context == 0 ? 512 : std::min(512u, context);
+  print(fmt::format(
+      "\nenergy, a model and not measured: {:.3f} pJ for a weight ({:.2f} additions of {} pJ), {:.1f} % "
+      "below {} pJ of an FP16 MAC, {:.1f} % below {} pJ of an INT8 MAC (45 nm); leaves out {}\n",
+      energy.spike, energy.spike / SpikeEnergy::kInt8Add, SpikeEnergy::kInt8Add,
+      100 * energy.less_than_fp16(), SpikeEnergy::kFp16Mac, 100 * energy.less_than_int8(),
+      SpikeEnergy::kInt8Mac, SpikeEnergy::kOmissions));
 }
 
 void check_rule(const Options& options) {
@@ -431,17 +396,13 @@ void check_rule(const Options& options) {
 }
 
 int run(const Options& options) {
-  const int given = !options.prompt.empty() + !options.file.empty() + !options.ids.empty();
-  if (given != 1)
-    throw UsageError(
-        given == 0 ? "what shall the model read? -p TEXT, -f FILE or --ids LIST (the text may not be empty)"
-                   : "give one of -p TEXT, -f FILE and --ids LIST");
+  check_text_options(options.text);
   check_rule(options);
   coding(options, SpikeCode::bidirectional);
   check_outputs(options);
   const auto layer = layer_of(options);
   const auto model = load_model(options.model, options.common);
-  const std::vector<TokenId> ids = text_ids(options, *model);
+  const std::vector<TokenId> ids = text_ids(options.text, *model);
   if (layer)
     require(*layer < model->config().layers.size(), ErrorCode::not_found,
             "--layer {}: the model has layers 0 to {}", *layer, model->config().layers.size() - 1);
@@ -449,7 +410,7 @@ int run(const Options& options) {
   Progress bar("Counting spikes", Progress::Unit::tokens, !options.common.quiet);
   SpikeReportOptions request;
   request.rule = options.rule();
-  request.ctx = window_of(options, *model);
+  request.ctx = window_of(options.text, *model);
   request.bos = opening_token(*model);
   request.cancel = &interrupt.token();
   request.progress = [&bar](uint64_t done, uint64_t total) { bar.update(done, total); };
@@ -473,18 +434,10 @@ int run(const Options& options) {
 Action set_up(CLI::App& app) {
   auto options = std::make_shared<Options>();
   add_model_options(app, options->model);
-  app.add_option("-p,--prompt", options->prompt, "The text; @FILE or @- reads it")->type_name("TEXT");
-  app.add_option("-f,--file", options->file, "A text file instead")->type_name("FILE");
-  app.add_option("--ids", options->ids, "Token ids instead, e.g. 1,2,3")->type_name("LIST");
-  app.add_option("--tokens", options->tokens, "Only the first N tokens; 0: all")->type_name("N");
-  app.add_option("--ctx", options->window,
-                 "Tokens of a window; each is read by itself. 0: 512, or the model's context if that is less")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1 << 24).description(""));
+  add_text_options(app, options->text);
   app.add_option("--k", options->k,
                  "Spikes that a neuron fires on average: the threshold is mean|x| / k; else the model's, or "
-                 "3 (also with "
-                 "--dead-zone alone)")
+                 "3 (also with --dead-zone alone)")
       ->type_name("K")
       ->check(CLI::Range(1e-3f, 64.0f).description(""));
   app.add_option("--dead-zone", options->dead_zone,

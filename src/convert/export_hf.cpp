@@ -20,10 +20,8 @@ class AtomicFolder {
  public:
   explicit AtomicFolder(fs::path target) : target_(std::move(target)) {
     if (!target_.has_filename()) target_ = target_.parent_path();  // "folder/"
+    check_new_folder(target_);
     std::error_code error;
-    require(!fs::exists(target_, error) || (fs::is_directory(target_, error) && fs::is_empty(target_, error)),
-            ErrorCode::invalid_argument,
-            "{} exists and is not an empty folder; name another output or remove it", target_.string());
     folder_ = target_;
     folder_ += fmt::format(".{}.partial", ::getpid());
     require(fs::create_directory(folder_, error), ErrorCode::io, "cannot create the folder {}: {}",
@@ -80,6 +78,13 @@ void check_space(const fs::path& out, uint64_t bytes) {
 
 void put_activation(const QuantizeOptions& options, ModelConfig& config) {
   for (size_t i = 0; i < options.activation.size(); ++i) config.layers[i].activation = options.activation[i];
+}
+
+void check_new_folder(const fs::path& out) {
+  std::error_code error;
+  require(!fs::exists(out, error) || (fs::is_directory(out, error) && fs::is_empty(out, error)),
+          ErrorCode::invalid_argument,
+          "{} exists and is not an empty folder; name another output or remove it", out.string());
 }
 
 uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options) {

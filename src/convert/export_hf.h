@@ -10,6 +10,10 @@ namespace mneme {
 /// content is refused with Error(invalid_argument). Returns the bytes written.
 uint64_t export_hf(const Checkpoint& in, const fs::path& out, DType type, const QuantizeOptions& options);
 
+/// Throws Error(invalid_argument) unless `out` is an empty folder or does not exist: what export_hf()
+/// refuses, for those who work for hours before they call it.
+void check_new_folder(const fs::path& out);
+
 /// The config's activations become those of the options, if there are any.
 void put_activation(const QuantizeOptions& options, ModelConfig& config);
 

@@ -86,7 +86,7 @@ uint64_t meminfo(std::string_view field) {
   return 0;
 }
 
-// Bytes of the mapping at `data` that lie on huge pages, as /proc/self/smaps tells.
+// Whether nearly all of the mapping at `data` lies on huge pages, as /proc/self/smaps tells.
 bool lies_on_huge_pages(const std::byte* data, uint64_t bytes) {
   std::ifstream file("/proc/self/smaps");
   const std::string begin = fmt::format("{:x}-", reinterpret_cast<uintptr_t>(data));

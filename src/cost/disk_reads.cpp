@@ -74,7 +74,7 @@ void fill_random(int fd, uint64_t bytes, const fs::path& folder) {
 double read_at_random(int fd, uint64_t bytes, int threads, double seconds) {
   using Clock = std::chrono::steady_clock;
   std::atomic<uint64_t> reads{0};
-  std::atomic<bool> failed{false};
+  std::atomic<int> problem{0};  // errno of a read that failed; that of another thread says nothing here
   std::latch ready(threads), go(1);
   std::vector<std::jthread> pool;
   const auto length = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
@@ -88,9 +88,10 @@ double read_at_random(int fd, uint64_t bytes, int threads, double seconds) {
       const auto end = Clock::now() + length;
       while (block != nullptr && Clock::now() < end) {
         const uint64_t offset = next_random(state) % (bytes / kDiskBlock) * kDiskBlock;
-        if (::pread(fd, block.get(), kDiskBlock, static_cast<off_t>(offset)) !=
-            static_cast<ssize_t>(kDiskBlock)) {
-          failed = true;
+        const ssize_t got = ::pread(fd, block.get(), kDiskBlock, static_cast<off_t>(offset));
+        if (got < 0 && errno == EINTR) continue;
+        if (got != static_cast<ssize_t>(kDiskBlock)) {
+          problem = got < 0 ? errno : EIO;  // the file ends there: it has been cut
           break;
         }
         ++done;
@@ -102,7 +103,7 @@ double read_at_random(int fd, uint64_t bytes, int threads, double seconds) {
   go.count_down();
   pool.clear();
   const double elapsed = std::chrono::duration<double>(Clock::now() - start).count();
-  require(!failed, ErrorCode::io, "a random read of the test file failed: {}", std::strerror(errno));
+  require(problem == 0, ErrorCode::io, "a random read of the test file failed: {}", std::strerror(problem));
   return static_cast<double>(reads.load()) / elapsed;
 }
 

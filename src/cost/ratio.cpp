@@ -96,7 +96,9 @@ FiringReport firing_report(const Json& json) {
     const double weight = static_cast<double>(inputs) * static_cast<double>(outputs);
     report.projections[{entry["layer"].get<size_t>(), entry["name"].get<std::string>()}] = {active, inputs,
                                                                                             outputs};
-    report.popcount += weight * entry["popcount"].get<double>();
+    const auto popcount = entry["popcount"].get<double>();
+    require(popcount >= 0, ErrorCode::corrupt, "the report of spikes says popcount = {}, below 0", popcount);
+    report.popcount += weight * popcount;
     sum += weight * active;
     weights += weight;
   }

@@ -65,6 +65,9 @@ FiringReport firing_report(const Json& json);
 /// Error(mismatch) if the report lacks a projection that spikes, or has it in another size.
 void set_firing(ModelShape& shape, double active);
 void set_firing(ModelShape& shape, const FiringReport& report);
+/// Whether any matrix reads spikes.
+bool fires(const ModelShape& shape);
+
 /// How many experts tokens pass, as `mneme experts --json` counted it: with null experts or top-p fewer than
 /// the config's top_k.
 struct RoutingFigures {
@@ -79,8 +82,5 @@ RoutingFigures routing_figures(const Json& json);
 /// Sets how many experts of each mixture a token uses. Throws Error(mismatch) if the report lacks one, or has
 /// it with another number of experts, and Error(invalid_argument) for a model without.
 void set_routing(ModelShape& shape, const RoutingFigures& routing);
-
-/// Whether any matrix reads spikes.
-bool fires(const ModelShape& shape);
 
 }  // namespace mneme

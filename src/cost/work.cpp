@@ -1,7 +1,6 @@
 #include "cost/work.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 
@@ -20,26 +19,24 @@ namespace {
 
 /// "blk.3.mix1.attn_q.weight" taken apart.
 struct TensorPlace {
-  bool in_layer = false;
   size_t layer = 0;
-  int branch = -1;   // of a parallel mixer
-  std::string kind;  // "attn_q", "token_embd"
+  int branch = -1;        // of a parallel mixer
+  std::string_view kind;  // "attn_q", "token_embd"
 };
 
-TensorPlace place_of(std::string name) {
+TensorPlace place_of(std::string_view name) {
+  constexpr std::string_view kWeight = ".weight";
   TensorPlace place;
-  if (name.ends_with(".weight")) name.resize(name.size() - 7);
-  if (name.starts_with("blk.")) {
-    place.in_layer = true;
-    const char* const end = name.data() + name.size();
-    const auto [rest, error] = std::from_chars(name.data() + 4, end, place.layer);
-    name = error == std::errc() && rest < end ? std::string(rest + 1, end) : std::string();
-    if (name.starts_with("mix") && name.size() > 5 && name[4] == '.') {
-      place.branch = name[3] - '0';
-      name.erase(0, 5);
-    }
-  }
   place.kind = name;
+  if (const auto at = layer_tensor_name_of(name)) {
+    place.layer = at->layer;
+    place.kind = at->part;
+  }
+  if (place.kind.starts_with("mix") && place.kind.size() > 5 && place.kind[4] == '.') {
+    place.branch = place.kind[3] - '0';
+    place.kind.remove_prefix(5);
+  }
+  if (place.kind.ends_with(kWeight)) place.kind.remove_suffix(kWeight.size());
   return place;
 }
 
@@ -121,7 +118,7 @@ class Counter {
   }
 
   // The embedding, which is the head too if tied, and the head of others.
-  void add_table(const ExpectedTensor& tensor, const std::string& kind) {
+  void add_table(const ExpectedTensor& tensor, std::string_view kind) {
     if (tensor.shape.size() != 2) return add_vector(tensor);  // a bias of the head
     WeightShape weight = matrix(tensor, false);
     weight.part = CostPart::head;

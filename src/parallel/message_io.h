@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
+#include <vector>
 
 #include "core/fail.h"
 #include "parallel/transport.h"
@@ -58,6 +60,7 @@ class MessageReader {
     uint64_t v = 0;
     for (int shift = 0; shift < 64; shift += 7) {
       const auto byte = static_cast<uint64_t>(raw(1)[0]);
+      if (shift == 63 && byte > 1) break;
       v |= (byte & 0x7f) << shift;
       if (byte < 0x80) {
         require(v <= most, ErrorCode::corrupt, "{}: {} where at most {} is right", what_, v, most);

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
@@ -121,8 +122,7 @@ fs::path find_mpi_plugin(uint32_t processes) {
     if (fs::is_regular_file(place / "libmneme_mpi.so", error)) return place / "libmneme_mpi.so";
   fail(ErrorCode::not_found,
        "this is one of {} processes of mpirun, but libmneme_mpi.so, which reaches the others, is not in {}; "
-       "build "
-       "Mneme where libopenmpi-dev is installed, or start it without mpirun",
+       "build Mneme where libopenmpi-dev is installed, or start it without mpirun",
        processes, folder.string());
 }
 

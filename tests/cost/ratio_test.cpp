@@ -123,9 +123,11 @@ TEST(Ratio, RefusesWhatIsNoReport) {
   Json no_inputs{{"projections", Json::array({entry("q", 0.5, 0, 64)})}};
   Json negative{{"projections", Json::array({entry("q", 0.5, 64, 64)})}};
   negative["projections"][0]["inputs"] = -3;
+  Json below{{"projections", Json::array({entry("q", 0.5, 64, 64)})}};
+  below["projections"][0]["popcount"] = -1;
   for (const Json& json :
        {Json(), Json::array(), Json{{"projections", 3}}, Json{{"projections", Json::array()}},
-        Json{{"projections", Json::array({1})}}, no_share, no_inputs, negative})
+        Json{{"projections", Json::array({1})}}, no_share, no_inputs, negative, below})
     EXPECT_THROW(firing_report(json), Error) << json.dump();
 }
 

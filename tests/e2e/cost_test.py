@@ -2,7 +2,10 @@
 import json
 import pathlib
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 import unittest
 
 import e2e
@@ -167,6 +170,12 @@ class Predictions(Case):
     def test_cached_rates_must_be_there(self):
         self.fails(self.config, "--machine", "cached", code=1, says="--machine measure")
 
+    def test_rates_that_cannot_be_kept_cost_no_result(self):
+        ran = e2e.mneme("cost", self.config, "--context", 10, "--threads", 1, "--json", env={"MNEME_HOME": self.config})  # a file, no folder
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertGreater(json.loads(ran.stdout)["predicted_ms"], 0)
+        self.assertIn("rates are not kept", ran.stderr)
+
     def test_against_a_dense_parent(self):
         got = self.cost(MIXERS / "window_exact", "--context", 30, "--measure", "--tokens", 2, "--repeat", 1, "--against", MODELS / "llama")
         self.assertGreater(got["ratio"]["measured_time"], 0)
@@ -214,14 +223,32 @@ class Sweeps(Case):
         self.assertGreater(large["table_bytes"], 900 * small["table_bytes"])
         self.assertGreater(small["share"]["memory"], 0)
 
+    def picture(self, sweep):
+        self.cost(self.config, "--sweep", sweep, "--plot", self.work / "one.svg")
+        return (self.work / "one.svg").read_text()
+
     def test_pictures(self):
         for name, begin in (("cost.svg", b"<svg"), ("cost.png", b"\x89PNG")):
             file = self.work / name
             self.cost(self.config, "--sweep", "context=1Ki,2Ki", "--plot", file)
             self.assertTrue(file.read_bytes().startswith(begin))
+        self.assertIn("1048576", self.picture("context=1Mi"))
         self.fails(self.config, "--plot", "cost.gif", code=2, says="--plot")
-        self.fails(self.config, "--plot", self.work / "c.svg", "--machine", "none",
+        self.fails("no-such-model", "--plot", self.work / "none" / "c.svg", code=1, says="there is no folder")
+        self.fails("no-such-model", "--plot", self.work / "c.svg", "--machine", "none",
                    "--sweep", "context=" + ",".join(map(str, range(1, 80))), code=1, says="64 points")
+
+
+    def test_ctrl_c_ends_a_sweep(self):
+        many = ",".join(map(str, range(1, 4097)))
+        self.config.write_text(json.dumps({**CONFIG, "layers": [{"repeat": 200}]}))  # minutes for all of them
+        process = subprocess.Popen([e2e.MNEME, "cost", self.config, "--sweep", "context=" + many, "--machine", "none"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, text=True)
+        self.addCleanup(process.kill)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        self.assertEqual((process.returncode, out[:80]), (130, ""), err)
 
 
 class BadInput(Case):
@@ -254,6 +281,7 @@ class BadInput(Case):
         self.fails(self.config, "--sweep", "density=0.5,nan", code=2, says="density")
         self.fails(self.config, "--sweep", "rows=100", "--machine", "none", code=1, says="no memory table")
         self.fails(self.config, "--sweep", "experts=4", "--machine", "none", code=1, says="experts")
+        self.fails(self.config, "--sweep", "context=1,2", "--sweep", "context=3", code=2, says="given twice")
         many = ",".join(map(str, range(1, 101)))
         self.fails(self.config, "--sweep", "context=" + many, "--sweep", "rows=" + many, code=2, says="4096 points")
 

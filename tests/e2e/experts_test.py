@@ -102,10 +102,14 @@ class ExpertsTest(unittest.TestCase):
         out.mkdir()
         (out / "mine").write_text("x")
         self.refused(1, "convert", MODELS / "llama", out, "--recipe", self.upcycle(), says="not an empty folder")
+        self.refused(1, "convert", self.out / "none.gguf", out, "--recipe", self.upcycle(), says="not an empty folder")  # before anything is read
 
     def test_picture(self):
         picture = self.out / "load.svg"
         e2e.mneme_json("experts", MODELS / "dots1", "--ids", IDS, "--map", picture)
+        self.assertIn("Experts of dots1", picture.read_text())
+        e2e.mneme_json("experts", f"{MODELS / 'dots1'}/", "--ids", IDS, "--map", picture)
+        self.assertIn("Experts of dots1", picture.read_text())
         words = [e.text for e in xml.etree.ElementTree.parse(picture).iter() if e.text]
         self.assertIn("expert", words)
         self.assertIn("7", words)
@@ -119,6 +123,8 @@ class ExpertsTest(unittest.TestCase):
         self.refused(2, "experts", MODELS / "dots1", "--ids", IDS, "--map", "load.gif", says="--map")
         self.refused(1, "experts", MODELS / "dots1", "--ids", "99999", says="99999")
         self.refused(1, "experts", MODELS / "dots1", "--ids", IDS, "--map", self.out / "none" / "load.svg", says="there is no folder")
+        (self.out / "folder.svg").mkdir()
+        self.refused(1, "experts", MODELS / "dots1", "--ids", IDS, "--map", self.out / "folder.svg", says="it is a folder")
 
     def test_experts_on_disk_give_the_same_text(self):
         model = self.out / "mixture.gguf"

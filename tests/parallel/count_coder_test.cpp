@@ -83,11 +83,17 @@ TEST(CountCoder, ReachesTheEntropy) {
     }
 }
 
-// Issue of the day: at k = 3 at most 55 % of an int8 a value, and at the sparsity that calibration finds 40
-// %.
+double bytes_a_count(size_t n, double k) {
+  size_t bytes = 0;
+  for (uint32_t seed = 1; seed <= 100; ++seed) bytes += coded(normal_counts(n, k, seed)).size();
+  return static_cast<double>(bytes) / 100 / static_cast<double>(n);
+}
+
+// The figures of docs/expert-parallel.md.
 TEST(CountCoder, NormalRowsTakeHalfOfInt8) {
-  EXPECT_LT(coded(normal_counts(2048, 3.0, 5)).size(), 2048u * 55 / 100);
-  EXPECT_LT(coded(normal_counts(2048, 1.5, 5)).size(), 2048u * 40 / 100);
+  EXPECT_NEAR(bytes_a_count(2048, 3.0), 0.51, 0.01);
+  EXPECT_NEAR(bytes_a_count(2048, 1.5), 0.38, 0.01);
+  EXPECT_NEAR(bytes_a_count(64, 3.0), 0.77, 0.02);  // short rows pay for their table
 }
 
 TEST(CountCoder, NeverLongerThanPlainBytes) {
@@ -104,10 +110,10 @@ TEST(CountCoder, RefusesCountsBeyondItsRange) {
   EXPECT_EQ(decoded(coded({kMostCount, -kMostCount}), 2), (std::vector<int32_t>{1 << 18, -(1 << 18)}));
 }
 
-void expect_corrupt(const MessageBytes& bytes, size_t n, const std::vector<int32_t>* may_be = nullptr) {
+void expect_corrupt(const MessageBytes& bytes, size_t n) {
   try {
-    const auto counts = decoded(bytes, n);
-    EXPECT_TRUE(may_be != nullptr && counts == *may_be) << "damage was not noticed";
+    decoded(bytes, n);
+    ADD_FAILURE() << "damage was not noticed";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::corrupt) << error.what();
   }

@@ -18,7 +18,8 @@
 
 namespace mneme::train {
 
-/// What the blocks of one pass share. Copies share the rotations; the mixer's number is each copy's own.
+/// What the blocks of one pass share. Copies share the rotations; the numbers of mixer and layer are each
+/// copy's own.
 class PassContext {
  public:
   struct Rotation {
@@ -32,7 +33,7 @@ class PassContext {
   /// `like`; computed once a pass for each kind.
   const Rotation& rotation(const RopeConfig& rope, uint32_t head_dim, int64_t length,
                            const Tensor& like) const;
-  /// This context for the mixer of that number.
+  /// This context for the mixer of that number, counted as in Choices.
   PassContext for_mixer(uint32_t number) const;
   /// This context for the layer of that number.
   PassContext for_layer(uint32_t number) const;

@@ -49,7 +49,7 @@ Tensor Decoder::embed(const Tensor& tokens) const {
   return at::cat({sinks.unsqueeze(0).expand({tokens.size(0), sinks.size(0), sinks.size(1)}), x}, 1);
 }
 
-Tensor Decoder::layer(size_t number, Tensor x, const BatchRows& rows, PassContext context) const {
+Tensor Decoder::layer(size_t number, Tensor x, const BatchRows& rows, const PassContext& context) const {
   const LayerConfig& layer = config().layers[number];
   const Weights weights = context.weights(*parameters_, fmt::format("blk.{}.", number), layer);
   if (layer.memory)

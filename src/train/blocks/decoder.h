@@ -68,7 +68,7 @@ class Decoder {
 
  private:
   Tensor embed(const Tensor& tokens) const;
-  Tensor layer(size_t number, Tensor x, const BatchRows& rows, PassContext context) const;
+  Tensor layer(size_t number, Tensor x, const BatchRows& rows, const PassContext& context) const;
   Tensor head() const;
 
   struct Shape {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "convert/export_hf.h"
 #include "core/fail.h"
 #include "model/checkpoint.h"
 #include "model/load.h"
@@ -20,14 +21,6 @@ bool needs_map(const ModelConfig& config) {
 bool adds_memory(const Recipe& recipe) {
   return std::any_of(recipe.stages.begin(), recipe.stages.end(),
                      [](const Stage& s) { return s.kind == Stage::Kind::engram; });
-}
-
-/// The output must be free before hours are spent on it.
-void check_output(const fs::path& out) {
-  std::error_code error;
-  require(!fs::exists(out, error) || (fs::is_directory(out, error) && fs::is_empty(out, error)),
-          ErrorCode::invalid_argument,
-          "{} exists and is not an empty folder; name another output or remove it", out.string());
 }
 
 uint64_t trained_tokens(const Json& report) {
@@ -249,7 +242,7 @@ Json ConversionWork::summary() const {
 
 Json convert_model(const ConversionOptions& options) {
   const bool snapshot = !options.snapshot.empty();
-  check_output(snapshot ? options.snapshot : options.out);
+  check_new_folder(snapshot ? options.snapshot : options.out);
   at::set_num_threads(std::max(1, options.threads));
   const Checkpoint checkpoint = open_checkpoint(options.in);
   std::shared_ptr<const Tokenizer> tokenizer = load_tokenizer(checkpoint);
