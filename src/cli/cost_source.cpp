@@ -39,7 +39,8 @@ PackedType CostSource::type_in_checkpoint(const std::string& name, uint64_t cols
   constexpr std::string_view kStack = "_exps.weight";
   const bool stacked = name.ends_with(kStack);
   const std::string one = stacked ? name.substr(0, name.size() - kStack.size()) + ".0.weight" : name;
-  const TensorInfo* const found = checkpoint ? checkpoint->find(one) : nullptr;
+  if (!checkpoint) return PackedType::f32;
+  const TensorInfo* const found = checkpoint->find(one);
   if (found == nullptr) return PackedType::f32;
   if (spiking && checkpoint->scales_of(*found) != nullptr) return PackedType::w8;
   const DType wanted = type.value_or(found->type);

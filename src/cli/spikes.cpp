@@ -52,6 +52,7 @@ SpikeCode coding(const Options& options, SpikeCode otherwise) {
   const auto code = spike_code_from(options.coding);
   if (code) return *code;
   std::vector<std::string> names;
+  names.reserve(std::size(kSpikeCodes));
   for (const SpikeCode known : kSpikeCodes) names.emplace_back(to_string(known));
   throw UsageError(fmt::format("--coding: there is no coding \"{}\"; it is one of {}{}",
                                options.coding.substr(0, 40), fmt::join(names, ", "),

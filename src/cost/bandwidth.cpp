@@ -105,6 +105,7 @@ template <class Work>
 double timed(int threads, const Work& work) {
   std::latch ready(threads), go(1);
   std::vector<std::jthread> pool;
+  pool.reserve(static_cast<size_t>(threads));
   for (int t = 0; t < threads; ++t)
     pool.emplace_back([&, t] {
       ready.count_down();
@@ -147,12 +148,11 @@ ReadBandwidth::ReadBandwidth(uint64_t bytes) {
   void* memory = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   require(memory != MAP_FAILED, ErrorCode::out_of_memory, "cannot allocate {} bytes to measure bandwidth",
           bytes_);
-  const auto begin = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
-  if (aligned > begin) ::munmap(memory, aligned - begin);
-  if (const uintptr_t end = aligned + bytes_; end < begin + mapped)
-    ::munmap(reinterpret_cast<void*>(end), begin + mapped - end);
-  data_ = reinterpret_cast<std::byte*>(aligned);
+  const uint64_t past_border = reinterpret_cast<uintptr_t>(memory) % kHugePage;
+  const uint64_t before = past_border == 0 ? 0 : kHugePage - past_border;
+  data_ = static_cast<std::byte*>(memory) + before;
+  if (before > 0) ::munmap(memory, before);
+  if (const uint64_t behind = kHugePage - before; behind > 0) ::munmap(data_ + bytes_, behind);
   ::madvise(data_, bytes_, MADV_HUGEPAGE);
   auto* words = reinterpret_cast<uint64_t*>(data_);
   for (uint64_t i = 0; i < bytes_ / 8; ++i) {
@@ -184,6 +184,7 @@ BandwidthResult ReadBandwidth::best(std::span<const int> thread_counts, int pass
   for (const int threads : thread_counts) {
     pass(threads);
     std::vector<double> rates;
+    rates.reserve(static_cast<size_t>(std::max(0, passes)));
     for (int i = 0; i < passes; ++i) rates.push_back(pass(threads));
     std::sort(rates.begin(), rates.end());
     const size_t n = rates.size();
