@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <exception>
 
 #include "cli/progress.h"
 #include "cli/signals.h"
@@ -51,23 +52,24 @@ void save_report(const std::string& out, const Json& report) {
   file.commit();
 }
 
-/// `dense`: the config before. Layers that were mixtures already are not counted.
+/// `dense`: the config before; `after`: NaN if it was not measured. Layers that were mixtures already are not
+/// counted.
 Json report_of(const UpcycleRecipe& recipe, const ModelConfig& dense, const ModelConfig& config,
                double before, double after, double seconds) {
   Json layers = Json::array();
   for (size_t i = 0; i < config.layers.size(); ++i)
     if (config.layers[i].ffn.moe() && !dense.layers[i].ffn.moe()) layers.push_back(i);
   const double factor = upcycle_factor(recipe.options);
-  const bool scored = !recipe.validation.empty();
+  const bool named = !recipe.validation.empty(), scored = named && !std::isnan(after);
   const Json stage = {{"kind", "upcycle"},
                       {"layers", layers},
                       {"experts", recipe.options.experts},
                       {"shared", recipe.options.shared},
                       {"top_k", recipe.options.top_k},
                       {"alpha", recipe.options.scale == UpcycleScale::spread ? std::cbrt(factor) : factor},
-                      {"ppl_before", scored ? Json(before) : Json()},
+                      {"ppl_before", named ? Json(before) : Json()},
                       {"ppl_after", scored ? Json(after) : Json()}};
-  return {{"original", {{"ppl", scored ? Json(before) : Json()}}},
+  return {{"original", {{"ppl", named ? Json(before) : Json()}}},
           {"stages", Json::array({stage})},
           {"ppl", scored ? Json(after) : Json()},
           {"ppl_ratio", scored ? Json(after / before) : Json()},
@@ -118,10 +120,21 @@ int run_upcycling(const std::string& in, const std::string& out, const UpcycleRe
     };
     export_hf(mixture, out, *type, options);
   }
-  const double after = perplexity_of(out, recipe, common, interrupt.token());
+  // OUT is whole by now. If scoring it is stopped or fails, its report says that it was not measured.
+  double after = std::nan("");
+  std::exception_ptr unscored;
+  try {
+    after = perplexity_of(out, recipe, common, interrupt.token());
+  } catch (const Error&) {
+    unscored = std::current_exception();
+  }
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const Json report = report_of(recipe, dense, mixture.config(), before, after, seconds);
   save_report(out, report);
+  if (unscored) {
+    if (!common.quiet) fmt::print(stderr, "note: {} is written; its perplexity was not measured\n", out);
+    std::rethrow_exception(unscored);
+  }
   if (common.json)
     print_json(report);
   else

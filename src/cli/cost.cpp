@@ -141,6 +141,8 @@ std::vector<Sweep> sweeps_of(const Options& options) {
     points *= sweep.values.size();
     if (points > kMostPoints)
       throw UsageError(fmt::format("the sweeps have more than {} points together", kMostPoints));
+    if (key == "context" && !options.context.empty())
+      throw UsageError("--context and --sweep context both say what a token sees; give one of them");
     if (options.measure && key != "context")
       throw UsageError(fmt::format("--measure runs the model as it is: sweep context, not {}", key));
     sweeps.push_back(std::move(sweep));
@@ -325,7 +327,7 @@ class Costs {
 
   void predict(const ModelShape& shape, CostPoint& point) {
     if (!times_) {
-      point.figures = "no rates: --machine none";
+      point.figures = "no time is predicted: --machine none";
       return;
     }
     point.predicted = predict_decode(shape, session_.kv, point.context, *times_);

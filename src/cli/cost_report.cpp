@@ -144,7 +144,7 @@ std::string time_text(const CostPoint& point) {
         "threads\n",
         "", point.predicted->reading * 1e3, point.predicted->read_gbps, point.predicted->computing * 1e3,
         point.predicted->stages * 1e3, point.threads);
-  return text + fmt::format("{:19}rates: {}\n", "", point.figures);
+  return text + fmt::format("{:19}{}\n", "", point.figures);
 }
 
 std::string price_text(const CostPoint& point) {
@@ -293,6 +293,10 @@ std::vector<std::vector<std::string>> sweep_rows(const std::vector<CostPoint>& p
   for (const char* name : {"million MACs", "MB a token", "state MB", "resident MB", "disk MB", "R", "1/R",
                            "predicted ms", "measured ms"})
     rows[0].emplace_back(name);
+  const CostRates& rates = points.front().rates;
+  const bool by_hour = rates.per_hour > 0, by_power = rates.per_kwh > 0;
+  if (by_hour) rows[0].emplace_back("a million tokens, by the hour");
+  if (by_power) rows[0].emplace_back(rates.watts > 0 ? "by power" : "by the energy model");
   const auto cell = [](const std::optional<double>& value) {
     return value ? fmt::format("{:.4g}", *value) : std::string("-");
   };
@@ -309,6 +313,9 @@ std::vector<std::vector<std::string>> sweep_rows(const std::vector<CostPoint>& p
     row.push_back(cell(point.sourced.ratio.speedup()));
     row.push_back(cell(milliseconds(point.predicted)));
     row.push_back(cell(milliseconds(point.measured)));
+    const CostPrice price = price_of(point);
+    if (by_hour) row.push_back(cell(price.by_hour));
+    if (by_power) row.push_back(cell(price.by_energy ? price.by_energy : price.by_model));
     rows.push_back(std::move(row));
   }
   return rows;

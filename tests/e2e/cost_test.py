@@ -214,6 +214,15 @@ class Sweeps(Case):
         ran = e2e.mneme("cost", self.config, "--sweep", "context=10,20", "-o", "csv", "--machine", "none", env=self.env)
         self.assertEqual(len(ran.stdout.splitlines()), 3)
 
+    def test_prices_stand_beside_every_point(self):
+        ran = e2e.mneme("cost", self.config, "--sweep", "density=0.1,1", "-o", "csv", "--per-kwh", 0.5, "--machine", "none", env=self.env)
+        name, *prices = [line.split(",")[-1] for line in ran.stdout.splitlines()]
+        self.assertEqual(name, "by the energy model")
+        self.assertLess(float(prices[0]), float(prices[1]))
+
+    def test_one_context(self):
+        self.fails(self.config, "--context", 10, "--sweep", "context=10,20", code=2, says="give one of them")
+
     def test_table_size(self):
         config = {**CONFIG, "tables": {"facts": {"compressed_vocab": 200, "heads": 4, "head_dim": 8, "base_rows": [1000, 1000], "layer_ids": [0]}}}
         config["layers"] = [{"mixer": {"type": "full"}, "memory": {"table": "facts", "layer_id": 0}}]

@@ -2,7 +2,10 @@
 import json
 import pathlib
 import shutil
+import signal
+import subprocess
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree
 
@@ -90,6 +93,25 @@ class ExpertsTest(unittest.TestCase):
         self.assertEqual(exact.returncode, 0, exact.stderr)
         self.assertIn("+0.00 %", exact.stdout.replace("-0.00 %", "+0.00 %"))
         self.assertLess(distance(logits(self.out / "exact"), logits(MODELS / "llama")), 1e-4)
+
+    def test_a_mixture_that_was_not_scored_says_so(self):
+        out, recipe = self.out / "mixture", self.upcycle()
+        said = json.loads(recipe.read_text())
+        said["data"]["tokens"] = 60000
+        recipe.write_text(json.dumps(said))
+        (self.out / "text.txt").write_text("The owl hunts at night. The mouse listens, and both are right. " * 5000)
+        words = [e2e.MNEME, "convert", str(MODELS / "llama"), str(out), "--recipe", str(recipe), "--threads", "1"]
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=120)
+        self.assertEqual((process.returncode, printed), (130, ""), said)
+        self.assertIn("its perplexity was not measured", said)
+        report = json.loads((out / "conversion.json").read_text())
+        self.assertGreater(report["original"]["ppl"], 1)
+        self.assertIsNone(report["ppl"])
+        self.assertEqual(len(e2e.mneme_json("experts", out, "--ids", IDS)["layers"]), 2)
 
     def test_upcycling_recipes_are_refused(self):
         out = self.out / "mixture"
