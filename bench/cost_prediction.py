@@ -58,6 +58,10 @@ CASES = {
     "1B Q8_0, 2k": (("shape", "1b", "q8_0"), 2048, []),
     "1B hybrid Q8_0, 128k": (("hybrid", "1b", "q8_0"), 131072, []),
     "1.7B Q8_0": (("shape", "1.7b", "q8_0"), 256, []),
+    "2 GB mixture, 8 of 64 experts, Q4_0": (("shape", "moe", "q4_0"), 256, []),
+    "2 GB mixture, 8 of 64 experts, Q4_0, 8k": (("shape", "moe", "q4_0"), 8192, []),
+    "pocket: hybrid with an Engram memory": (("repository", "models/pocket.gguf"), 512, []),
+    "Gemma-3-270M Q4_K_M, 2k": (("option", "k_quants"), 2048, []),
 }
 
 
@@ -93,6 +97,10 @@ def model_of(args, made):
     kind = made[0]
     if kind == "file":
         return args.vocab_from
+    if kind == "repository":
+        return ROOT / made[1]
+    if kind == "option":
+        return getattr(args, made[1])
     path = args.work / ("-".join(made) + ".gguf")
     if path.exists():
         return path
@@ -146,6 +154,7 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--json", type=pathlib.Path, required=True, help="results; cases that it holds are not run again")
     parser.add_argument("--python", default=sys.executable, help="a Python with numpy and gguf")
+    parser.add_argument("--k-quants", type=pathlib.Path, help="gemma-3-270m-q4_k_m.gguf; without it that case is left out")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--repeat", type=int, default=9)
@@ -156,6 +165,7 @@ def main():
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     names = [n for n in CASES if not args.cases or any(word in n for word in args.cases.split(","))]
+    names = [n for n in names if CASES[n][0][0] != "option" or model_of(args, CASES[n][0])]
     if args.prepare:
         for name in names:
             model = model_of(args, CASES[name][0])

@@ -197,7 +197,7 @@ uint64_t WeightShape::bytes() const {
 }
 
 bool WeightShape::event_driven() const {
-  return input == Linear::Input::spikes && listed_share(active) <= kEventShare;
+  return input == Linear::Input::spikes && listed_share(active) <= event_share(1);
 }
 
 double WeightShape::touched(double rows) const {

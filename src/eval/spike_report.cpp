@@ -46,7 +46,7 @@ bool takes_events(std::span<const int32_t> counts) {
     const auto block = counts.subspan(at, 32);
     listed += (32 - std::count(block.begin(), block.end(), 0) + 3) / 4 * 4;
   }
-  return static_cast<double>(listed) <= kEventShare * static_cast<double>(counts.size());
+  return static_cast<double>(listed) <= event_share(1) * static_cast<double>(counts.size());
 }
 
 SpikeRule rule_of(const SpikeReportOptions& options, const Linear& linear) {

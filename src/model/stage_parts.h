@@ -197,7 +197,7 @@ inline std::string describe_linear(const Linear& linear) {
       return fmt::format(
           "{}, in stripes * {}: events while at most {:.0f} % of inputs fire ({:.0f} % in batches), else "
           "dense",
-          head, spikes(), 100 * kEventShare, 100 * event_share(kMaxDecodeRows));
+          head, spikes(), 100 * event_share(1), 100 * event_share(kMaxDecodeRows));
     case Linear::Input::spike_floats:
       return head + " * " + spikes() + " as f32";
   }

@@ -57,6 +57,26 @@ Isa choose() {
 
 std::atomic<int> g_active{-1};
 
+bool is_amd() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amd") != 0;
+#else
+  return false;
+#endif
+}
+
+bool choose_gaps() {
+  const char* wanted = std::getenv("MNEME_GAPS");
+  if (wanted == nullptr || *wanted == '\0') return is_amd();
+  const std::string_view word = wanted;
+  require(word == "dear" || word == "cheap", ErrorCode::invalid_argument,
+          "MNEME_GAPS={} is neither dear nor cheap", word);
+  return word == "dear";
+}
+
+std::atomic<int> g_gaps{-1};
+
 }  // namespace
 
 std::string_view to_string(Isa isa) noexcept {
@@ -71,6 +91,19 @@ std::string_view to_string(Isa isa) noexcept {
       return "avx512-vnni";
   }
   return "unknown";
+}
+
+bool gaps_are_dear() {
+  int dear = g_gaps.load(std::memory_order_relaxed);
+  if (dear < 0) {
+    dear = choose_gaps() ? 1 : 0;
+    g_gaps = dear;
+  }
+  return dear != 0;
+}
+
+void set_gaps_are_dear(bool dear) {
+  g_gaps = dear ? 1 : 0;
 }
 
 std::span<const Isa> supported_isas() {

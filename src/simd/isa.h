@@ -22,4 +22,15 @@ Isa active_isa();
 /// Overrides the choice (tests). Not thread-safe: call before loading models.
 void set_active_isa(Isa isa);
 
+/// Whether a core of this processor reads lines with gaps between them at about half the rate of a stream
+/// without. Its own requests, prefetches by the program among them, are then held in few buffers (AMD: 24),
+/// while the processor's stream prefetcher has more; where it fetches silent neighbours, they use bandwidth
+/// in vain. Measured on Zen 3 (docs/spike-products.md, "Where gaps are dear"); the other processors of AMD
+/// are taken to be alike.
+/// The environment variable MNEME_GAPS ("dear" or "cheap") says it for this processor; results are the same
+/// bits. Throws Error(invalid_argument) if it says anything else.
+bool gaps_are_dear();
+/// Overrides the answer (tests). Not thread-safe: call before loading models.
+void set_gaps_are_dear(bool dear);
+
 }  // namespace mneme

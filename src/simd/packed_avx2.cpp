@@ -88,6 +88,10 @@ struct Avx2 {
   MNEME_INLINE I add_widened(I acc, I pairs) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
+  MNEME_INLINE A clamp_7_bits(A a) {
+    return _mm256_min_epi8(_mm256_max_epi8(a, _mm256_set1_epi8(-64)), _mm256_set1_epi8(63));
+  }
+  MNEME_INLINE A sub_bytes(A a, A b) { return _mm256_sub_epi8(a, b); }
   // out[j], lane t: the codes of row 16 j + t (at 0) or 16 j + 8 + t (at 32) of four lines of stripes.h.
   MNEME_INLINE void interleave(const std::byte* const (&line)[4], int64_t at, B (&out)[4]) {
     const __m256i a = load_b(line[0] + at), b = load_b(line[1] + at);

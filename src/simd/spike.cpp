@@ -15,6 +15,7 @@
 #include <cstring>
 
 #include "simd/highway_isa.h"
+#include "simd/isa.h"
 
 #ifndef MNEME_ROW_FIRING
 #define MNEME_ROW_FIRING
@@ -185,7 +186,9 @@ void list_beyond(const RowFiring& row, EventList& list) {
   for (int64_t b = 0; b < row.blocks; ++b) {
     list.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(list.columns.size() / 4);
     const int8_t* base = row.base + 32 * b;
-    for (int c = 0; c < 32; ++c) {
+    int most = 0;
+    for (int c = 0; c < 32; ++c) most |= int{base[c] == 127} | int{base[c] == -127};
+    for (int c = 0; most != 0 && c < 32; ++c) {
       if (std::abs(base[c]) != 127) continue;
       const auto count = static_cast<int32_t>(std::nearbyint(row.x[32 * b + c] / row.threshold));
       for (int32_t rest = count - base[c]; rest != 0;) {
@@ -213,6 +216,35 @@ void grow(std::vector<T>& vector, int64_t size) {
   if (std::ssize(vector) < size) vector.resize(static_cast<size_t>(size));
 }
 
+// Makes the list of `united`, the columns that any row of the list fires, if it is short enough or
+// `however_long`.
+void list_united(int64_t cols, SpikeRows& out, bool however_long) {
+  const int64_t blocks = cols / kBlock, rows = out.event_rows;
+  EventList& list = out.events;
+  const std::vector<uint32_t>& united = out.united;
+  list.groups = 0;
+  for (int64_t b = 0; b < blocks; ++b) {
+    list.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(list.groups);
+    list.groups += (std::popcount(united[static_cast<size_t>(b)]) + 3) / 4;
+  }
+  list.begin[static_cast<size_t>(blocks)] = static_cast<uint32_t>(list.groups);
+  out.listed = however_long || is_short(list, rows, cols);
+  if (!out.listed) return;
+  for (int64_t b = 0; b < blocks; ++b) {
+    size_t end = 4 * size_t{list.begin[static_cast<size_t>(b)]};
+    const size_t begin = end, next = 4 * size_t{list.begin[static_cast<size_t>(b + 1)]};
+    for (uint32_t fired = united[static_cast<size_t>(b)]; fired != 0; fired &= fired - 1)
+      list.columns[end++] = static_cast<uint8_t>(std::countr_zero(fired));
+    for (size_t e = end; e < next; ++e) list.columns[e] = list.columns[end - 1];
+    for (int64_t n = 0; n < rows; ++n) {
+      const int8_t* base = out.base.data() + n * cols + b * kBlock;
+      int8_t* counts = list.counts.data() + n * list.stride;
+      for (size_t e = begin; e < end; ++e) counts[e] = base[list.columns[e]];
+      std::fill(counts + end, counts + next, int8_t{0});
+    }
+  }
+}
+
 // Fires a row at a threshold, and with values below `dead` silent.
 void fire_at(float threshold, float dead, const float* x, int64_t row, int64_t cols, SpikeRows& out) {
   sync_highway_isa();
@@ -225,7 +257,8 @@ void fire_at(float threshold, float dead, const float* x, int64_t row, int64_t c
   firing.base = out.base.data() + row * cols;
   firing.fired = out.fired.data() + row * blocks;
   firing.sums = out.sums.data() + row * blocks;
-  const bool listed = out.event_rows == 1;
+  // A list of one row is written in the same pass, unless it is rarely short enough to be walked.
+  const bool alone = out.event_rows == 1, listed = alone && !gaps_are_dear();
   if (listed) {
     firing.begin = out.events.begin.data();
     firing.columns = out.events.columns.data();
@@ -245,6 +278,10 @@ void fire_at(float threshold, float dead, const float* x, int64_t row, int64_t c
   }
   out.threshold[static_cast<size_t>(row)] = threshold;
   out.spiking[static_cast<size_t>(row)] = firing.spiking;
+  if (alone && !listed) {
+    std::copy_n(out.fired.begin(), blocks, out.united.begin());
+    list_united(cols, out, false);
+  }
   if (!listed) return;
   firing.begin[blocks] = static_cast<uint32_t>(firing.end / 4);
   out.events.groups = firing.end / 4;
@@ -282,7 +319,8 @@ void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
 }
 
 double event_share(int64_t rows) {
-  return rows <= 1 ? kEventShare : rows == 2 ? 0.88 : 0.85;
+  if (gaps_are_dear()) return rows <= 2 ? 0.35 : rows <= 4 ? 0.6 : 0.75;
+  return rows <= 1 ? 0.95 : rows == 2 ? 0.88 : 0.85;
 }
 
 RowMagnitude magnitude_of(const float* x, int64_t cols) {
@@ -311,35 +349,14 @@ void spike_counts(const SpikeRows& spikes, int64_t row, int64_t cols, float* cou
 }
 
 void unite_events(int64_t cols, SpikeRows& out, bool however_long) {
-  if (out.event_rows < 2) return;
   const int64_t blocks = cols / kBlock, rows = out.event_rows;
-  EventList& list = out.events;
-  std::vector<uint32_t>& united = out.united;
-  std::copy_n(out.fired.begin(), blocks, united.begin());
+  if (rows == 0 || (rows == 1 && (out.listed || !however_long)))
+    return;  // fire_row() has listed a single row
+  std::copy_n(out.fired.begin(), blocks, out.united.begin());
   for (int64_t n = 1; n < rows; ++n)
     for (int64_t b = 0; b < blocks; ++b)
-      united[static_cast<size_t>(b)] |= out.fired[static_cast<size_t>(n * blocks + b)];
-  list.groups = 0;
-  for (int64_t b = 0; b < blocks; ++b) {
-    list.begin[static_cast<size_t>(b)] = static_cast<uint32_t>(list.groups);
-    list.groups += (std::popcount(united[static_cast<size_t>(b)]) + 3) / 4;
-  }
-  list.begin[static_cast<size_t>(blocks)] = static_cast<uint32_t>(list.groups);
-  out.listed = however_long || is_short(list, rows, cols);
-  if (!out.listed) return;
-  for (int64_t b = 0; b < blocks; ++b) {
-    size_t end = 4 * size_t{list.begin[static_cast<size_t>(b)]};
-    const size_t begin = end, next = 4 * size_t{list.begin[static_cast<size_t>(b + 1)]};
-    for (uint32_t fired = united[static_cast<size_t>(b)]; fired != 0; fired &= fired - 1)
-      list.columns[end++] = static_cast<uint8_t>(std::countr_zero(fired));
-    for (size_t e = end; e < next; ++e) list.columns[e] = list.columns[end - 1];
-    for (int64_t n = 0; n < rows; ++n) {
-      const int8_t* base = out.base.data() + n * cols + b * kBlock;
-      int8_t* counts = list.counts.data() + n * list.stride;
-      for (size_t e = begin; e < end; ++e) counts[e] = base[list.columns[e]];
-      std::fill(counts + end, counts + next, int8_t{0});
-    }
-  }
+      out.united[static_cast<size_t>(b)] |= out.fired[static_cast<size_t>(n * blocks + b)];
+  list_united(cols, out, however_long);
 }
 
 bool takes_events(const SpikeRows& x, int64_t cols, int64_t n_begin, int64_t n_end) {

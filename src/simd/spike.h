@@ -46,9 +46,8 @@ struct EventList {
 };
 
 /// The largest share of columns in the list of `rows` rows of X at which walking the list is faster than
-/// reading every column (docs/spike-products.md has the measurement); of one row it is kEventShare.
+/// reading every column, on this processor (docs/spike-products.md has the measurements).
 double event_share(int64_t rows);
-inline constexpr double kEventShare = 0.95;
 
 /// Spike counts of rows of activations, as the products read them. Storage only: how many columns a row has
 /// (a multiple of 32) is the caller's to say.
@@ -75,15 +74,16 @@ struct RowMagnitude {
 };
 RowMagnitude magnitude_of(const float* x, int64_t cols);
 
-/// Fires row `row` of [rows, cols] from x [cols]. If the list is of one row, its events are written in the
-/// same pass. Rows may be fired from different threads. cols: a multiple of 32.
+/// Fires row `row` of [rows, cols] from x [cols]. If the list is of one row, it is made at once (where gaps
+/// are dear, only if it is short enough to be walked). Rows may be fired from different threads. cols: a
+/// multiple of 32.
 void fire_row(const NeuronSetting& neuron, const RowMagnitude& magnitude, const float* x, int64_t row,
               int64_t cols, SpikeRows& out);
 inline void fire_row(const NeuronSetting& neuron, const float* x, int64_t row, int64_t cols, SpikeRows& out) {
   fire_row(neuron, magnitude_of(x, cols), x, row, cols, out);
 }
-/// After every row of a list of several has been fired: makes the list of their union if it is short enough
-/// to be walked (event_share), or `however_long`.
+/// After every row of a list has been fired: makes the list of their union, if it is short enough to be
+/// walked (event_share) or `however_long`.
 void unite_events(int64_t cols, SpikeRows& out, bool however_long = false);
 
 /// Whether the event-driven way is taken for rows [n_begin, n_end) of X against a W of `cols` columns: they

@@ -98,6 +98,7 @@ void spike_product(const PackedMatrix& w, const SpikeRows& x, int64_t tile_begin
             n_end);
     args.events = view(x.events);
     args.ahead = blocks_ahead(w, x.events, blocks);
+    args.ascending = gaps_are_dear();
     args.few = 16 * x.events.groups <= w.cols;
   } else if (n_end - n_begin >= kUnpackRows) {
     args.unpacked = strip_scratch(blocks);

@@ -39,19 +39,64 @@ struct StripeSums {
 template <class V, class T>
 using BlockSums = typename V::I[T::groups][4];
 
-// Adds the products of four columns, interleaved, with four counts.
+// What sums of a block are while its columns are walked. Where a vocabulary adds products in pairs to 16 bits
+// before it widens them (AVX2), 4-bit codes stay in 16 bits for the whole block: 16 products of 15 and 127
+// fit.
 template <class V, class T>
-inline __attribute__((always_inline)) void add_columns(const typename V::B (&code)[4], typename V::A counts,
-                                                       BlockSums<V, T>& dot) {
+constexpr bool sums_in_16() {
+  return V::pairs_in_16(T::max_code) >= 8;
+}
+// Whether wide codes are multiplied in 16 bits, where only counts of 7 bits have room: 255 * 64 * 2 = 32,640.
+// Others are split in two. It costs a third less than to move signs from codes to counts, as V::dot<true>
+// does.
+template <class V, class T>
+constexpr bool splits_counts() {
+  return T::wide && V::kWideIsSigned;
+}
+// Whether four counts, as bytes of a word, lie in -64 .. 63: the two highest bits of each are alike.
+inline __attribute__((always_inline)) bool have_7_bits(uint32_t four) {
+  return ((four ^ four << 1) & 0x80808080u) == 0;
+}
+
+// Adds the products of four columns, interleaved, with four counts, which have 7 bits where splits_counts
+// says so. In16: to sums of pairs in 16 bits.
+template <class V, class T, bool In16>
+inline __attribute__((always_inline)) void add_products_of(const typename V::B (&code)[4],
+                                                           typename V::A counts, BlockSums<V, T>& dot) {
 #pragma GCC unroll 4
   for (int j = 0; j < 4; ++j) {
     if constexpr (T::code_bits == 8) {
-      dot[0][j] = V::template dot<T::wide>(dot[0][j], code[j], counts);
+      if constexpr (splits_counts<V, T>())
+        dot[0][j] = V::add_widened(dot[0][j], V::pairs(code[j], counts));
+      else
+        dot[0][j] = V::template dot<T::wide>(dot[0][j], code[j], counts);
     } else {
-      dot[0][j] = V::template dot<T::wide>(dot[0][j], V::low_nibbles(code[j]), counts);
-      dot[1][j] = V::template dot<T::wide>(dot[1][j], V::high_nibbles(code[j]), counts);
+      const typename V::B low = V::low_nibbles(code[j]), high = V::high_nibbles(code[j]);
+      if constexpr (In16) {
+        dot[0][j] = V::add_pairs(dot[0][j], V::pairs(low, counts));
+        dot[1][j] = V::add_pairs(dot[1][j], V::pairs(high, counts));
+      } else {
+        dot[0][j] = V::template dot<false>(dot[0][j], low, counts);
+        dot[1][j] = V::template dot<false>(dot[1][j], high, counts);
+      }
     }
   }
+}
+
+// The same with any counts of 8 bits.
+template <class V, class T, bool In16 = false>
+inline __attribute__((always_inline)) void add_columns(const typename V::B (&code)[4], const int8_t* counts,
+                                                       BlockSums<V, T>& dot) {
+  if constexpr (splits_counts<V, T>()) {
+    uint32_t four;
+    std::memcpy(&four, counts, 4);
+    if (__builtin_expect(!have_7_bits(four), 0)) {
+      const typename V::A all = V::repeat4(counts), most = V::clamp_7_bits(all);
+      add_products_of<V, T, In16>(code, V::sub_bytes(all, most), dot);
+      return add_products_of<V, T, In16>(code, most, dot);
+    }
+  }
+  add_products_of<V, T, In16>(code, V::repeat4(counts), dot);
 }
 
 template <class V, class T>
@@ -66,8 +111,10 @@ inline __attribute__((always_inline)) void load_columns(const std::byte* codes, 
 }
 
 // Asks for lines in front of the walk, as many at each step as it consumes: in bursts they would stand in the
-// way of its own reads. Within a block backwards: a processor that sees ascending lines fetches their
-// neighbours too, in vain. Into the first-level cache where events are few; many would fill its few buffers.
+// way of its own reads. Into the first-level cache where events are few; many would fill its few buffers.
+// Within a block backwards where ascending lines make a processor fetch their neighbours too, in vain
+// (Intel), and forwards where its prefetcher has more buffers than a core's own requests (AMD): see
+// args.ascending.
 template <class V, class T, bool Listed>
 struct StripeAhead;
 
@@ -75,7 +122,7 @@ template <class V, class T>
 struct StripeAhead<V, T, true> {
   const EventView& events;
   const int64_t blocks;
-  const bool few;
+  const bool few, ascending;
   const std::byte* block;
   int64_t b;
   uint32_t left;  // groups of the block
@@ -84,11 +131,17 @@ struct StripeAhead<V, T, true> {
       : events(args.events),
         blocks(args.blocks),
         few(args.few),
+        ascending(args.ascending),
         block(stripe + args.ahead * T::block_bytes),
         b(args.ahead < args.blocks ? args.ahead : 0),
         left(events.begin[b + 1] - events.begin[b]) {}
-  inline __attribute__((always_inline)) void next() { few ? ask<true>() : ask<false>(); }
-  template <bool Near>
+  inline __attribute__((always_inline)) void next() {
+    if (ascending)
+      few ? ask<true, true>() : ask<false, true>();
+    else
+      few ? ask<true, false>() : ask<false, false>();
+  }
+  template <bool Near, bool Ascending>
   inline __attribute__((always_inline)) void ask() {
     while (left == 0) {  // ends, because there is an event: the one that the walk is at
       block += T::block_bytes;
@@ -98,15 +151,18 @@ struct StripeAhead<V, T, true> {
 #pragma GCC unroll 8
       for (int line = 0; line < T::scale_bytes; line += 64) V::template prefetch_to<Near>(block + line);
     }
-    --left;
     const std::byte* codes = block + T::scale_bytes;
+    const uint32_t group = Ascending ? events.begin[b + 1] - left : events.begin[b] + left - 1;
+    --left;
     uint32_t four;
-    std::memcpy(&four, events.columns + 4 * (events.begin[b] + left), 4);
+    std::memcpy(&four, events.columns + 4 * group, 4);
 #pragma GCC unroll 4
-    for (int i = 3; i >= 0; --i)
+    for (int step = 0; step < 4; ++step) {
+      const int i = Ascending ? step : 3 - step;
 #pragma GCC unroll 2
       for (int line = 0; line < T::lines; ++line)
         V::template prefetch_to<Near>(codes + T::column_bytes * (four >> 8 * i & 255) + 64 * line);
+    }
   }
 };
 
@@ -161,11 +217,20 @@ inline __attribute__((always_inline)) void finish_block(const StripeArgs& args, 
     }
 }
 
-// What takes the codes' offset off: the sums of block b of row n of X start with it.
-template <class V, class T>
+// What takes the codes' offset off: the sums of block b of row n of X start with it. Strips multiply by
+// V::dot alone, which may have taken it off (left_offset).
+template <class V, class T, int offset = T::offset>
 inline __attribute__((always_inline)) typename V::I offset_sum(const StripeArgs& args, int64_t n, int64_t b) {
-  constexpr int offset = left_offset<V, T>();
   return V::set_i(offset == 0 ? 0 : -offset * args.sums[n * args.blocks + b]);
+}
+
+// Whether one of N rows of X has counts beyond ±127 in block b.
+template <int N>
+inline __attribute__((always_inline)) bool any_beyond(const EventView* rows, int64_t b) {
+  bool any = false;
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) any |= rows[n].begin != nullptr && rows[n].begin[b] != rows[n].begin[b + 1];
+  return any;
 }
 
 // The offset terms of N rows of X in block b, plus what their counts have beyond ±127. A function of its own:
@@ -182,9 +247,17 @@ __attribute__((noinline)) void start_block(const StripeArgs& args, const std::by
       for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
         typename V::B code[4];
         load_columns<V, T>(codes, events.columns + 4 * group, first + p, code);
-        add_columns<V, T>(code, V::repeat4(events.counts + 4 * group), start[p][n]);
+        add_columns<V, T>(code, events.counts + 4 * group, start[p][n]);
       }
     }
+}
+
+// What the sums of block b start with: `start` if it was made, because counts are beyond ±127.
+template <class V, class T>
+inline __attribute__((always_inline)) typename V::I first_sum(const StripeArgs& args, bool beyond,
+                                                              const typename V::I& start, int64_t n,
+                                                              int64_t b) {
+  return beyond ? start : offset_sum<V, T>(args, n, b);
 }
 
 // One block of `Parts` parts of a stripe from part `first` on, with N rows of X. `asks`: for the lines in
@@ -194,9 +267,11 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
                                                         const std::byte* block, int64_t b, int first,
                                                         int64_t n0, StripeSums<V, T> (&sums)[N],
                                                         StripeAhead<V, T, Listed>& ahead, bool asks) {
+  constexpr bool in_16 = sums_in_16<V, T>();
   const std::byte* codes = block + T::scale_bytes;
   BlockSums<V, T> dot[Parts][N], start[Parts][N];
-  if (args.beyond != nullptr) start_block<V, T, N, Parts>(args, codes, b, first, n0, start);
+  const bool beyond = args.beyond != nullptr && any_beyond<N>(args.beyond + n0, b);
+  if (beyond) start_block<V, T, N, Parts>(args, codes, b, first, n0, start);
 #pragma GCC unroll 4
   for (int p = 0; p < Parts; ++p)
 #pragma GCC unroll 8
@@ -205,7 +280,7 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
       for (int g = 0; g < T::groups; ++g)
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j)
-          dot[p][n][g][j] = args.beyond != nullptr ? start[p][n][g][j] : offset_sum<V, T>(args, n0 + n, b);
+          dot[p][n][g][j] = in_16 ? V::set_i(0) : first_sum<V, T>(args, beyond, start[p][n][g][j], n0 + n, b);
   const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
   const int8_t* counts =
       Listed ? args.events.counts + n0 * args.events.stride : args.dense + (n0 * args.blocks + b) * 32;
@@ -224,9 +299,20 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
         V::interleave(line, StripeSums<V, T>::byte(first + p), code);
       }
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n)
-        add_columns<V, T>(code, V::repeat4(counts + n * stride + 4 * group), dot[p][n]);
+      for (int n = 0; n < N; ++n) add_columns<V, T, in_16>(code, counts + n * stride + 4 * group, dot[p][n]);
     }
+  }
+  if constexpr (in_16) {
+#pragma GCC unroll 4
+    for (int p = 0; p < Parts; ++p)
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 2
+        for (int g = 0; g < T::groups; ++g)
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j)
+            dot[p][n][g][j] =
+                V::add_widened(first_sum<V, T>(args, beyond, start[p][n][g][j], n0 + n, b), dot[p][n][g][j]);
   }
 #pragma GCC unroll 4
   for (int p = 0; p < Parts; ++p) finish_block<V, T, N>(args, scales, b, first + p, n0, dot[p], sums);
@@ -253,7 +339,7 @@ inline __attribute__((always_inline)) void store_stripe(const StripeArgs& args, 
 template <class V, class T, int N, bool Listed>
 __attribute__((noinline)) void stripe_rows(const StripeArgs& args, int64_t stripe, int64_t n0, bool asks) {
   // Both lines of a column while they are at hand, if their sums fit in registers.
-  constexpr int kTogether = N == 1 && V::kLanes == 16 ? StripeSums<V, T>::parts : 1;
+  constexpr int kTogether = N > 1 ? 1 : V::kLanes == 16 ? StripeSums<V, T>::parts : 2 / T::groups;
   StripeSums<V, T> sums[N];
 #pragma GCC unroll 8
   for (int n = 0; n < N; ++n)
@@ -324,7 +410,7 @@ template <class V, class T, int N>
 __attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V, T>& strip, int64_t b,
                                            int part, int64_t n0, typename V::I (&start)[N][4]) {
   for (int n = 0; n < N; ++n) {
-    for (int j = 0; j < 4; ++j) start[n][j] = offset_sum<V, T>(args, n0 + n, b);
+    for (int j = 0; j < 4; ++j) start[n][j] = offset_sum<V, T, left_offset<V, T>()>(args, n0 + n, b);
     const EventView& events = args.beyond[n0 + n];
     if (events.begin == nullptr) continue;
     for (uint32_t group = events.begin[b]; group < events.begin[b + 1]; ++group) {
@@ -336,15 +422,6 @@ __attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V
         start[n][j] = V::template dot<T::wide>(start[n][j], code[j], V::repeat4(events.counts + 4 * group));
     }
   }
-}
-
-// Whether one of N rows of X has counts beyond ±127 in block b.
-template <int N>
-inline __attribute__((always_inline)) bool any_beyond(const EventView* rows, int64_t b) {
-  bool any = false;
-#pragma GCC unroll 8
-  for (int n = 0; n < N; ++n) any |= rows[n].begin != nullptr && rows[n].begin[b] != rows[n].begin[b + 1];
-  return any;
 }
 
 // Adds the products of a block of a strip with N rows of counts. As in tiles, pairs of products are summed in
@@ -393,7 +470,8 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
 #pragma GCC unroll 8
     for (int n = 0; n < N; ++n)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) dot[n][j] = beyond ? start[n][j] : offset_sum<V, T>(args, n0 + n, b);
+      for (int j = 0; j < 4; ++j)
+        dot[n][j] = beyond ? start[n][j] : offset_sum<V, T, left_offset<V, T>()>(args, n0 + n, b);
     add_strip_block<V, T, N>(codes, counts, stride, dot);
     const std::byte* scales = strip.scales(b);
 #pragma GCC unroll 4

@@ -23,6 +23,7 @@ struct StripeArgs {
   EventView events;         // begin null: every column
   int64_t ahead;            // blocks; how far in front the lines of events are asked for
   bool few;                 // events: a quarter of the columns at most
+  bool ascending;           // whether these lines are best asked for in ascending order
   const EventView* beyond;  // [n] or null: what counts are beyond ±127; begin null: nothing in this row
   const int32_t* sums;      // [n, blocks]: of the whole counts
   const float* threshold;   // [n]

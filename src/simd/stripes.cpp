@@ -8,6 +8,7 @@
 #include "core/fail.h"
 #include "core/half.h"
 #include "simd/code_residuals.h"
+#include "simd/isa.h"
 
 namespace mneme {
 namespace {
@@ -72,6 +73,7 @@ bool can_stripe(PackedType type) {
 }
 
 uint8_t best_stripe_lines(PackedType type, int64_t rows) {
+  if (gaps_are_dear()) return 1;  // two lines are walked one after the other, each with gaps
   const int64_t two = packed_layout(type).code_bits == 4 ? 256 : 128;  // rows of a stripe of two lines
   return rows >= 32 * two || (rows >= 12 * two && rows % two == 0) ? 2 : 1;
 }

@@ -33,7 +33,8 @@ namespace mneme {
 
 /// Whether a matrix of this type can be held in stripes.
 bool can_stripe(PackedType type);
-/// Lines that a column of a matrix should have: 1, or 2 where that pads little.
+/// Lines that a column of a matrix should have: 1, or 2 where that pads little and lines are fetched in
+/// pairs.
 uint8_t best_stripe_lines(PackedType type, int64_t rows);
 
 // Of a matrix in stripes (stripe_lines > 0):

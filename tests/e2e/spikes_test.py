@@ -26,6 +26,17 @@ class SpikesTest(unittest.TestCase):
         self.assertEqual(ran.stdout, "")
         self.assertIn(says, ran.stderr)
 
+    def test_which_way_is_taken_changes_no_bit(self):
+        quiet = ("--activation", "spike:k=4,dead_zone=2")
+        model = MODELS / "llama_q8_0.gguf"
+        for gaps, rule in (("cheap", "95 %"), ("dear", "35 %")):
+            self.assertIn(rule, e2e.mneme("inspect", model, "--plan", *quiet, env={"MNEME_GAPS": gaps}).stdout)
+        logits = [e2e.mneme_json("logits", model, "--ids", "5,6,7,8", *quiet, env={"MNEME_GAPS": gaps})["logits"] for gaps in ("cheap", "dear")]
+        self.assertEqual(*logits)
+        ran = e2e.mneme("logits", model, "--ids", "5,6,7", *quiet, env={"MNEME_GAPS": "none"})
+        self.assertEqual(ran.returncode, 1)
+        self.assertIn("MNEME_GAPS=none is neither dear nor cheap", ran.stderr)
+
     def test_figures_are_those_of_the_counts(self):
         got = e2e.mneme_json("spikes", LLAMA, "-p", TEXT, "--k", "2.5", "--steps", "4")
         self.assertEqual((got["k"], got["steps"]), (2.5, 4))

@@ -180,13 +180,19 @@ TEST_P(SpikeProductOnEveryIsa, ARowThatIsNotFiniteShowsIt) {
 
 TEST(SpikeProduct, TheEngineTakesEventsWhereTheListIsShort) {
   const int64_t cols = 1024;
-  EXPECT_TRUE(takes_events(fire(1, cols, 0.5, true, 1).rows, cols, 0, 1));
-  EXPECT_FALSE(takes_events(fire(1, cols, 0.5, false, 1).rows, cols, 0, 1)) << "there is no list";
-  EXPECT_FALSE(takes_events(fire(2, cols, 0.5, true, 1).rows, cols, 0, 1)) << "the list is of two rows";
-  SpikeRows full;
-  full.reserve(1, cols, true);
-  fire_row({}, std::vector<float>(cols, 1.0f).data(), 0, cols, full);
-  EXPECT_FALSE(takes_events(full, cols, 0, 1)) << "no input is silent";
+  const bool here = gaps_are_dear();
+  for (const bool dear : {false, true}) {
+    set_gaps_are_dear(dear);
+    EXPECT_TRUE(takes_events(fire(1, cols, 0.8, true, 1).rows, cols, 0, 1));
+    EXPECT_EQ(takes_events(fire(1, cols, 0.5, true, 1).rows, cols, 0, 1), !dear);
+    EXPECT_FALSE(takes_events(fire(1, cols, 0.8, false, 1).rows, cols, 0, 1)) << "there is no list";
+    EXPECT_FALSE(takes_events(fire(2, cols, 0.8, true, 1).rows, cols, 0, 1)) << "the list is of two rows";
+    SpikeRows full;
+    full.reserve(1, cols, true);
+    fire_row({}, std::vector<float>(cols, 1.0f).data(), 0, cols, full);
+    EXPECT_FALSE(takes_events(full, cols, 0, 1)) << "no input is silent";
+  }
+  set_gaps_are_dear(here);
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, SpikeProductOnEveryIsa,

@@ -42,11 +42,21 @@ std::vector<int32_t> listed(const SpikeRows& rows, int64_t n, int64_t cols) {
   return counts;
 }
 
-void expect_equals_reference(const NeuronSetting& neuron, const std::vector<float>& x, const char* what) {
+/// Where gaps are dear, lists are made after the counts and not with them.
+struct WhereGapsAre {
+  explicit WhereGapsAre(bool dear) { set_gaps_are_dear(dear); }
+  ~WhereGapsAre() { set_gaps_are_dear(here); }
+  const bool here = gaps_are_dear();
+};
+
+void expect_equals_reference_here(const NeuronSetting& neuron, const std::vector<float>& x,
+                                  const char* what) {
   const auto cols = static_cast<int64_t>(x.size());
   SpikeRows rows;
   rows.reserve(1, cols, true);
   fire_row(neuron, x.data(), 0, cols, rows);
+  EXPECT_TRUE(rows.listed || gaps_are_dear()) << what;
+  unite_events(cols, rows, true);
   std::vector<int32_t> expected(x.size());
   const float threshold = fire_reference(neuron, x.data(), cols, expected.data());
   ASSERT_EQ(rows.threshold[0], threshold) << what;
@@ -64,6 +74,14 @@ void expect_equals_reference(const NeuronSetting& neuron, const std::vector<floa
     ASSERT_EQ(rows.sums[static_cast<size_t>(b)],
               std::accumulate(expected.begin() + b * 32, expected.begin() + (b + 1) * 32, 0))
         << what;
+}
+
+void expect_equals_reference(const NeuronSetting& neuron, const std::vector<float>& x, const char* what) {
+  for (const bool dear : {false, true}) {
+    SCOPED_TRACE(dear ? "gaps are dear" : "gaps are cheap");
+    const WhereGapsAre gaps(dear);
+    expect_equals_reference_here(neuron, x, what);
+  }
 }
 
 TEST_P(SpikeOnEveryIsa, CountsEqualTheSpecification) {
