@@ -51,7 +51,29 @@ std::optional<Projection> projection_of(const LayerWeights& layer, const Linear*
   if (linear == &layer.gate) return Projection::gate;
   if (linear == &layer.up) return Projection::up;
   if (linear == &layer.down) return Projection::down;
+  if (layer.moe) {  // all experts have the neuron of expert 0, which is the one that a site names
+    const MoeWeights& moe = *layer.moe;
+    if (linear == &moe.experts.front().gate || linear == &moe.shared.gate) return Projection::gate;
+    if (linear == &moe.experts.front().up || linear == &moe.shared.up) return Projection::up;
+  }
   return std::nullopt;
+}
+
+/// The matrices that a reader of a site stands for: itself, or those of all experts, of which a token reads
+/// top_k.
+struct ReadMatrices {
+  std::vector<const PackedMatrix*> matrices;
+  double read = 1;  // of them, by a token
+};
+ReadMatrices matrices_of(const ModelImpl& model, size_t layer, const Linear* linear) {
+  const std::optional<MoeWeights>& moe = model.layers[layer].moe;
+  for (Linear ExpertWeights::*part : {&ExpertWeights::gate, &ExpertWeights::up}) {
+    if (!moe || linear != &(moe->experts.front().*part)) continue;
+    ReadMatrices all{{}, static_cast<double>(model.config.layers[layer].ffn.top_k)};
+    for (const ExpertWeights& expert : moe->experts) all.matrices.push_back(&(expert.*part).w);
+    return all;
+  }
+  return {{&linear->w}, 1};
 }
 
 void check_skippable(size_t layer, const ProbeSite::Reader& reader) {
@@ -68,12 +90,12 @@ void check_skippable(size_t layer, const ProbeSite::Reader& reader) {
       reader.name, layer, packed_layout(linear.w.type).name);
 }
 
-void add_column_norms(const PackedMatrix& w, std::vector<float>& norms) {
+void add_column_norms(const PackedMatrix& w, double share, std::vector<float>& norms) {
   std::vector<double> sums(norms.begin(), norms.end());
   std::vector<float> row(norms.size());
   for (int64_t r = 0; r < w.rows; ++r) {
     unpack_row(w, r, 0, w.cols, row.data());
-    for (size_t c = 0; c < row.size(); ++c) sums[c] += static_cast<double>(row[c]) * row[c];
+    for (size_t c = 0; c < row.size(); ++c) sums[c] += share * static_cast<double>(row[c]) * row[c];
   }
   std::copy(sums.begin(), sums.end(), norms.begin());
 }
@@ -84,10 +106,15 @@ std::vector<PlannedUnit> plan_units(const ModelImpl& model, const std::vector<Pr
           "calibration looks at the weights of all experts; load them into memory (--experts ram)");
   std::vector<PlannedUnit> units;
   std::map<std::pair<size_t, size_t>, size_t> known;  // by layer, and by input or projection
+  const bool mixture =
+      std::ranges::any_of(model.layers, [](const LayerWeights& w) { return w.moe.has_value(); });
   for (size_t s = 0; s < sites.size(); ++s)
     for (const ProbeSite::Reader& reader : sites[s].readers) {
       const auto projection = projection_of(model.layers[sites[s].layer], reader.linear);
       if (!projection || !std::ranges::count(options.projections, *projection)) continue;
+      // What goes into down is another row for every expert, which no site shows; and a projection has one
+      // kind of activation in all layers.
+      if (mixture && *projection == Projection::down) continue;
       check_skippable(sites[s].layer, reader);
       const auto what =
           options.share ? static_cast<size_t>(sites[s].input) : static_cast<size_t>(*projection);
@@ -97,15 +124,19 @@ std::vector<PlannedUnit> plan_units(const ModelImpl& model, const std::vector<Pr
       if (!std::ranges::count(unit.projections, *projection)) unit.projections.push_back(*projection);
       if (unit.parts.empty() || unit.parts.back().site != s)
         unit.parts.push_back({s, 0, std::vector<float>(static_cast<size_t>(sites[s].width))});
-      unit.parts.back().bytes += static_cast<double>(matrix_bytes(reader.linear->w));
+      unit.parts.back().bytes += static_cast<double>(matrix_bytes(reader.linear->w)) *
+                                 matrices_of(model, sites[s].layer, reader.linear).read;
     }
   require(!units.empty(), ErrorCode::invalid_argument, "the model has none of the projections to calibrate");
   model.pool->for_each(std::ssize(units), [&](int64_t u) {
     for (UnitPart& part : units[static_cast<size_t>(u)].parts)
       for (const ProbeSite::Reader& reader : sites[part.site].readers) {
         const auto projection = projection_of(model.layers[sites[part.site].layer], reader.linear);
-        if (projection && std::ranges::count(units[static_cast<size_t>(u)].projections, *projection))
-          add_column_norms(reader.linear->w, part.weights);
+        if (!projection || !std::ranges::count(units[static_cast<size_t>(u)].projections, *projection))
+          continue;
+        const ReadMatrices read = matrices_of(model, sites[part.site].layer, reader.linear);
+        for (const PackedMatrix* w : read.matrices)
+          add_column_norms(*w, read.read / static_cast<double>(read.matrices.size()), part.weights);
       }
   });
   return units;

@@ -1,10 +1,12 @@
 // Calibration of a small model: what it finds is what the model then does, on any number of threads.
 #include "eval/spike_calibration.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "core/fail.h"
 #include "engine/session_sequence.h"
@@ -155,6 +157,35 @@ TEST(SpikeCalibrationTest, BadInputIsNamed) {
   options = small_calibration();
   options.cancel = &cancel;
   EXPECT_THROW(calibrate_spikes(kCalibratedModel, {}, calibration_ids(256), options), Error);
+}
+
+TEST(SpikeCalibrationTest, OfAMixtureAllButDownIsCalibrated) {
+  for (const char* name : {"qwen3_moe", "qwen2_moe", "dots1"}) {  // dots1 has a dense layer, too
+    LoadOptions load = with_threads(2);
+    load.type = "q8_0";
+    const std::string path = fmt::format("{}/models/{}", MNEME_TEST_DATA, name);
+    const auto model = Model::load(path, load);
+    CalibrationOptions options = small_calibration();
+    options.budget = 0.5;
+    const Calibration found = calibrate_spikes(path, load, calibration_ids(256), options);
+    std::set<Projection> seen;
+    double gate_bytes = 0;
+    for (const CalibratedUnit& unit : found.units)
+      for (const Projection projection : unit.projections) {
+        seen.insert(projection);
+        if (projection == Projection::gate && model->impl().layers[unit.layer].moe) gate_bytes = unit.bytes;
+      }
+    EXPECT_TRUE(seen.contains(Projection::gate) && seen.contains(Projection::up)) << name;
+    EXPECT_FALSE(seen.contains(Projection::down)) << name;
+    const size_t last = model->impl().layers.size() - 1;
+    const MoeWeights& moe = *model->impl().layers[last].moe;
+    const double one = static_cast<double>(matrix_bytes(moe.experts.front().gate.w));
+    const double shared =
+        moe.shared.gate.w.rows > 0 ? static_cast<double>(matrix_bytes(moe.shared.gate.w)) : 0;
+    EXPECT_DOUBLE_EQ(gate_bytes, 2 * (one * model->config().layers[last].ffn.top_k + shared)) << name;
+    EXPECT_EQ(found.layers[last][Projection::gate].type, Activation::spike);
+    EXPECT_NE(found.layers[last][Projection::down].type, Activation::spike);
+  }
 }
 
 TEST(SpikeCalibrationTest, ExpertsOnDiskAreRefused) {
