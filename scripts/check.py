@@ -351,10 +351,10 @@ def stage_tidy(files, counts):
     if torch:
         counts.skip("clang-tidy", f"clang 16 cannot read the headers of libtorch 1.13, which {len(torch)} of the changed files include")
     changed = [f for f in changed if f not in torch]
-    # clang cannot read GCC's precompiled headers; without them it also finds what a file forgot to include.
+    # clang cannot read GCC's precompiled headers; without them it also finds what a file forgot to include. Nor does it know all of GCC's options.
     database = STAMPS / "tidy"
     database.mkdir(exist_ok=True)
-    precompiled = re.compile(r" -Winvalid-pch| -fpch-preprocess| -include \S+cmake_pch\S+")
+    precompiled = re.compile(r" -Winvalid-pch| -fpch-preprocess| -fno-tree-reassoc| -include \S+cmake_pch\S+")
     (database / "compile_commands.json").write_text(json.dumps(
         [{"directory": str(BUILD / "release"), "file": f, "command": precompiled.sub("", c)} for f, c in compiled.items()]))
     headers = input_hash([f for f in files if f.endswith(".h")] + [".clang-tidy"], "")
