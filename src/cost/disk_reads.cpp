@@ -77,6 +77,7 @@ double read_at_random(int fd, uint64_t bytes, int threads, double seconds) {
   std::atomic<int> problem{0};  // errno of a read that failed; that of another thread says nothing here
   std::latch ready(threads), go(1);
   std::vector<std::jthread> pool;
+  pool.reserve(static_cast<size_t>(threads));
   const auto length = std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
   for (int t = 0; t < threads; ++t)
     pool.emplace_back([&, t] {

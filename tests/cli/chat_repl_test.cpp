@@ -166,6 +166,7 @@ TEST(History, EntriesOfSeveralLinesSurviveTheFile) {
 
 TEST(History, KeepsTheLastThousand) {
   std::vector<std::string> entries;
+  entries.reserve(1500);
   for (int i = 0; i < 1500; ++i) entries.push_back(std::to_string(i));
   const auto kept = decode_history(encode_history(entries));
   ASSERT_EQ(kept.size(), kHistoryEntries);

@@ -39,7 +39,7 @@ class AttachMemory : public testing::Test {
  protected:
   // A pack for the model, without the hash of one.
   fs::path pack_for(const std::string& name) {
-    const fs::path path = folder / "facts.engram";
+    fs::path path = folder / "facts.engram";
     write_pack(path, memory_pack(golden, load_tiny(name)->tokenizer()));
     return path;
   }

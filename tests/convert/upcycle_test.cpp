@@ -124,7 +124,7 @@ TEST_F(Upcycle, RecipesAreReadStrictly) {
     "data": {"validation": ["a.txt"], "context": 64, "tokens": 1000},
     "stages": [{"kind": "upcycle", "layers": [1, 0], "experts": 8, "shared": 2, "top_k": 2, "router": "sigmoid",
                 "renormalise": true, "scale": "down", "router_deviation": 0.01}]})"));
-  ASSERT_TRUE(read.has_value());
+  if (!read) FAIL();
   EXPECT_EQ(read->options.layers, (std::vector<uint32_t>{0, 1}));
   EXPECT_EQ(read->options.seed, 7u);
   EXPECT_EQ(read->options.scale, UpcycleScale::down);

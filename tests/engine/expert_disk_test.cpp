@@ -168,6 +168,7 @@ TEST_F(ExpertsOnDisk, SessionsOfSeveralThreadsShareThem) {
     const auto model = load_tiny("qwen2_moe", on_disk(placement, 5 * record_bytes("qwen2_moe")));
     std::vector<std::vector<float>> got(4);
     std::vector<std::thread> threads;
+    threads.reserve(got.size());
     for (auto& mine : got) threads.emplace_back([&] { mine = pieces_of(model, golden.ids, 1); });
     for (std::thread& thread : threads) thread.join();
     for (const auto& mine : got) EXPECT_EQ(mine, wanted);
