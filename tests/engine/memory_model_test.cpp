@@ -147,6 +147,7 @@ TEST(MemoryModel, BatchesThroughTheEngineGiveTheTextOfOneByOne) {
       futures.push_back(engine.submit(std::move(request)));
     }
     std::vector<std::vector<TokenId>> out;
+    out.reserve(futures.size());
     for (auto& future : futures) out.push_back(future.get().tokens);
     return out;
   };
@@ -165,6 +166,7 @@ TEST(MemoryModel, ABatchGivesTheBitsOfOneByOne) {
       list->back().append(random_ids(*model, 1 + 9 * i, i));
     }
   std::vector<Session*> pointers;
+  pointers.reserve(together.size());
   for (Session& session : together) pointers.push_back(&session);
   for (uint32_t step = 0; step < 20; ++step) {
     const auto ids = random_ids(*model, 4, 50 + step);

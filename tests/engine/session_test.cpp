@@ -169,6 +169,7 @@ TEST_P(SessionOf, BatchGivesTheBitsOfOneByOne) {
     together.back().append(prompt);
   }
   std::vector<Session*> pointers;
+  pointers.reserve(together.size());
   for (auto& session : together) pointers.push_back(&session);
   for (uint32_t step = 0; step < 6; ++step) {
     const auto ids = random_ids(*m, 5, 70 + step);
@@ -417,6 +418,7 @@ TEST(Session, SessionsOfOneModelRunFromManyThreads) {
   const auto expected = copy(reference.append(ids));
   std::vector<std::thread> threads;
   std::atomic<int> equal{0};
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&] {
       for (int i = 0; i < 10; ++i) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <sys/file.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "core/fail.h"
@@ -28,7 +29,7 @@ void overwrite(const fs::path& path, const std::string& content) {
 class PackTest : public FolderTest {
  protected:
   fs::path written(const EngramTableConfig& table = small_table()) {
-    const fs::path path = folder / "t.engram";
+    fs::path path = folder / "t.engram";
     write_pack(path, small_pack(table));
     return path;
   }
@@ -93,7 +94,7 @@ TEST_F(PackTest, ModulesAndTensorsComeBack) {
   const TensorInfo* const info = back->find("layers.3.kv_proj");
   ASSERT_NE(info, nullptr);
   EXPECT_EQ(info->shape, (std::vector<uint64_t>{2, 3}));
-  EXPECT_EQ(std::memcmp(back->data(*info).data(), values.data(), 24), 0);
+  EXPECT_TRUE(std::ranges::equal(back->data(*info), std::as_bytes(std::span(values))));
   EXPECT_EQ(back->data(back->tensors()[1]).size(), 400u);
   EXPECT_EQ(back->find("absent"), nullptr);
   // A damaged tensor is found by verify.

@@ -32,6 +32,7 @@ class RowSourceTest : public FolderTest {
   }
   fs::path write(const std::string& file, const std::vector<Tensor>& tensors) {
     std::vector<SafetensorToWrite> out;
+    out.reserve(tensors.size());
     for (const Tensor& tensor : tensors)
       out.push_back({{tensor.name, tensor.type, tensor.shape, tensor.data.size()},
                      [&tensor](AtomicFile& to) { to.write(tensor.data); }});
