@@ -91,6 +91,11 @@ struct Avx2 {
   MNEME_INLINE A clamp_7_bits(A a) {
     return _mm256_min_epi8(_mm256_max_epi8(a, _mm256_set1_epi8(-64)), _mm256_set1_epi8(63));
   }
+  /// Whether all of 32 lie in -64 .. 63.
+  MNEME_INLINE bool have_7_bits(const int8_t* p) {
+    const __m256i a = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm256_movemask_epi8(_mm256_add_epi8(a, _mm256_set1_epi8(64))) == 0;
+  }
   MNEME_INLINE A sub_bytes(A a, A b) { return _mm256_sub_epi8(a, b); }
   // out[j], lane t: the codes of row 16 j + t (at 0) or 16 j + 8 + t (at 32) of four lines of stripes.h.
   MNEME_INLINE void interleave(const std::byte* const (&line)[4], int64_t at, B (&out)[4]) {

@@ -319,7 +319,7 @@ void SpikeRows::reserve(int64_t rows, int64_t cols, bool with_events) {
 }
 
 double event_share(int64_t rows) {
-  if (gaps_are_dear()) return rows <= 2 ? 0.35 : rows <= 4 ? 0.6 : 0.75;
+  if (gaps_are_dear()) return rows <= 4 ? 0.35 : 0.42;
   return rows <= 1 ? 0.95 : rows == 2 ? 0.88 : 0.85;
 }
 

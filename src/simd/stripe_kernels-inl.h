@@ -58,6 +58,15 @@ inline __attribute__((always_inline)) bool have_7_bits(uint32_t four) {
   return ((four ^ four << 1) & 0x80808080u) == 0;
 }
 
+// Whether N rows of 32 counts, `stride` apart, do: asked once a block where none of it is skipped.
+template <class V, int N>
+inline __attribute__((always_inline)) bool have_7_bits(const int8_t* counts, int64_t stride) {
+  bool all = true;
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) all &= V::have_7_bits(counts + n * stride);
+  return all;
+}
+
 // Adds the products of four columns, interleaved, with four counts, which have 7 bits where splits_counts
 // says so. In16: to sums of pairs in 16 bits.
 template <class V, class T, bool In16>
@@ -260,6 +269,39 @@ inline __attribute__((always_inline)) typename V::I first_sum(const StripeArgs& 
   return beyond ? start : offset_sum<V, T>(args, n, b);
 }
 
+// Adds the products of a block's columns, or of those in the list, with N rows of counts, `stride` apart.
+template <class V, class T, int N, bool Listed, int Parts, bool In7Bits>
+inline __attribute__((always_inline)) void walk_block(const StripeArgs& args, const std::byte* codes,
+                                                      const int8_t* counts, int64_t stride, int64_t b,
+                                                      int first, StripeAhead<V, T, Listed>& ahead, bool asks,
+                                                      BlockSums<V, T> (&dot)[Parts][N]) {
+  constexpr bool in_16 = sums_in_16<V, T>();
+  constexpr int bytes = T::column_bytes;
+  const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
+  typename V::B code[4];
+  for (uint32_t group = begin; group < end; ++group) {
+    if (asks && first == 0) ahead.next();
+#pragma GCC unroll 4
+    for (int p = 0; p < Parts; ++p) {
+      if constexpr (Listed) {
+        load_columns<V, T>(codes, args.events.columns + 4 * group, first + p, code);
+      } else {
+        const std::byte* at = codes + 4 * bytes * group;
+        const std::byte* const line[4] = {at, at + bytes, at + 2 * bytes, at + 3 * bytes};
+        V::interleave(line, StripeSums<V, T>::byte(first + p), code);
+      }
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        const int8_t* const four = counts + n * stride + 4 * group;
+        if constexpr (In7Bits)
+          add_products_of<V, T, in_16>(code, V::repeat4(four), dot[p][n]);
+        else
+          add_columns<V, T, in_16>(code, four, dot[p][n]);
+      }
+    }
+  }
+}
+
 // One block of `Parts` parts of a stripe from part `first` on, with N rows of X. `asks`: for the lines in
 // front of the walk.
 template <class V, class T, int N, bool Listed, int Parts>
@@ -281,27 +323,15 @@ inline __attribute__((always_inline)) void stripe_block(const StripeArgs& args, 
 #pragma GCC unroll 4
         for (int j = 0; j < 4; ++j)
           dot[p][n][g][j] = in_16 ? V::set_i(0) : first_sum<V, T>(args, beyond, start[p][n][g][j], n0 + n, b);
-  const uint32_t begin = Listed ? args.events.begin[b] : 0, end = Listed ? args.events.begin[b + 1] : 8;
-  const int8_t* counts =
+  const int8_t* const counts =
       Listed ? args.events.counts + n0 * args.events.stride : args.dense + (n0 * args.blocks + b) * 32;
   const int64_t stride = Listed ? args.events.stride : 32 * args.blocks;
-  typename V::B code[4];
-  for (uint32_t group = begin; group < end; ++group) {
-    if (asks && first == 0) ahead.next();
-#pragma GCC unroll 4
-    for (int p = 0; p < Parts; ++p) {
-      if constexpr (Listed) {
-        load_columns<V, T>(codes, args.events.columns + 4 * group, first + p, code);
-      } else {
-        constexpr int bytes = T::column_bytes;
-        const std::byte* at = codes + 4 * bytes * group;
-        const std::byte* const line[4] = {at, at + bytes, at + 2 * bytes, at + 3 * bytes};
-        V::interleave(line, StripeSums<V, T>::byte(first + p), code);
-      }
-#pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) add_columns<V, T, in_16>(code, counts + n * stride + 4 * group, dot[p][n]);
-    }
-  }
+  bool in_7_bits = false;
+  if constexpr (!Listed && splits_counts<V, T>()) in_7_bits = have_7_bits<V, N>(counts, stride);
+  if (in_7_bits)
+    walk_block<V, T, N, Listed, Parts, true>(args, codes, counts, stride, b, first, ahead, asks, dot);
+  else
+    walk_block<V, T, N, Listed, Parts, false>(args, codes, counts, stride, b, first, ahead, asks, dot);
   if constexpr (in_16) {
 #pragma GCC unroll 4
     for (int p = 0; p < Parts; ++p)
@@ -425,8 +455,9 @@ __attribute__((noinline)) void start_strip(const StripeArgs& args, const Strip<V
 }
 
 // Adds the products of a block of a strip with N rows of counts. As in tiles, pairs of products are summed in
-// 16 bits where a vocabulary gains by it and as many as there are fit.
-template <class V, class T, int N>
+// 16 bits where a vocabulary gains by it and as many as there are fit. In7Bits: so are the counts, and the
+// codes keep their offset.
+template <class V, class T, int N, bool In7Bits = false>
 inline __attribute__((always_inline)) void add_strip_block(const std::byte* codes, const int8_t* counts,
                                                            int64_t stride, typename V::I (&dot)[N][4]) {
   constexpr int group = V::pairs_in_16(T::max_code);
@@ -439,7 +470,9 @@ inline __attribute__((always_inline)) void add_strip_block(const std::byte* code
 #pragma GCC unroll 8
       for (int n = 0; n < N; ++n) {
         const typename V::A four = V::repeat4(counts + n * stride + 4 * g);
-        if constexpr (group == 1) {
+        if constexpr (In7Bits) {
+          dot[n][j] = V::add_widened(dot[n][j], V::pairs(code, four));
+        } else if constexpr (group == 1) {
           dot[n][j] = V::template dot<T::wide>(dot[n][j], code, four);
         } else {
           const typename V::I two = V::pairs(code, four);
@@ -465,14 +498,24 @@ __attribute__((noinline)) void strip_rows(const StripeArgs& args, const Strip<V,
   const int first = 64 * strip.number + V::kLanes * part;  // row of the stripe
   for (int64_t b = 0; b < args.blocks; ++b, codes += Strip<V, T>::block_bytes, counts += 32) {
     typename V::I dot[N][4], start[N][4];
-    const bool beyond = args.beyond != nullptr && any_beyond<N>(args.beyond + n0, b);
-    if (beyond) start_strip<V, T, N>(args, strip, b, part, n0, start);
+    bool in_7_bits = false;
+    if constexpr (splits_counts<V, T>()) in_7_bits = have_7_bits<V, N>(counts, stride);
+    if (in_7_bits) {  // so that none is beyond
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n)
+      for (int n = 0; n < N; ++n)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j)
-        dot[n][j] = beyond ? start[n][j] : offset_sum<V, T, left_offset<V, T>()>(args, n0 + n, b);
-    add_strip_block<V, T, N>(codes, counts, stride, dot);
+        for (int j = 0; j < 4; ++j) dot[n][j] = offset_sum<V, T>(args, n0 + n, b);
+      add_strip_block<V, T, N, splits_counts<V, T>()>(codes, counts, stride, dot);
+    } else {
+      const bool beyond = args.beyond != nullptr && any_beyond<N>(args.beyond + n0, b);
+      if (beyond) start_strip<V, T, N>(args, strip, b, part, n0, start);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j)
+          dot[n][j] = beyond ? start[n][j] : offset_sum<V, T, left_offset<V, T>()>(args, n0 + n, b);
+      add_strip_block<V, T, N>(codes, counts, stride, dot);
+    }
     const std::byte* scales = strip.scales(b);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) {

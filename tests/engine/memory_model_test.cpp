@@ -245,7 +245,7 @@ class RefusedPack : public testing::Test {
   std::string load(const PackToWrite& pack, ErrorCode code, const std::string& model = "llama") {
     const fs::path path = folder / "bad.engram";
     write_pack(path, pack);
-    const std::string message = refusal([&] { load_with_memory(path, model); }, code);
+    std::string message = refusal([&] { load_with_memory(path, model); }, code);
     EXPECT_THAT(message, HasSubstr("bad.engram"));
     return message;
   }
