@@ -41,6 +41,7 @@ std::vector<float> row_of(int64_t cols, double silent, uint32_t seed) {
   std::vector<float> x(static_cast<size_t>(cols));
   for (float& v : x) v = uniform(rng) < silent ? 0.0f : normal(rng);
   if (seed % 3 == 0) x[static_cast<size_t>(seed) % x.size()] = 400.0f;  // counts beyond int8
+  if (seed % 3 == 1) x[static_cast<size_t>(seed) % x.size()] = 12.0f;   // of 8 bits, in most rows
   return x;
 }
 
