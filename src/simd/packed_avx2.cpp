@@ -143,6 +143,7 @@ struct Avx2 {
 
 #include "simd/packed_kernels-inl.h"
 #include "simd/stripe_kernels-inl.h"
+#include "simd/stripe_panels-inl.h"
 
 namespace mneme {
 

@@ -40,6 +40,7 @@ struct Avx512 : Avx512Base {
 
 #include "simd/packed_kernels-inl.h"
 #include "simd/stripe_kernels-inl.h"
+#include "simd/stripe_panels-inl.h"
 
 namespace mneme {
 

@@ -29,6 +29,7 @@ struct Avx512Vnni : Avx512Base {
 
 #include "simd/packed_kernels-inl.h"
 #include "simd/stripe_kernels-inl.h"
+#include "simd/stripe_panels-inl.h"
 
 namespace mneme {
 
